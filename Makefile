@@ -1,0 +1,39 @@
+# Everything a person does with this repository. `make help` lists it.
+SHELL := /bin/bash
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test bench lint format lock
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: ## .venv from the hashed lock (done by the others when needed)
+	@tools/setup requirements.lock
+
+setup-dev:
+	@tools/setup requirements-dev.lock
+
+run: setup ## the vessel app with a broker and demo data: http://127.0.0.1:8000
+	@exec $(PY) -m tools.run
+
+test: setup-dev ## all tests, on real servers; ARGS="-k name" for some of them
+	@tools/install_test_servers
+	@$(PY) -m pytest $(ARGS)
+
+bench: setup-dev ## the benchmarks: a table of ratios, kept in bench/results/
+	@tools/install_test_servers
+	@$(PY) -m bench $(ARGS)
+
+lint: setup-dev ## ruff, mypy, import-linter, docs checks
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+	@$(PY) -m tools.check_docs
+
+format: setup-dev ## let ruff fix what it can
+	@$(PY) -m ruff check --fix --quiet .
+	@$(PY) -m ruff format --quiet .
+
+lock: setup-dev ## rewrite the locks after a change of requirements*.in; ARGS=--upgrade for newer versions
+	@tools/lock $(ARGS)
