@@ -1,0 +1,180 @@
+"""What the tests stand on: real brokers, databases, servers and a browser, each on loopback.
+
+A program that is not installed fails the test that needs it; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.support.browser import chromium, strict_page
+from tests.support.certificates import Certificates
+from tests.support.gunicorn_app import GunicornApp, clean_environment, flask
+from tests.support.mosquitto import Mosquitto
+from tests.support.postgres import PostgresServer
+from tests.support.subscriber import Subscriber
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = clean_environment()
+    for name in set(os.environ) - set(kept):
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for the whole run."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(params=[SQLITE, POSTGRESQL])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Each test that uses a database runs on both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(
+    database_kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    """The URL of an empty database of this test's own, on SQLite and on PostgreSQL."""
+    if database_kind == SQLITE:
+        yield f"sqlite:///{tmp_path}/arus.sqlite"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = server.create_database()
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def _migrated(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Callable[[str], str]:
+    """The migrated database to copy: a file, or a template's name. Made once a run and kind."""
+    made: dict[str, str] = {}
+
+    def migrated(kind: str) -> str:
+        if kind not in made:
+            if kind == SQLITE:
+                place = str(tmp_path_factory.mktemp("migrated") / "arus.sqlite")
+                url = f"sqlite:///{place}"
+            else:
+                server: PostgresServer = request.getfixturevalue("postgres_server")
+                place = server.create_database()
+                url = server.url(place)
+            flask("db", "upgrade", settings={"DATABASE_URL": url, "SECRET_KEY": "for-tests-only"})
+            made[kind] = place
+        return made[kind]
+
+    return migrated
+
+
+@pytest.fixture
+def migrated_database_url(
+    database_kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    _migrated: Callable[[str], str],
+) -> Iterator[str]:
+    """As database_url, with the migrations applied."""
+    source = _migrated(database_kind)
+    if database_kind == SQLITE:
+        shutil.copy(source, tmp_path / "arus.sqlite")
+        yield f"sqlite:///{tmp_path}/arus.sqlite"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = server.create_database(template=source)
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Starts a broker with the arguments of Mosquitto; it is killed after the test."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Mosquitto:
+            directory = tmp_path / f"mosquitto-{len(list(tmp_path.glob('mosquitto-*')))}"
+            return stack.enter_context(Mosquitto(directory, **options))
+
+        yield start
+
+
+@pytest.fixture
+def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    """A running broker."""
+    return start_mosquitto()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    """An authority's, a server's and a client's certificates."""
+    return Certificates.make(tmp_path / "certificates")
+
+
+@pytest.fixture
+def start_subscriber(mosquitto: Mosquitto) -> Iterator[Callable[..., Subscriber]]:
+    """Starts a subscriber to topics at the running broker; it is killed after the test."""
+    with ExitStack() as stack:
+
+        def start(*topics: str, **options: Any) -> Subscriber:
+            return stack.enter_context(Subscriber(mosquitto.port, *topics, **options))
+
+        yield start
+
+
+@pytest.fixture
+def subscriber(start_subscriber: Callable[..., Subscriber]) -> Subscriber:
+    """A running subscriber to everything the product publishes."""
+    return start_subscriber("vessel/sync/#")
+
+
+@pytest.fixture
+def start_app(
+    tmp_path: Path, migrated_database_url: str, mosquitto: Mosquitto
+) -> Iterator[Callable[..., GunicornApp]]:
+    """Starts the vessel app under gunicorn: migrated database, running broker, LOCAL_MODE.
+
+    Takes the arguments of GunicornApp; `settings` come on top. Killed after the test, its log
+    printed when the test failed.
+    """
+    with ExitStack() as stack:
+
+        def start(settings: dict[str, str] | None = None, **options: Any) -> GunicornApp:
+            base = {
+                "LOCAL_MODE": "true",
+                "DATABASE_URL": migrated_database_url,
+                "MQTT_BROKER_URL": mosquitto.url,
+                "MQTT_RECONNECT_PERIOD": "1",
+            }
+            app = GunicornApp(tmp_path, {**base, **(settings or {})}, **options)
+            return stack.enter_context(app)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One chromium for the whole run."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page that fails the test when a script or the Content-Security-Policy complains."""
+    with strict_page(browser) as page:
+        yield page

@@ -1,0 +1,152 @@
+"""A real PostgreSQL server of the tests' own, on a loopback port."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+import psycopg
+from psycopg import sql
+
+from tests.support.waiting import eventually, free_port
+from tools.processes import Child
+
+
+class PostgresServer:
+    """PostgreSQL in a temporary directory: no durability, trust for everyone on this machine.
+
+    Started by root it runs as `postgres` or `nobody`: the server refuses to be root.
+    """
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._bin = _binaries()
+        self._uid, self._gid = _server_user()
+        self._directory = Path(tempfile.mkdtemp(prefix="arus-pg-"))
+        self._child: Child | None = None
+
+    def url(self, database: str = "postgres") -> str:
+        """What DATABASE_URL takes."""
+        return f"postgresql+psycopg://arus@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self, template: str = "template1") -> str:
+        """The name of a fresh database."""
+        name = f"t_{uuid4().hex[:12]}"
+        self._execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop it, also under open connections."""
+        self._execute(
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+        )
+
+    def start(self) -> Self:
+        """Create the cluster when there is none, start the server, wait until it answers."""
+        data = self._directory / "data"
+        if not data.exists():
+            os.chown(self._directory, self._uid, self._gid)
+            options = ["-U", "arus", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]
+            subprocess.run(
+                [self._bin / "initdb", "-D", data, *options],
+                check=True,
+                capture_output=True,
+                timeout=60,
+                cwd="/",
+                **self._as_server(),  # type: ignore[call-overload]
+            )
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self._directory),
+            "fsync": "off",
+            "full_page_writes": "off",
+            "max_connections": "200",
+            "log_min_messages": "warning",
+        }
+        arguments = [f"--{name}={value}" for name, value in settings.items()]
+        with (self._directory / "log").open("ab") as log:
+            self._child = Child(
+                "postgres",
+                [self._bin / "postgres", "-D", data, "-p", str(self.port), *arguments],
+                output=log,
+                cwd=Path("/"),
+                user=self._uid if os.getuid() == 0 else None,
+                group=self._gid if os.getuid() == 0 else None,
+                death_signal=signal.SIGQUIT,  # its children end at once too
+            )
+        try:
+            eventually(self._answers, 20, message="PostgreSQL answers")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End the server; its databases stay for another `start`."""
+        if self._child is not None:
+            self._child.stop(sig=signal.SIGQUIT)
+            self._child = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with psycopg.connect(
+            host="127.0.0.1", port=self.port, user="arus", dbname="postgres", autocommit=True
+        ) as connection:
+            connection.execute(statement)
+
+    def _answers(self) -> bool:
+        assert self._child is not None
+        if self._child.returncode() is not None:
+            raise RuntimeError((self._directory / "log").read_text(errors="replace"))
+        try:
+            self._execute(sql.SQL("SELECT {}").format(1))
+        except psycopg.OperationalError as error:
+            raise AssertionError(str(error)) from error
+        return True
+
+    def _as_server(self) -> dict[str, object]:
+        if os.getuid() != 0:
+            return {}
+        return {"user": self._uid, "group": self._gid, "extra_groups": []}
+
+
+def _binaries() -> Path:
+    """Where initdb and postgres are: Debian keeps them off PATH, one directory a version."""
+    on_path = shutil.which("initdb")
+    if on_path:
+        return Path(on_path).parent
+    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    newest = max(versions, key=lambda path: int(path.parts[-3]), default=None)
+    assert newest, "PostgreSQL is not installed: run tools/install_test_servers"
+    return newest.parent
+
+
+def _server_user() -> tuple[int, int]:
+    if os.getuid() != 0:
+        return os.getuid(), os.getgid()
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = known.get("postgres") or known["nobody"]
+    return entry.pw_uid, entry.pw_gid

@@ -1,0 +1,65 @@
+"""Waiting for what must come true, and ports to listen on."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(
+    probe: Callable[[], T],
+    timeout: float = 10,
+    *,
+    interval: float = 0.02,
+    message: str = "",
+) -> T:
+    """The first true value of `probe()`, asked again until `timeout` seconds have passed.
+
+    An AssertionError or OSError of the probe counts as "not yet"; the last one is shown.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        trouble: Exception | None = None
+        value: T | None = None
+        try:
+            value = probe()
+            if value:
+                return value
+        except (AssertionError, OSError) as error:
+            trouble = error
+        if time.monotonic() >= deadline:
+            what = message or getattr(probe, "__qualname__", repr(probe))
+            raise AssertionError(
+                f"not within {timeout} s: {what}; last: {trouble if trouble else value!r}"
+            ) from trouble
+        time.sleep(interval)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on.
+
+    Below the range the kernel hands out to outgoing connections, so that a server that is
+    stopped for a while finds its port free when it comes back.
+    """
+    for _ in range(200):
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port between 20000 and 32000")
+
+
+def listening(port: int) -> bool:
+    """Whether somebody accepts connections on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

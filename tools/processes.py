@@ -1,0 +1,112 @@
+"""Child processes that never outlive the process that started them.
+
+A child asks the kernel to be signalled when its parent dies, so that not even a SIGKILL of the
+parent leaves it behind. Start children from the main thread: the kernel watches the thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)  # loaded here: no import may run between fork and exec
+
+
+def die_with(parent: int, sig: signal.Signals = signal.SIGTERM) -> None:
+    """Have the kernel send `sig` to this process when `parent` dies; exit if it is gone already."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:  # it died between our start and the line above
+        os._exit(1)
+
+
+class Child:
+    """A running program that ends with us, by `stop`, or by `kill`."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        output: int | IO[bytes] | None = None,
+        death_signal: signal.Signals = signal.SIGTERM,
+        user: int | None = None,
+        group: int | None = None,
+        own_group: bool = False,
+    ) -> None:
+        #: what messages call it
+        self.name = name
+        self._process = subprocess.Popen(
+            argv,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+            user=user,
+            group=group,
+            extra_groups=None if user is None else [],
+            process_group=0 if own_group else None,
+            # runs after the change of user, which would clear the setting
+            preexec_fn=_guard(os.getpid(), death_signal),  # noqa: PLW1509 - see die_with
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """Its output, when started with `output=subprocess.PIPE`."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def returncode(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended; TimeoutError when it doesn't in time."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{self.name} still runs after {timeout} s") from None
+
+    def send(self, sig: signal.Signals) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        self._process.send_signal(sig)
+
+    def stop(self, timeout: float = 10, sig: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end, and kill it when it does not in time. Returns its exit code."""
+        self.send(sig)
+        try:
+            return self.wait(timeout)
+        except TimeoutError:
+            return self.kill()
+        finally:
+            self._close()
+
+    def kill(self) -> int:
+        """SIGKILL it and wait for its end."""
+        self.send(signal.SIGKILL)
+        try:
+            return self.wait()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _guard(parent: int, sig: signal.Signals) -> Callable[[], None]:
+    return lambda: die_with(parent, sig)
