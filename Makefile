@@ -14,7 +14,7 @@ setup-dev:
 	@tools/setup requirements-dev.lock
 
 run: setup ## the vessel app with a broker and demo data: http://127.0.0.1:8000
-	@exec $(PY) -m tools.run
+	@exec $(PY) -m tools.run --parent $$PPID
 
 test: setup-dev ## all tests, on real servers; ARGS="-k name" for some of them
 	@tools/install_test_servers

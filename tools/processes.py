@@ -6,6 +6,7 @@ parent leaves it behind. Start children from the main thread: the kernel watches
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -44,6 +45,7 @@ class Child:
     ) -> None:
         #: what messages call it
         self.name = name
+        self._own_group = own_group
         self._process = subprocess.Popen(
             argv,
             env=None if env is None else dict(env),
@@ -102,6 +104,12 @@ class Child:
             return self.wait()
         finally:
             self._close()
+
+    def kill_group(self) -> None:
+        """SIGKILL what is left of the process group it was started with, itself included."""
+        if self._own_group:
+            with contextlib.suppress(ProcessLookupError):  # nothing is left: what was wanted
+                os.killpg(self.pid, signal.SIGKILL)
 
     def _close(self) -> None:
         if self._process.stdout is not None:

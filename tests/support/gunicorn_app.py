@@ -79,7 +79,7 @@ class GunicornApp:
         self._argv += args
         self._env = clean_environment(
             **{
-                "SECRET_KEY": "for-tests-only",
+                "SECRET_KEY": "for-tests-only-and-long-enough",
                 "HOST": "127.0.0.1",
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": str(workers),

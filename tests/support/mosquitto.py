@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.certificates import Certificates
-from tests.support.waiting import eventually, free_port, listening
+from tests.support.waiting import eventually, free_port
+from tools.ports import answers
 from tools.processes import Child
 
 
@@ -144,7 +145,7 @@ class Mosquitto:
         if self._child.returncode() is not None:
             raise RuntimeError(f"mosquitto ended at its start:\n{self.log}")
         # it opens one listener after the other
-        return all(map(listening, filter(None, (self.port, self.websockets_port, self.tls_port))))
+        return all(map(answers, filter(None, (self.port, self.websockets_port, self.tls_port))))
 
     def _write_config(
         self,

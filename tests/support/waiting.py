@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from tools.ports import first_free
 
 T = TypeVar("T")
 
@@ -46,20 +47,6 @@ def free_port() -> int:
     Below the range the kernel hands out to outgoing connections, so that a server that is
     stopped for a while finds its port free when it comes back.
     """
-    for _ in range(200):
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise RuntimeError("no free port between 20000 and 32000")
-
-
-def listening(port: int) -> bool:
-    """Whether somebody accepts connections on a loopback port."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    port = first_free(random.sample(range(20_000, 32_000), 200))
+    assert port is not None, "no free port between 20000 and 32000"
+    return port

@@ -1,0 +1,111 @@
+"""Prints what a subscriber receives: one line for each message."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from arus.settings import Settings
+
+#: What says most about a row, the best first.
+_TELLING = ("woNumber", "name", "message", "reason", "description", "equipmentId", "status")
+
+
+class Listener:
+    """A subscriber of its own, beside the app: what it shows has been through the broker."""
+
+    def __init__(self, settings: Settings, show: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._show = show
+        #: the steady time of the last message, and how many came since it was last asked
+        self.last_at = 0.0
+        self.count = 0
+        self._client = self._make_client()
+
+    def start(self) -> None:
+        """Connect in the background, and again whenever the link breaks."""
+        broker = self._settings.broker
+        self._client.connect_async(broker.host, broker.port, keepalive=self._settings.keepalive)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Leave."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _make_client(self) -> mqtt.Client:
+        settings = self._settings
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"arus_terminal_{uuid4().hex[:8]}",
+            protocol=mqtt.MQTTv311,  # the one version that every broker speaks
+            transport="websockets" if settings.broker.websockets else "tcp",
+        )
+        if settings.broker.websockets:
+            client.ws_set_options(path=settings.broker.path)
+        if settings.username:
+            client.username_pw_set(settings.username, settings.password)
+        if settings.broker.tls:
+            client.tls_set_context(_tls_context(settings))
+        client.reconnect_delay_set(1, 5)
+        client.on_connect = self._subscribe
+        client.on_message = self._print
+        return client
+
+    def _subscribe(self, client: mqtt.Client, *_: object) -> None:
+        client.subscribe(f"{self._settings.topic_prefix}/#", qos=2)
+
+    def _print(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        self.count += 1
+        self.last_at = time.monotonic()
+        text = describe(message.topic, bytes(message.payload), retained=message.retain)
+        self._show(f"{datetime.now().astimezone():%H:%M:%S}  {text}")
+
+
+def describe(topic: str, payload: bytes, *, retained: bool = False) -> str:
+    """One line about a message: topic, what happened to what, its number, a few words."""
+    try:
+        content = json.loads(payload)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        words = _words(content)
+    elif payload:
+        words = [f"{len(payload)} bytes"]
+    else:
+        words = ["empty: the retained message is cleared"]
+    if retained:
+        words.append("(retained)")
+    line = "  ".join([topic, *words])
+    # what comes over the network must not steer the terminal
+    return "".join(character if character.isprintable() else "\N{MIDDLE DOT}" for character in line)
+
+
+def _words(content: dict[str, Any]) -> list[str]:
+    row = content.get("data")
+    row = row if isinstance(row, dict) else {}
+    what = content.get("operation") or content.get("type") or content.get("status") or "message"
+    words = [f"{what} {content.get('entity') or ''}".rstrip()]
+    if content.get("seq") is not None:
+        words.append(f"#{content['seq']}")
+    told = [str(row[name]) for name in _TELLING if row.get(name)]
+    text = " ".join(told[:2])
+    return [*words, text if len(text) <= 70 else f"{text[:69]}\N{HORIZONTAL ELLIPSIS}"]
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.tls_ca)
+    if settings.tls_cert:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    if not settings.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
