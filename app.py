@@ -1,0 +1,38 @@
+"""The application factory: the one place that wires settings, extensions and blueprints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+from blueprints.alerts.routes import blueprint as alerts
+from blueprints.common.failures import register_failures
+from blueprints.crew.routes import blueprint as crew
+from blueprints.demo.commands import blueprint as demo
+from blueprints.equipment.routes import blueprint as equipment
+from blueprints.health.routes import blueprint as health
+from blueprints.maintenance.routes import blueprint as maintenance
+from blueprints.ui.routes import blueprint as ui
+from blueprints.work_orders.routes import blueprint as work_orders
+from extensions import api, init_extensions
+from extensions.config import load_config
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Return the vessel app, configured by `.env`, the environment and `config`, in rising order.
+
+    Opens nothing: no database connection, no broker.
+
+    :raises arus.errors.SettingError: a setting is missing or has a value that is not accepted.
+    """
+    app = Flask(__name__)
+    app.config.update(load_config(config))
+    init_extensions(app)
+    register_failures(app)
+    for resource in (work_orders, alerts, equipment, crew, maintenance):
+        api.register_blueprint(resource)
+    for blueprint in (health, demo, ui):
+        app.register_blueprint(blueprint)
+    return app

@@ -1,0 +1,27 @@
+"""`/api/alerts`."""
+
+from __future__ import annotations
+
+from flask_smorest import Blueprint
+
+from blueprints.common.views import add_routes, row_headers
+
+from .models import Alert
+from .schemas import AcknowledgementSchema, AlertSchema
+from .service import acknowledge, alerts
+
+blueprint = Blueprint(
+    "alerts", __name__, url_prefix="/api/alerts", description="Alerts: what the sensors report"
+)
+add_routes(blueprint, alerts)
+
+
+@blueprint.route("/<row_id>/acknowledge", methods=["POST"])
+@blueprint.arguments(AcknowledgementSchema, required=False)
+@blueprint.response(200, AlertSchema)
+def acknowledge_alert(
+    data: dict[str, str | None], row_id: str
+) -> tuple[Alert, int, dict[str, str]]:
+    """Acknowledge an alert; once more changes nothing."""
+    written = acknowledge(row_id, data.get("acknowledged_by"))
+    return written.row, 200, row_headers(written)

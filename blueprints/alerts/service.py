@@ -1,0 +1,29 @@
+"""What can be done with alerts."""
+
+from __future__ import annotations
+
+from blueprints.common.resource import Resource, Written
+from extensions.api import Errors
+from extensions.database import utcnow
+
+from .models import Alert
+from .schemas import AlertSchema
+
+
+def settle(alert: Alert) -> Errors:
+    """Let the fields of the acknowledgement agree: an alert that isn't acknowledged has no others."""
+    if alert.acknowledged:
+        alert.acknowledged_at = alert.acknowledged_at or utcnow()
+    else:
+        alert.acknowledged_at = alert.acknowledged_by = None
+    return {}
+
+
+alerts = Resource(Alert, AlertSchema, "alert", ("message", "sensor_type"), settle=settle)
+
+
+def acknowledge(alert_id: str, by: str | None) -> Written[Alert]:
+    """Acknowledge an alert; the first acknowledgement stands."""
+    if alerts.get(alert_id).acknowledged:
+        return Written(alerts.get(alert_id))
+    return alerts.update(alert_id, {"acknowledged": True, "acknowledged_by": by})

@@ -1,0 +1,83 @@
+"""A database that can't do what it is asked for: what the client and the log are told."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+
+from flask import Flask, Response
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from extensions import db
+from extensions.api import problem
+
+logger = logging.getLogger(__name__)
+
+NOT_MIGRATED = "The database is not migrated: run `flask --app wsgi db upgrade`."
+BUSY = "The database is busy: nothing was written; try again."
+UNAVAILABLE = "The database is not available: nothing was written; try again later."
+
+#: SQLSTATEs (or their classes) of PostgreSQL that have nothing to do with the statement.
+_BUSY_STATES = ("40", "55P03", "57014", "53300")
+_UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006", "3D000", "28")
+_UNKNOWN_TABLE_STATES = ("42P01", "42703", "3F000")
+
+_BUSY_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_UNAVAILABLE_CODES = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+def explain(error: DBAPIError | PoolTimeoutError) -> str | None:
+    """Return what to say about the state of the database; None when the statement is to blame."""
+    if isinstance(error, PoolTimeoutError):
+        return BUSY
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        return _explain_sqlite(cause)
+    state: str | None = getattr(cause, "sqlstate", None)
+    if state is None:
+        # No answer from the server: the connection failed.
+        return (
+            UNAVAILABLE
+            if type(cause).__name__ in {"OperationalError", "ConnectionTimeout"}
+            else None
+        )
+    if state.startswith(_UNKNOWN_TABLE_STATES):
+        return NOT_MIGRATED
+    if state.startswith(_BUSY_STATES):
+        return BUSY
+    return UNAVAILABLE if state.startswith(_UNAVAILABLE_STATES) else None
+
+
+def _explain_sqlite(cause: sqlite3.Error) -> str | None:
+    if str(cause).startswith(("no such table", "no such column")) or "has no column named" in str(
+        cause
+    ):
+        return NOT_MIGRATED
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+    if code in _BUSY_CODES:
+        return BUSY
+    return UNAVAILABLE if code in _UNAVAILABLE_CODES else None
+
+
+def register_failures(app: Flask) -> None:
+    """Answer 503 where the database, and not the request or the code, is to blame."""
+
+    def answer(error: DBAPIError | PoolTimeoutError) -> Response:
+        db.session.rollback()
+        detail = explain(error)
+        if detail is None:
+            raise error
+        logger.error("database failure: %s", error.orig if isinstance(error, DBAPIError) else error)
+        return problem(503, detail, headers={"Retry-After": "5"})
+
+    app.register_error_handler(DBAPIError, answer)
+    app.register_error_handler(PoolTimeoutError, answer)

@@ -1,0 +1,201 @@
+"""Fields of the JSON representation, each with its bounds, and the schema all resources inherit."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import Schema, fields, validate
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def camel(name: str) -> str:
+    """Return the JSON key of a snake_case name."""
+    head, *tail = name.split("_")
+    return head + "".join(word.capitalize() for word in tail)
+
+
+def is_id(text: object) -> bool:
+    """Say whether `text` has the form of a row id."""
+    return isinstance(text, str) and _UUID.fullmatch(text) is not None
+
+
+def iso(moment: datetime) -> str:
+    """Return `moment` as it goes out: UTC, ISO 8601, milliseconds, Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class Text(fields.String):
+    """A text without surrounding blanks; a blank one counts as none."""
+
+    default_error_messages = {
+        "control": "Control characters are not accepted.",
+        "too_long": "Longer than {maximum} characters.",
+    }
+
+    def __init__(self, maximum: int = 255, **kwargs: Any) -> None:
+        if not kwargs.get("required"):
+            kwargs.setdefault("allow_none", True)
+        super().__init__(**kwargs)
+        self.maximum = maximum
+        self.metadata = {"maxLength": maximum, **self.metadata}
+
+    def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the text; a blank one is taken for null, before that is validated."""
+        if isinstance(value, str) and not value.strip():
+            value = None
+        return super().deserialize(value, *args, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs).strip()
+        if len(text) > self.maximum:
+            raise self.make_error("too_long", maximum=self.maximum)
+        # PostgreSQL has no NUL in a text, and no other of these is ever meant.
+        if any(ord(character) < 32 and character not in "\n\r\t" for character in text):
+            raise self.make_error("control")
+        return text
+
+
+class Choice(Text):
+    """One of a few words."""
+
+    def __init__(self, choices: tuple[str, ...], **kwargs: Any) -> None:
+        kwargs.setdefault("allow_none", False)
+        super().__init__(50, validate=validate.OneOf(choices), **kwargs)
+        self.choices = choices
+
+
+class Reference(Text):
+    """The id of another row."""
+
+    default_error_messages = {"id": "Not an id (a UUID)."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(36, **kwargs)
+        self.metadata = {**self.metadata, "format": "uuid"}
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str:
+        if isinstance(value, str) and is_id(value.strip().lower()):
+            return value.strip().lower()
+        raise self.make_error("id")
+
+
+class Whole(fields.Integer):
+    """A whole number within bounds; 3 and "3" are, 3.5 is not."""
+
+    def __init__(self, minimum: int, maximum: int, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Range(minimum, maximum), **kwargs)
+
+    def _validated(self, value: Any) -> int:
+        if isinstance(value, float) and not value.is_integer():
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class Real(fields.Float):
+    """A number within bounds."""
+
+    def __init__(self, minimum: float = -1e15, maximum: float = 1e15, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Range(minimum, maximum), **kwargs)
+
+
+class Timestamp(fields.Field[datetime]):
+    """A time in UTC: ISO 8601 with milliseconds and Z; one without an offset is taken for UTC."""
+
+    default_error_messages = {
+        "invalid": "Not a valid time: ISO 8601 is expected, like 2026-11-22T08:00:00.000Z.",
+        "range": "Not between the years 1970 and 2200.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.metadata = {**self.metadata, "type": "string", "format": "date-time"}
+
+    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
+        return None if value is None else iso(value)
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> datetime:
+        if not isinstance(value, str) or len(value) > 40:
+            raise self.make_error("invalid")
+        try:
+            moment = datetime.fromisoformat(value.strip())
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except ValueError as error:
+            raise self.make_error("invalid") from error
+        except OverflowError as error:
+            raise self.make_error("range") from error
+        if not EARLIEST <= moment < LATEST:
+            raise self.make_error("range")
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+class Document(fields.Dict):
+    """A small JSON object: a handful of levels, a few kilobytes."""
+
+    LEVELS = 6
+    SIZE = 16_384
+
+    default_error_messages = {
+        "deep": "Nested deeper than {levels} levels.",
+        "large": "Larger than {size} bytes as JSON.",
+        "text": "A text in it has control characters.",
+        "number": "A number in it is not finite.",
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(keys=fields.String(), allow_none=True, **kwargs)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> dict[Any, Any]:
+        document: dict[Any, Any] = super()._deserialize(value, attr, data, **kwargs)
+        self._check(document, self.LEVELS)
+        if len(json.dumps(document)) > self.SIZE:
+            raise self.make_error("large", size=self.SIZE)
+        return document
+
+    def _check(self, value: Any, levels: int) -> None:
+        if levels < 0:
+            raise self.make_error("deep", levels=self.LEVELS)
+        if isinstance(value, str) and "\0" in value:
+            raise self.make_error("text")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.make_error("number")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self._check(key, levels)
+                self._check(item, levels - 1)
+        elif isinstance(value, list):
+            for item in value:
+                self._check(item, levels - 1)
+
+
+class CamelSchema(Schema):
+    """snake_case here, camelCase in JSON; unknown keys are errors."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Name the JSON key of a field that doesn't name its own."""
+        field_obj.data_key = field_obj.data_key or camel(field_name)
+
+
+class RowSchema(CamelSchema):
+    """What every row has."""
+
+    id = Reference(dump_only=True)
+    version = fields.Integer(dump_only=True)
+    created_at = Timestamp(dump_only=True)
+    updated_at = Timestamp(dump_only=True)
+
+    def handle_error(self, error: Any, data: Any, **_kwargs: Any) -> None:
+        """Tell a key that is the server's to set from one that does not exist."""
+        if not isinstance(data, Mapping) or not isinstance(error.messages, dict):
+            return
+        for field in self.dump_fields.values():
+            if field.dump_only and field.data_key in error.messages:
+                error.messages[field.data_key] = ["Read-only: the server sets it."]

@@ -1,0 +1,100 @@
+"""Idempotency keys: a POST that is sent again creates nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from flask import request
+from sqlalchemy import Index, String, delete, insert, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from extensions import db
+from extensions.api import InvalidError, ProblemError
+from extensions.database import Base, UtcDateTime, utcnow
+
+HEADER = "Idempotency-Key"
+KEPT = timedelta(days=7)
+PRUNED_AT_ONCE = 100
+
+
+class IdempotencyRecord(Base):
+    """What a key has created."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)
+
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    route: Mapped[str] = mapped_column(String(200), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    row_id: Mapped[str] = mapped_column(String(36))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's name for one request, with what that request asks for."""
+
+    key: str
+    route: str
+    request_hash: str
+
+    @classmethod
+    def of(cls, key: str, route: str, data: Mapping[str, Any]) -> IdempotencyKey:
+        """Return the key of a request to `route` with `data`."""
+        if not 0 < len(key) <= 200 or not key.isprintable():
+            raise InvalidError({HEADER: ["1 to 200 printable characters are expected."]})
+        digest = hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return cls(key, route, digest)
+
+    @classmethod
+    def from_request(cls, data: Mapping[str, Any]) -> IdempotencyKey | None:
+        """Return the key that the current request names, if it does."""
+        key = request.headers.get(HEADER)
+        return None if key is None else cls.of(key, request.path, data)
+
+    def created(self) -> str | None:
+        """Return the id of the row that this request created before, if it did.
+
+        :raises ProblemError: the key was used for another request.
+        """
+        query = select(IdempotencyRecord.request_hash, IdempotencyRecord.row_id).where(
+            IdempotencyRecord.key == self.key, IdempotencyRecord.route == self.route
+        )
+        record = db.session.execute(query).first()
+        if record is None:
+            return None
+        if record.request_hash != self.request_hash:
+            raise ProblemError(422, f"This {HEADER} was used before, with another body.")
+        return str(record.row_id)
+
+    def record(self, row_id: str) -> None:
+        """Record, in the current transaction, that this request creates `row_id`.
+
+        :raises sqlalchemy.exc.IntegrityError: the same request did so at the same time.
+        """
+        _prune()
+        db.session.execute(
+            insert(IdempotencyRecord).values(
+                key=self.key, route=self.route, request_hash=self.request_hash, row_id=row_id
+            )
+        )
+
+
+def _prune() -> None:
+    """Remove some of what is out of date; skips what another worker is removing, so never waits."""
+    table = IdempotencyRecord
+    expired = (
+        select(table.key, table.route)
+        .where(table.created_at < utcnow() - KEPT)
+        .order_by(table.created_at)
+        .limit(PRUNED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    # Read first: a DELETE, even of nothing, would take SQLite's write lock.
+    for key, route in db.session.execute(expired).all():
+        db.session.execute(delete(table).where(table.key == key, table.route == route))

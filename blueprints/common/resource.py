@@ -1,0 +1,290 @@
+"""A resource: what can be done with the rows of one table, whoever asks (the API, a page, a command)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from marshmallow import Schema, ValidationError, fields, missing
+from sqlalchemy import func, inspect, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
+
+from extensions import db, sync
+from extensions.api import Errors, InvalidError, ProblemError, field_errors
+from extensions.database import Row, new_id
+
+from .fields import CamelSchema, Document, RowSchema, Text, Whole, camel, is_id
+from .idempotency import IdempotencyKey
+from .paging import DEFAULT_LIMIT, MAX_LIMIT, page
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[R]):
+    """A row as it was committed."""
+
+    row: R
+    #: The message that carries the change ashore; None where nothing was captured.
+    message_id: str | None = None
+    #: An earlier, identical request wrote it.
+    replayed: bool = False
+
+
+def _accept(_row: Any) -> Errors:
+    return {}
+
+
+def _nothing(_row: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Resource(Generic[R]):
+    """One table's rows, and the rules they keep."""
+
+    model: type[R]
+    schema: type[RowSchema]
+    #: What a row is called, in messages.
+    noun: str
+    #: Attributes that `q` looks into.
+    searched: tuple[str, ...]
+    #: Completes a new or changed row and returns what is wrong with it as a whole, by JSON key.
+    settle: Callable[[R], Errors] = _accept
+    #: Called in the transaction that inserts or deletes a row, just before.
+    on_create: Callable[[R], None] = _nothing
+    on_delete: Callable[[R], None] = _nothing
+
+    def load(self, data: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+        """Return the attributes given in `data` (JSON keys; texts as a form sends them will do).
+
+        :raises InvalidError: a field is not valid.
+        """
+        try:
+            loaded: dict[str, Any] = self.schema(partial=partial).load(data)
+        except ValidationError as error:
+            raise InvalidError(field_errors(error)) from error
+        return loaded
+
+    def list(
+        self,
+        *,
+        q: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        cursor: str | None = None,
+        **filters: Any,
+    ) -> tuple[list[R], str | None]:
+        """Return a page of the rows that match, newest first, and the cursor of the next."""
+        query = select(self.model)
+        for name, value in filters.items():
+            query = query.where(getattr(self.model, name) == value)
+        if q:
+            query = query.where(
+                or_(
+                    *(
+                        getattr(self.model, name).icontains(q, autoescape=True)
+                        for name in self.searched
+                    )
+                )
+            )
+        return page(query, self.model, limit, cursor)
+
+    def get(self, row_id: str) -> R:
+        """Return one row.
+
+        :raises ProblemError: there is none.
+        """
+        row = db.session.get(self.model, row_id) if is_id(row_id) else None
+        if row is None:
+            raise ProblemError(404, f"There is no {self.noun} with this id.")
+        return row
+
+    def create(
+        self,
+        data: Mapping[str, Any],
+        key: IdempotencyKey | None = None,
+        then: Callable[[R], None] = _nothing,
+    ) -> Written[R]:
+        """Insert a row; `then` is called in the same transaction, once it is inserted.
+
+        :raises ProblemError: the row is not valid, or conflicts with another.
+        """
+        if key and (earlier := self.replay(key)):
+            return earlier
+        row = self.model(id=new_id(), **data)
+        self._check(row)
+        try:
+            if key:
+                key.record(row.id)
+            self.on_create(row)
+            db.session.add(row)
+            db.session.flush()
+            then(row)
+            db.session.commit()
+        except IntegrityError as error:
+            db.session.rollback()
+            if key and (earlier := self.replay(key)):
+                return earlier
+            raise self._conflict() from error
+        except StaleDataError as error:
+            db.session.rollback()
+            raise self._conflict() from error
+        return Written(row, announce("create", row))
+
+    def replay(self, key: IdempotencyKey) -> Written[R] | None:
+        """Return what the request of `key` created before, if it did."""
+        row_id = key.created()
+        if row_id is None:
+            return None
+        row = db.session.get(self.model, row_id)
+        if row is None:
+            raise ProblemError(410, f"This request created a {self.noun} that was deleted since.")
+        return Written(row, replayed=True)
+
+    def update(
+        self,
+        row_id: str,
+        data: Mapping[str, Any],
+        matches: Callable[[int], bool] | None = None,
+    ) -> Written[R]:
+        """Change a row; `matches` is asked whether its version is the one that the change was made for.
+
+        :raises ProblemError: there is no such row, it is not valid, or was changed meanwhile.
+        """
+        row = self._get_matching(row_id, matches)
+        with db.session.no_autoflush:
+            for name, value in data.items():
+                setattr(row, name, value)
+            if not db.session.is_modified(row):
+                return Written(row)
+            self._check(row)
+        try:
+            db.session.commit()
+        except StaleDataError as error:
+            db.session.rollback()
+            raise self._changed_meanwhile(matches) from error
+        except IntegrityError as error:
+            db.session.rollback()
+            raise self._conflict() from error
+        return Written(row, announce("update", row))
+
+    def delete(self, row_id: str, matches: Callable[[int], bool] | None = None) -> Written[R]:
+        """Delete a row that nothing refers to.
+
+        :raises ProblemError: there is no such row, others refer to it, or it was changed meanwhile.
+        """
+        row = self._get_matching(row_id, matches)
+        try:
+            self.on_delete(row)
+            db.session.flush()
+            db.session.delete(row)
+            db.session.commit()
+        except StaleDataError as error:
+            db.session.rollback()
+            raise self._changed_meanwhile(matches) from error
+        except IntegrityError as error:
+            db.session.rollback()
+            raise ProblemError(409, self._why_kept(row_id)) from error
+        return Written(row, announce("delete", row))
+
+    @cached_property
+    def patch_schema(self) -> RowSchema:
+        """The schema of a change: any of the fields."""
+        name = self.schema.__name__.removesuffix("Schema") + "PatchSchema"
+        return type(name, (self.schema,), {})(partial=True)
+
+    @cached_property
+    def page_schema(self) -> type[Schema]:
+        """The schema of a page of rows."""
+        return CamelSchema.from_dict(
+            {
+                "items": fields.List(fields.Nested(self.schema)),
+                "next": fields.String(allow_none=True),
+            },
+            name=self.schema.__name__.removesuffix("Schema") + "PageSchema",
+        )
+
+    @cached_property
+    def query_schema(self) -> type[Schema]:
+        """The schema of a list's query: each field as a filter, and what pages."""
+        filters: dict[str, Any] = {
+            name: _as_filter(field)
+            for name, field in self.schema._declared_fields.items()
+            if name not in {"id", "version"} and not isinstance(field, Document)
+        }
+        return CamelSchema.from_dict(
+            {
+                **filters,
+                "q": Text(200, metadata={"description": "looked for in the texts"}),
+                "limit": Whole(1, MAX_LIMIT, load_default=DEFAULT_LIMIT),
+                "cursor": Text(200, metadata={"description": "`next` of the page before"}),
+            },
+            name=self.schema.__name__.removesuffix("Schema") + "QuerySchema",
+        )
+
+    def _get_matching(self, row_id: str, matches: Callable[[int], bool] | None) -> R:
+        row = self.get(row_id)
+        if matches and not matches(row.version):
+            raise self._changed_meanwhile(matches)
+        return row
+
+    def _check(self, row: R) -> None:
+        with db.session.no_autoflush:
+            errors = self._missing_references(row) | self.settle(row)
+        if errors:
+            db.session.rollback()
+            raise InvalidError(errors)
+
+    def _missing_references(self, row: R) -> Errors:
+        errors: Errors = {}
+        state = inspect(row)
+        for column in self.model.__table__.columns:
+            for reference in column.foreign_keys:
+                value = getattr(row, column.key)
+                if value is None or not state.attrs[column.key].history.has_changes():
+                    continue
+                query = select(reference.column).where(reference.column == value)
+                if db.session.execute(query).first() is None:
+                    entity = reference.column.table.name.replace("_", " ")
+                    errors[camel(column.key)] = [f"There is nothing with this id in {entity}."]
+        return errors
+
+    def _why_kept(self, row_id: str) -> str:
+        """Return the sentence that says which rows refer to this one."""
+        counts = []
+        for table in db.metadata.sorted_tables:
+            for constraint in table.foreign_key_constraints:
+                if constraint.referred_table is not self.model.__table__:
+                    continue
+                (column,) = constraint.columns
+                query = select(func.count()).select_from(table).where(column == row_id)
+                if count := db.session.scalar(query):
+                    counts.append(f"{count} in {table.name.replace('_', ' ')}")
+        return f"The {self.noun} can't be deleted: other rows refer to it ({', '.join(counts)})."
+
+    def _changed_meanwhile(self, matches: object) -> ProblemError:
+        if matches:
+            return ProblemError(412, f"The {self.noun} was changed since: read it again.")
+        return ProblemError(409, f"The {self.noun} was changed at the same time: try again.")
+
+    def _conflict(self) -> ProblemError:
+        return ProblemError(
+            409, "A row that this one refers to was changed at the same time: try again."
+        )
+
+
+def announce(operation: str, row: Row) -> str | None:
+    """Tell the relay that `row` was committed, and return the id of the message that carries it."""
+    receipt = sync.publish_change(operation, row)
+    return receipt.message_id if receipt else None
+
+
+def _as_filter(field: fields.Field[Any]) -> fields.Field[Any]:
+    field = copy.deepcopy(field)
+    field.required = field.dump_only = False
+    field.load_default = missing
+    return field

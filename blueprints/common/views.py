@@ -1,0 +1,101 @@
+"""The routes that every resource has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Response, request, url_for
+from flask.views import MethodView
+from flask_smorest import Blueprint
+
+from extensions.database import Row
+
+from .idempotency import HEADER, IdempotencyKey
+from .resource import Resource, Written
+
+IF_MATCH = {
+    "in": "header",
+    "name": "If-Match",
+    "schema": {"type": "string"},
+    "description": 'the `ETag` that the row had: `"<version>"`',
+}
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": HEADER,
+    "schema": {"type": "string", "maxLength": 200},
+    "description": "makes a retry of this request safe",
+}
+
+
+def if_match() -> Callable[[int], bool] | None:
+    """Return the test of a version that the request's `If-Match` asks for, if it has one."""
+    tags = request.if_match
+    if "If-Match" not in request.headers:
+        return None
+    return lambda version: tags.contains(str(version))
+
+
+def row_headers(written: Written[Any], location: str | None = None) -> dict[str, str]:
+    """Return the headers of an answer to a write."""
+    headers = {"ETag": f'"{written.row.version}"'}
+    if location:
+        headers["Location"] = location
+    if written.message_id:
+        headers["Sync-Message-Id"] = written.message_id
+    if written.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
+
+
+def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
+    """Add list, create, read, update and delete of `resource` to `blueprint`."""
+    schema = resource.schema
+    one = f"{blueprint.name}.row"
+
+    class Rows(MethodView):
+        @blueprint.arguments(resource.query_schema, location="query")
+        @blueprint.response(200, resource.page_schema)
+        def get(self, query: dict[str, Any]) -> dict[str, Any]:
+            """List, newest first."""
+            items, following = resource.list(**query)
+            return {"items": items, "next": following}
+
+        @blueprint.arguments(schema)
+        @blueprint.response(201, schema)
+        @blueprint.doc(parameters=[IDEMPOTENCY_KEY])
+        def post(self, data: dict[str, Any]) -> tuple[Row, int, dict[str, str]]:
+            """Create."""
+            written = resource.create(data, IdempotencyKey.from_request(data))
+            return written.row, 201, row_headers(written, url_for(one, row_id=written.row.id))
+
+    class OneRow(MethodView):
+        @blueprint.response(200, schema)
+        def get(self, row_id: str) -> tuple[Row, int, dict[str, str]] | Response:
+            """Read one."""
+            row = resource.get(row_id)
+            etag = {"ETag": f'"{row.version}"'}
+            if request.if_none_match.contains_weak(str(row.version)):
+                return Response(status=304, headers=etag)
+            return row, 200, etag
+
+        @blueprint.arguments(resource.patch_schema)
+        @blueprint.response(200, schema)
+        @blueprint.doc(parameters=[IF_MATCH])
+        def patch(self, data: dict[str, Any], row_id: str) -> tuple[Row, int, dict[str, str]]:
+            """Change some fields."""
+            written = resource.update(row_id, data, if_match())
+            return written.row, 200, row_headers(written)
+
+        @blueprint.response(204)
+        @blueprint.doc(parameters=[IF_MATCH])
+        def delete(self, row_id: str) -> Response:
+            """Delete."""
+            written = resource.delete(row_id, if_match())
+            response = Response(status=204, headers=row_headers(written))
+            # Of what is gone there is neither a version nor a type.
+            del response.headers["ETag"], response.headers["Content-Type"]
+            return response
+
+    blueprint.add_url_rule("", "rows", Rows)
+    blueprint.add_url_rule("/<row_id>", "row", OneRow)

@@ -1,0 +1,10 @@
+"""What can be done with the crew."""
+
+from __future__ import annotations
+
+from blueprints.common.resource import Resource
+
+from .models import CrewMember
+from .schemas import CrewSchema
+
+crew = Resource(CrewMember, CrewSchema, "member of the crew", ("name", "rank", "email", "notes"))

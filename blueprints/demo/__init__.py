@@ -1,0 +1,1 @@
+"""A believable ship, for trying out."""

@@ -1,0 +1,35 @@
+"""`/api/maintenance-schedules`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import url_for
+from flask_smorest import Blueprint
+
+from blueprints.common.idempotency import IdempotencyKey
+from blueprints.common.views import IDEMPOTENCY_KEY, add_routes, row_headers
+from blueprints.work_orders.models import WorkOrder
+from blueprints.work_orders.schemas import WorkOrderSchema
+
+from .schemas import ScheduledWorkOrderSchema
+from .service import maintenance_schedules, raise_work_order
+
+blueprint = Blueprint(
+    "maintenance_schedules",
+    __name__,
+    url_prefix="/api/maintenance-schedules",
+    description="Maintenance schedules: what falls due when",
+)
+add_routes(blueprint, maintenance_schedules)
+
+
+@blueprint.route("/<row_id>/work-order", methods=["POST"])
+@blueprint.arguments(ScheduledWorkOrderSchema(partial=True), required=False)
+@blueprint.response(201, WorkOrderSchema)
+@blueprint.doc(parameters=[IDEMPOTENCY_KEY])
+def create_work_order(data: dict[str, Any], row_id: str) -> tuple[WorkOrder, int, dict[str, str]]:
+    """Create the work order of a schedule."""
+    written = raise_work_order(row_id, data, IdempotencyKey.from_request(data))
+    location = url_for("work_orders.row", row_id=written.row.id)
+    return written.row, 201, row_headers(written, location)

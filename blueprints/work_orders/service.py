@@ -1,0 +1,56 @@
+"""What can be done with work orders."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from blueprints.common.resource import Resource
+from blueprints.maintenance.models import MaintenanceSchedule
+from extensions import db
+from extensions.api import Errors
+from extensions.database import utcnow
+
+from .models import WorkOrder, WorkOrderCounter
+from .schemas import WorkOrderSchema
+
+
+def settle(order: WorkOrder) -> Errors:
+    """Check the order of the planned dates."""
+    start, end = order.planned_start_date, order.planned_end_date
+    if start and end and end < start:
+        return {"plannedEndDate": ["Before plannedStartDate."]}
+    return {}
+
+
+def number(order: WorkOrder) -> None:
+    """Give `order` the next number of the year.
+
+    The counter's row stays locked until the transaction ends, so that numbers have no gaps.
+    """
+    year = utcnow().year
+    dialect = sqlite if db.engine.dialect.name == "sqlite" else postgresql
+    insert = dialect.insert(WorkOrderCounter).values(year=year, last=1)
+    upsert = insert.on_conflict_do_update(
+        index_elements=["year"], set_={"last": WorkOrderCounter.last + 1}
+    )
+    last = db.session.execute(upsert.returning(WorkOrderCounter.last)).scalar_one()
+    order.wo_number = f"WO-{year}-{last:04d}"
+
+
+def unlink_schedules(order: WorkOrder) -> None:
+    """Take `order` out of the schedules that it was raised for."""
+    query = select(MaintenanceSchedule).where(MaintenanceSchedule.work_order_id == order.id)
+    for schedule in db.session.scalars(query):
+        schedule.work_order_id = None
+
+
+work_orders = Resource(
+    WorkOrder,
+    WorkOrderSchema,
+    "work order",
+    ("wo_number", "reason", "description"),
+    settle=settle,
+    on_create=number,
+    on_delete=unlink_schedules,
+)

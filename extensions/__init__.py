@@ -1,0 +1,47 @@
+"""The extensions of this application, bound to an app by `init_extensions`."""
+
+from __future__ import annotations
+
+from hashlib import blake2s
+from pathlib import Path
+
+from flask import Flask
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_migrate import Migrate
+from sqlalchemy.engine import make_url
+
+from arus import ReliableSync
+
+from .api import api
+from .config import ROOT
+from .database import db, init_database
+from .rate_limits import SqliteStorage
+
+__all__ = ["api", "db", "init_extensions", "limiter", "migrate", "sync"]
+
+sync = ReliableSync()
+# A broken counter file must not take a vessel's health page away.
+limiter = Limiter(key_func=get_remote_address, swallow_errors=True)
+migrate = Migrate(directory=str(ROOT / "migrations"), render_as_batch=True, compare_type=True)
+
+
+def init_extensions(app: Flask) -> None:
+    """Bind all extensions to `app`; opens nothing."""
+    Path(app.instance_path).mkdir(parents=True, exist_ok=True)
+    init_database(app)
+    app.config.setdefault("RATELIMIT_STORAGE_URI", SqliteStorage.uri(_counter_file(app)))
+    limiter.init_app(app)
+    sync.init_app(app, db)
+    migrate.init_app(app, db)
+    api.init_app(app)
+
+
+def _counter_file(app: Flask) -> Path:
+    """Return the rate limits' file: beside a SQLite database, one a server database elsewhere."""
+    url = make_url(app.config["DATABASE_URL"])
+    if url.drivername == "sqlite":
+        database = Path(app.instance_path, str(url.database)).resolve()
+        return database.with_name(f"{database.name}-limits")
+    name = blake2s(str(url).encode(), digest_size=6).hexdigest()
+    return Path(app.instance_path, f"limits-{name}.sqlite")

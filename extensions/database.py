@@ -1,0 +1,116 @@
+"""The database: base classes of the models, and what each engine needs to be told."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import DateTime, Dialect, Engine, Index, Integer, MetaData, String, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+def utcnow() -> datetime:
+    """Return the time in UTC to the millisecond, the precision that goes out over HTTP and MQTT."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def new_id() -> str:
+    """Return a new row id."""
+    return str(uuid4())
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time, kept in UTC; SQLite has no time zones, so there the offset is implied."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return `value` as the database keeps it."""
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the database's `value` as an aware time in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables of the application; constraints have names, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Row(Base):
+    """A row with what all five resources share: id, version and times."""
+
+    __abstract__ = True
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow, onupdate=utcnow)
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805  # SQLAlchemy calls it with the class
+        return {"version_id_col": cls.version}
+
+
+def list_indexes(table: str, *columns: str) -> tuple[Index, ...]:
+    """Return the indexes for the list's order, alone and behind a filter on each of `columns`."""
+    order = ("created_at", "id")
+    filtered = (Index(f"ix_{table}_{column}_list", column, *order) for column in columns)
+    return (Index(f"ix_{table}_list", *order), *filtered)
+
+
+db = SQLAlchemy(
+    model_class=Base,
+    # A row is answered with as it was committed; reading it again would cost a query a write.
+    session_options={"expire_on_commit": False},
+)
+
+
+def init_database(app: Flask) -> None:
+    """Bind `db` to `app` and prepare each new connection."""
+    url: str = app.config["DATABASE_URL"]
+    wait: float = app.config["DATABASE_BUSY_TIMEOUT"]
+    sqlite = url.startswith("sqlite")
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    app.config.setdefault(
+        "SQLALCHEMY_ENGINE_OPTIONS",
+        # A database on another host may have gone away while a connection lay idle.
+        {} if sqlite else {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}},
+    )
+    db.init_app(app)
+    if sqlite:
+        with app.app_context():
+            _prepare_sqlite(db.engine, wait)
+
+
+def _prepare_sqlite(engine: Engine, wait: float) -> None:
+    @event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _record: object) -> None:
+        # The order matters: switching to WAL takes a lock, and waits for it only this long.
+        connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Ships lose power: a commit is on the disk before it is answered.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")

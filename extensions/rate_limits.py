@@ -1,0 +1,122 @@
+"""Rate limits counted in one small SQLite file, so that all workers of a host count together."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from os import getpid
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from limits.storage import Storage
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS hits (key TEXT PRIMARY KEY, count INTEGER NOT NULL, expires REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS ix_hits_expires ON hits (expires);
+"""
+_COUNT = """
+INSERT INTO hits VALUES (:key, :amount, :now + :expiry) ON CONFLICT (key) DO UPDATE SET
+    count = CASE WHEN expires <= :now THEN excluded.count ELSE count + excluded.count END,
+    expires = CASE WHEN expires <= :now THEN excluded.expires ELSE expires END
+RETURNING count
+"""
+_TRIM = """
+DELETE FROM hits WHERE expires <= :now OR key IN (
+    SELECT key FROM hits ORDER BY expires DESC LIMIT -1 OFFSET :most
+)
+"""
+
+
+class SqliteStorage(Storage):
+    """Counters of fixed windows in the SQLite file of a `sqlite-counters:///path` URI.
+
+    Losing them in a power cut costs nothing, so nothing waits for the disk.
+    """
+
+    STORAGE_SCHEME = ["sqlite-counters"]
+    #: Keys kept at most; those that expire first go first.
+    MOST_KEYS = 10_000
+    #: Counts between two removals of what has expired.
+    TRIM_EVERY = 500
+
+    def __init__(
+        self, uri: str, wrap_exceptions: bool = False, **_options: float | str | bool
+    ) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self.path = Path(unquote(urlsplit(uri).path))
+        self._local = threading.local()
+        self._counts = 0
+
+    @classmethod
+    def uri(cls, path: Path) -> str:
+        """Return the URI of the counters in the file at `path`."""
+        return f"{cls.STORAGE_SCHEME[0]}://{quote(str(path))}"
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """What the database raises."""
+        return sqlite3.Error
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Count `amount` more for `key` and return the sum of its window."""
+        now = time.time()
+        values = {"key": key, "amount": amount, "expiry": expiry, "now": now}
+        (count,) = self._connection().execute(_COUNT, values).fetchone()
+        self._counts += 1
+        if self._counts % self.TRIM_EVERY == 0:
+            self.trim()
+        return int(count)
+
+    def get(self, key: str) -> int:
+        """Return the sum of the current window of `key`."""
+        row = self._row(key)
+        return row[0] if row else 0
+
+    def get_expiry(self, key: str) -> float:
+        """Return when the current window of `key` ends."""
+        row = self._row(key)
+        return row[1] if row else time.time()
+
+    def check(self) -> bool:
+        """Whether the file can be used."""
+        try:
+            self._connection().execute("SELECT 1 FROM hits LIMIT 1")
+        except sqlite3.Error:
+            return False
+        return True
+
+    def reset(self) -> int:
+        """Forget all counts and return how many there were."""
+        return self._connection().execute("DELETE FROM hits").rowcount
+
+    def clear(self, key: str) -> None:
+        """Forget the count of `key`."""
+        self._connection().execute("DELETE FROM hits WHERE key = ?", (key,))
+
+    def trim(self) -> None:
+        """Remove what has expired, and what is beyond the bound."""
+        self._connection().execute(_TRIM, {"now": time.time(), "most": self.MOST_KEYS})
+
+    def _row(self, key: str) -> tuple[int, float] | None:
+        query = "SELECT count, expires FROM hits WHERE key = ? AND expires > ?"
+        row: tuple[int, float] | None = (
+            self._connection().execute(query, (key, time.time())).fetchone()
+        )
+        return row
+
+    def _connection(self) -> sqlite3.Connection:
+        # SQLite's connections may cross neither threads nor forks.
+        if getattr(self._local, "pid", None) != getpid():
+            self._local.connection = self._connect()
+            self._local.pid = getpid()
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=5, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.executescript(_SCHEMA)
+        return connection
