@@ -14,6 +14,7 @@ from blueprints.demo.commands import blueprint as demo
 from blueprints.equipment.routes import blueprint as equipment
 from blueprints.health.routes import blueprint as health
 from blueprints.maintenance.routes import blueprint as maintenance
+from blueprints.sync.routes import blueprint as sync
 from blueprints.ui.routes import blueprint as ui
 from blueprints.work_orders.routes import blueprint as work_orders
 from extensions import api, init_extensions
@@ -33,6 +34,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     register_failures(app)
     for resource in (work_orders, alerts, equipment, crew, maintenance):
         api.register_blueprint(resource)
-    for blueprint in (health, demo, ui):
+    for blueprint in (health, sync, demo, ui):
         app.register_blueprint(blueprint)
     return app

@@ -16,6 +16,7 @@ from arus import ReliableSync
 from .api import api
 from .config import ROOT
 from .database import db, init_database
+from .metrics import init_metrics
 from .rate_limits import SqliteStorage
 
 __all__ = ["api", "db", "init_extensions", "limiter", "migrate", "sync"]
@@ -33,6 +34,7 @@ def init_extensions(app: Flask) -> None:
     app.config.setdefault("RATELIMIT_STORAGE_URI", SqliteStorage.uri(_counter_file(app)))
     limiter.init_app(app)
     sync.init_app(app, db)
+    init_metrics(app)
     migrate.init_app(app, db)
     api.init_app(app)
 

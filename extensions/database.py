@@ -64,8 +64,8 @@ class Row(Base):
 
     __abstract__ = True
 
-    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
-    version: Mapped[int] = mapped_column(Integer)
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id, sort_order=-2)
+    version: Mapped[int] = mapped_column(Integer, sort_order=-1)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow, onupdate=utcnow)
 

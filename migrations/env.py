@@ -1,0 +1,52 @@
+"""How Flask-Migrate runs the migrations: all or nothing, and one process at a time."""
+
+from typing import Any, Literal
+
+from alembic import context
+from flask import current_app
+from sqlalchemy import Connection
+
+from extensions.database import UtcDateTime
+
+#: Names our advisory lock among those of one PostgreSQL database.
+UPGRADE_LOCK = 7_263_001
+
+
+def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
+    """Write our own types as what they are in the database: a migration must outlive our code."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def begin(connection: Connection) -> None:
+    """Begin the transaction of the whole upgrade, alone."""
+    if connection.dialect.name == "sqlite":
+        # A table is altered by making it anew, which must not look like deleting its rows.
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        # The driver begins a transaction by itself for rows only, not for tables.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
+
+
+def run() -> None:
+    """Run the migrations on the application's database."""
+    extension = current_app.extensions["migrate"]
+    with extension.db.engine.connect() as connection:
+        begin(connection)
+        context.configure(
+            connection=connection,
+            target_metadata=extension.db.metadata,
+            render_item=render_item,
+            transactional_ddl=True,
+            **extension.configure_args,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+        connection.commit()
+        # Back into the pool as every other connection is.
+        connection.invalidate()
+
+
+run()
