@@ -1,0 +1,1 @@
+"""The vessel's web pages."""

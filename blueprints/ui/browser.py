@@ -1,0 +1,67 @@
+"""What a page owes its browser: security headers, refusal of foreign forms, readable errors."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Response, abort, render_template, request
+
+#: No inline code or styles, nothing from elsewhere; Pico's icons are data: images.
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+PROBLEM = "application/problem+json"
+#: Never pages, whoever asks.
+MACHINE_PATHS = ("/api/", "/metrics", "/healthz", "/readyz")
+
+
+def refuse_foreign_forms() -> None:
+    """Refuse a write that a page of another site has sent.
+
+    On plain http by host name a browser sends no Sec-Fetch-Site, so Origin and Referer decide.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        ours = site == "same-origin"
+    else:
+        source = request.headers.get("Origin") or request.headers.get("Referer", "")
+        ours = urlsplit(source).netloc.lower() == request.host.lower()
+    if not ours:
+        abort(403, "The form was not sent from a page of this server.")
+
+
+def secure(response: Response) -> Response:
+    """Add the headers of a page."""
+    response.headers.setdefault("Content-Security-Policy", POLICY)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    if request.endpoint != "ui.static":
+        response.headers["Cache-Control"] = "no-store"
+        response.vary.update(("HX-Request", "Accept"))
+    return response
+
+
+def is_htmx() -> bool:
+    """Whether the answer goes into a page rather than being one."""
+    return request.headers.get("HX-Request") == "true"
+
+
+def show_problem(response: Response) -> Response:
+    """Turn a problem document into a page where a person asked for one."""
+    wants_page = (
+        response.mimetype == PROBLEM
+        and not request.path.startswith(MACHINE_PATHS)
+        and request.accept_mimetypes.best_match((PROBLEM, "application/json", "text/html"))
+        == "text/html"
+    )
+    if not wants_page:
+        return response
+    problem = response.get_json(silent=True) or {"title": response.status}
+    template = "ui/_problem.html" if is_htmx() else "ui/error.html"
+    response.set_data(render_template(template, problem=problem, status=response.status_code))
+    response.content_type = "text/html; charset=utf-8"
+    return secure(response)
