@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from arus.settings import Settings
 
 #: What says most about a row, the best first.
-_TELLING = ("woNumber", "name", "message", "reason", "description", "equipmentId", "status")
+_TELLING = ("woNumber", "name", "message", "reason", "maintenanceType", "description", "status")
 
 
 class Listener:
@@ -98,7 +98,9 @@ def _words(content: dict[str, Any]) -> list[str]:
         words.append(f"#{content['seq']}")
     told = [str(row[name]) for name in _TELLING if row.get(name)]
     text = " ".join(told[:2])
-    return [*words, text if len(text) <= 70 else f"{text[:69]}\N{HORIZONTAL ELLIPSIS}"]
+    if text:
+        words.append(text if len(text) <= 70 else f"{text[:69]}\N{HORIZONTAL ELLIPSIS}")
+    return words
 
 
 def _tls_context(settings: Settings) -> ssl.SSLContext:

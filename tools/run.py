@@ -73,15 +73,16 @@ def _sail(supervisor: Supervisor) -> NoReturn:
 
     listener = Listener(load(values), say)
     listener.start()
-    supervisor.start("gunicorn", [sys.executable, "-m", "gunicorn", "wsgi:app"], values)
-    supervisor.wait_until(
-        lambda: _ready(values["HOST"], int(values["PORT"])), 60, "the app is ready"
-    )
-    shown = _address(values["HOST"], values["PORT"])
-    say(f"\n  The ship is at {shown}  (Ctrl-C stops it)\n  messages: {broker.description}\n")
+    server = supervisor.start("gunicorn", [sys.executable, "-m", "gunicorn", "wsgi:app"], values)
     try:
-        _watch(supervisor, listener, shown)
+        host, port = _reachable(values["HOST"]), int(values["PORT"])
+        supervisor.wait_until(lambda: _ready(host, port), 60, "the app is ready")
+        address = f"http://{host}:{port}/"
+        say(f"\n  The ship is at {address}  (Ctrl-C stops it)")
+        say(f"  messages: {broker.description}\n")
+        _watch(supervisor, listener, address)
     finally:
+        supervisor.stop(server)  # before the listener, which shows the vessel's last message
         listener.stop()
 
 
@@ -132,17 +133,13 @@ def _choose_port(values: Mapping[str, str]) -> str:
     return str(port)
 
 
-def _address(host: str, port: str) -> str:
-    name = LOOPBACK if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared, not bound
-    return f"http://{name}:{port}/"
+def _reachable(host: str) -> str:
+    """Where a client of this machine finds a server that listens on `host`."""
+    return LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
 
 
 def _ready(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(
-        LOOPBACK if host == "0.0.0.0" else host,  # noqa: S104 - compared, not bound
-        port,
-        timeout=10,
-    )
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

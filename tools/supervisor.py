@@ -93,12 +93,17 @@ class Supervisor:
             return
         raise StopRequested
 
-    def stop_all(self, timeout: float = 12) -> None:
-        """End every child, the last one started first; kill those that don't end in time."""
-        while self._children:
-            child = self._children.pop()
+    def stop(self, child: Child, timeout: float = 12) -> None:
+        """End a child, and kill it and its children when they don't end in time."""
+        if child in self._children:
+            self._children.remove(child)
             child.stop(timeout)
             child.kill_group()
+
+    def stop_all(self) -> None:
+        """End every child, the last one started first."""
+        for child in reversed(self._children[:]):
+            self.stop(child)
 
     def _spawn(
         self, name: str, argv: Sequence[str], env: Mapping[str, str], output: int | None = None

@@ -29,7 +29,6 @@ max_inflight_messages 0
 set_tcp_nodelay true
 log_dest stderr
 log_type error
-log_type warning
 """
 
 
