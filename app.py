@@ -19,6 +19,7 @@ from blueprints.ui.routes import blueprint as ui
 from blueprints.work_orders.routes import blueprint as work_orders
 from extensions import api, init_extensions
 from extensions.config import load_config
+from extensions.logs import configure_logging
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -30,6 +31,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     app = Flask(__name__)
     app.config.update(load_config(config))
+    configure_logging()
     init_extensions(app)
     register_failures(app)
     for resource in (work_orders, alerts, equipment, crew, maintenance):

@@ -1,0 +1,10 @@
+"""Arus: store-and-forward data sync for Flask applications that live on bad links."""
+
+from __future__ import annotations
+
+from .errors import ArusError
+from .extension import ReliableSync
+from .message import ChangeState, Operation, Receipt
+from .status import SyncStatus
+
+__all__ = ["ArusError", "ChangeState", "Operation", "Receipt", "ReliableSync", "SyncStatus"]

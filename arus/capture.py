@@ -1,0 +1,314 @@
+"""Capture: each committed change of a registered row becomes one entry of the change log.
+
+The entry is written in the transaction that changed the row, at its very end, so that both are committed
+or neither. By then each row's own statement has run and holds the row's lock, so entries of one row are
+in the order of its changes. A row changed several times in a transaction gives its net change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import orjson
+from sqlalchemy import Connection, event, inspect
+from sqlalchemy.engine import IteratorResult
+from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+    object_session,
+)
+
+from .counters import FAILURES, add_to_counters
+from .errors import CaptureError
+from .message import Operation, new_message_id, now_ms
+from .registry import Registration, Registry
+
+logger = logging.getLogger(__name__)
+
+_CHANGES = "arus_changes"
+_RECEIPT = "arus_message_id"
+
+_COLUMNS = (
+    "message_id", "entity", "topic", "qos", "operation", "row_id",
+    "version", "committed_at", "data", "outcome", "reason",
+)  # fmt: skip
+
+
+class Sink(Protocol):
+    """Who is told of captured changes, for one application."""
+
+    def captured(self) -> None:
+        """Called after a commit that captured something."""
+
+
+@dataclass(slots=True)
+class _Change:
+    """The net change of one row so far in this transaction."""
+
+    operation: Operation
+    registration: Registration
+    row_id: str
+    row: Any
+    #: The row as it last was, for a delete: once it is flushed, nothing can be loaded any more.
+    last: tuple[int, bytes | None, str | None] | None = None
+
+
+#: The changes made directly in one (nested) transaction, by entity and row id.
+_Changes = dict[tuple[str, str], _Change]
+
+
+@dataclass(slots=True)
+class _Log:
+    """The changes of a session's current transaction and its savepoints."""
+
+    changes: dict[SessionTransaction, _Changes]
+    #: Entries were written; what is flushed from now on is written at once.
+    sealed: bool = False
+    written: int = 0
+
+
+def receipt_of(row: Any) -> str | None:
+    """Return the message id of the last captured change of `row` that this object took part in."""
+    return cast("InstanceState[Any]", inspect(row)).info.get(_RECEIPT)
+
+
+class Capture:
+    """Listens to a session factory and writes the change log.
+
+    :param sink: returns whom to tell, or None where nothing is captured (ashore).
+    """
+
+    def __init__(self, registry: Registry, sink: Callable[[], Sink | None]) -> None:
+        self._registry = registry
+        self._sink = sink
+
+    def listen(self, session_factory: Any) -> None:
+        """Attach to a `sessionmaker`, `scoped_session` or `Session` class."""
+        event.listen(session_factory, "before_commit", self._before_commit)
+        event.listen(session_factory, "after_commit", self._after_commit)
+        event.listen(session_factory, "after_transaction_end", self._after_transaction_end)
+        event.listen(session_factory, "do_orm_execute", self._do_orm_execute)
+
+    def watch(self, model: type[Any]) -> None:
+        """Attach to a registered model."""
+        # Mapper events, unlike the session's lists, also see orphans that the flush itself deletes.
+        event.listen(model, "after_insert", self._after_insert, propagate=True)
+        event.listen(model, "after_update", self._after_update, propagate=True)
+        event.listen(model, "before_delete", self._before_delete, propagate=True)
+
+    def record(self, session: Session, operation: Operation, row: Any) -> None:
+        """Capture a change that was made past the ORM (raw SQL), in the session's transaction."""
+        registration = self._registration(row)
+        if self._sink() is None:
+            return
+        last = _serialise(registration, row) if operation is Operation.DELETE else None
+        self._note(session, _Change(operation, registration, registration.row_id(row), row, last))
+
+    # -- what the mapper tells ------------------------------------------------------------------
+
+    def _after_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        self._flushed(Operation.CREATE, row)
+
+    def _after_update(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        session = object_session(row)
+        # Also called for rows that turned out to have no net change.
+        if session is not None and session.is_modified(row, include_collections=False):
+            self._flushed(Operation.UPDATE, row)
+
+    def _before_delete(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        self._flushed(Operation.DELETE, row)
+
+    def _flushed(self, operation: Operation, row: Any) -> None:
+        session = object_session(row)
+        if session is None or self._sink() is None:
+            return
+        registration = self._registration(row)
+        last = _serialise(registration, row) if operation is Operation.DELETE else None
+        self._note(session, _Change(operation, registration, registration.row_id(row), row, last))
+
+    def _do_orm_execute(self, state: ORMExecuteState) -> Any:
+        """Capture ORM bulk statements on registered models, through RETURNING."""
+        if not (state.is_update or state.is_delete or state.is_insert) or state.is_from_statement:
+            return None
+        mapper = state.bind_mapper
+        registration = mapper and self._registry.of_model(mapper.class_)
+        if not mapper or not registration or self._sink() is None:
+            return None
+        statement: Any = state.statement
+        if statement._returning:
+            raise CaptureError(
+                f"a bulk statement on {mapper.class_.__name__} can't have a RETURNING of its own: "
+                "reliable sync needs it to capture the rows"
+            )
+        if state.is_insert and statement._post_values_clause is not None:
+            raise CaptureError(
+                f"an upsert of {mapper.class_.__name__} can't be captured: it does not tell which rows "
+                "it made and which it changed; use session.merge or sync.record"
+            )
+        if state.is_update and mapper.version_id_col is not None:
+            column = mapper.version_id_col
+            statement = statement.values({column: column + 1})
+        rows = state.invoke_statement(statement.returning(mapper.class_)).scalars().all()
+        operation = (
+            Operation.UPDATE
+            if state.is_update
+            else Operation.DELETE
+            if state.is_delete
+            else Operation.CREATE
+        )
+        for row in rows:
+            last = _serialise(registration, row) if operation is Operation.DELETE else None
+            change = _Change(operation, registration, registration.row_id(row), row, last)
+            self._note(state.session, change)
+        return _BulkResult(len(rows))
+
+    # -- what the transaction tells -------------------------------------------------------------
+
+    def _before_commit(self, session: Session) -> None:
+        if session.get_nested_transaction() is not None:
+            return  # The release of a savepoint.
+        session.flush()
+        log: _Log | None = session.info.get(_CHANGES)
+        root = session.get_transaction()
+        if log is None or root is None:
+            return
+        log.sealed = True
+        self._write(session, log, log.changes.pop(root, {}))
+
+    def _after_commit(self, session: Session) -> None:
+        log: _Log | None = session.info.get(_CHANGES)
+        if log is None:
+            return
+        nested = session.get_nested_transaction()
+        if nested is None:
+            sink = self._sink()
+            if sink is not None and log.written:
+                sink.captured()
+            return
+        if nested.parent is not None:
+            into = log.changes.setdefault(nested.parent, {})
+            for change in log.changes.pop(nested, {}).values():
+                _merge(into, change)
+
+    def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
+        log: _Log | None = session.info.get(_CHANGES)
+        if log is None:
+            return
+        # What is still here was rolled back.
+        log.changes.pop(transaction, None)
+        if transaction.parent is None:
+            del session.info[_CHANGES]
+
+    # -- how it is noted and written ------------------------------------------------------------
+
+    def _registration(self, row: Any) -> Registration:
+        registration = self._registry.of_model(type(row))
+        if registration is None:
+            raise CaptureError(f"{type(row).__name__} is not registered for reliable sync")
+        return registration
+
+    def _note(self, session: Session, change: _Change) -> None:
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        if transaction is None:
+            raise CaptureError("a change can be captured only inside a transaction")
+        log: _Log = session.info.setdefault(_CHANGES, _Log({}))
+        if log.sealed:
+            # Another before_commit hook changed rows after ours had run.
+            self._write(session, log, {(change.registration.entity, change.row_id): change})
+            return
+        _merge(log.changes.setdefault(transaction, {}), change)
+
+    def _write(self, session: Session, log: _Log, changes: _Changes) -> None:
+        if not changes:
+            return
+        committed_at = now_ms()
+        entries = [_entry(session, change, committed_at) for change in changes.values()]
+        first = next(iter(changes.values())).registration
+        connection = session.connection(bind_arguments={"mapper": inspect(first.model)})
+        # Prepared driver SQL: an ORM or Core insert costs several times as much on each request.
+        connection.exec_driver_sql(_insert(connection.dialect.paramstyle), entries)
+        quarantined = sum(entry[-1] is not None for entry in entries)
+        if quarantined:
+            add_to_counters(connection, {(FAILURES, "", "", ""): quarantined})
+        log.written += len(entries)
+
+
+class _BulkResult(IteratorResult[Any]):
+    """What a captured bulk statement returns: no rows, and how many it changed."""
+
+    def __init__(self, rowcount: int) -> None:
+        super().__init__(SimpleResultMetaData([]), iter(()))
+        self.rowcount = rowcount
+
+
+def _merge(into: _Changes, change: _Change) -> None:
+    """Fold a later change of a row into what the transaction has done to it so far."""
+    key = (change.registration.entity, change.row_id)
+    earlier = into.get(key)
+    if earlier is None:
+        into[key] = change
+    elif earlier.operation is Operation.CREATE and change.operation is Operation.DELETE:
+        del into[key]
+    elif earlier.operation is Operation.CREATE:
+        earlier.row = change.row
+    elif earlier.operation is Operation.DELETE and change.operation is Operation.CREATE:
+        into[key] = _Change(Operation.UPDATE, change.registration, change.row_id, change.row)
+    else:
+        into[key] = change
+
+
+def _serialise(registration: Registration, row: Any) -> tuple[int, bytes | None, str | None]:
+    """Return version, JSON and, where it can't be serialised, the reason instead of the JSON."""
+    version = int(getattr(row, registration.version) or 0)
+    try:
+        return version, registration.serialise(row), None
+    except Exception as error:  # noqa: BLE001  # the schema is the application's
+        return version, None, f"{type(error).__name__}: {error}"
+
+
+def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, ...]:
+    registration = change.registration
+    row = change.row
+    state = cast("InstanceState[Any]", inspect(row))
+    if change.last is not None:
+        # A delete is a change too: one more than the version that the row last had.
+        version, data, problem = change.last
+        version += 1
+    else:
+        if state.detached:  # expunged since its flush: what it lacks can't be loaded through it
+            row = session.get(registration.model, change.row_id) or row
+        version, data, problem = _serialise(registration, row)
+    message_id = new_message_id(committed_at)
+    state.info[_RECEIPT] = message_id
+    if problem is not None:
+        logger.error(
+            "[MQTT Reliable Sync] change quarantined: it can't be serialised",
+            extra={"entity": registration.entity, "row_id": change.row_id, "reason": problem},
+        )
+        data = orjson.dumps({"id": change.row_id, "version": version})
+    return (
+        message_id,
+        registration.entity,
+        registration.topic,
+        registration.qos,
+        change.operation.value,
+        change.row_id,
+        version,
+        committed_at,
+        data,
+        "quarantined" if problem is not None else None,
+        problem,
+    )
+
+
+def _insert(paramstyle: str) -> str:
+    placeholder = "?" if paramstyle == "qmark" else "%s"
+    marks = ", ".join([placeholder] * len(_COLUMNS))
+    return f"INSERT INTO arus_change ({', '.join(_COLUMNS)}) VALUES ({marks})"  # noqa: S608  # constants only

@@ -1,0 +1,275 @@
+"""The owner's side of the change log: numbering, reading, and the journal of what was sent and acknowledged.
+
+Every write happens in a `Turn`, one short transaction that first checks that this process still owns the
+session. What a turn commits licenses the packets that are sent after it, never before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, text
+
+from .counters import CounterKey, add_to_counters
+from .database import transaction, translated
+from .errors import OwnershipLostError
+from .lane import Lane
+from .message import Entry, Operation, now_ms
+from .watermark import Watermark
+
+_UNNUMBERED = text(
+    "SELECT id, message_id, topic, qos, entity, operation, row_id, version, committed_at, data"
+    " FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id LIMIT :limit"
+)
+_NUMBER = text("UPDATE arus_change SET seq = :seq, previous_seq = :previous_seq WHERE id = :id")
+_READ = text(
+    "SELECT id, seq, previous_seq, message_id, topic, qos, entity, operation, row_id, version,"
+    " committed_at, data FROM arus_change"
+    " WHERE topic = :topic AND seq > :after AND seq <= :upto AND outcome IS NULL"
+    " ORDER BY seq LIMIT :limit"
+)
+_FENCE = "SELECT generation FROM arus_session WHERE id = 1"
+_SAVE_HEAD = text("UPDATE arus_session SET head_seq = :head_seq WHERE id = 1")
+_LANES = text(
+    "SELECT topic, head_seq, sent_seq, received_seq, acked_seq, received_above, acked_above, depth"
+    " FROM arus_lane"
+)
+_SAVE_LANE = text(
+    "INSERT INTO arus_lane"
+    " (topic, head_seq, sent_seq, received_seq, acked_seq, received_above, acked_above, depth)"
+    " VALUES (:topic, :head_seq, :sent_seq, :received_seq, :acked_seq, :received_above,"
+    " :acked_above, :depth)"
+    " ON CONFLICT (topic) DO UPDATE SET head_seq = excluded.head_seq, sent_seq = excluded.sent_seq,"
+    " received_seq = excluded.received_seq, acked_seq = excluded.acked_seq,"
+    " received_above = excluded.received_above, acked_above = excluded.acked_above,"
+    " depth = excluded.depth"
+)
+_SETTLE = text("UPDATE arus_change SET outcome = :outcome, reason = :reason WHERE id = :id")
+_FIRST_SESSION = text(
+    "INSERT INTO arus_session (id, epoch, vessel_id) VALUES (1, :epoch, :vessel_id)"
+    " ON CONFLICT (id) DO NOTHING"
+)
+_TAKE_OVER = text(
+    "UPDATE arus_session SET generation = generation + 1, owner_pid = :pid, owner_host = :host,"
+    " owner_since = :now, connected = false, connected_changed_at ="
+    " CASE WHEN connected OR connected_changed_at IS NULL THEN :now ELSE connected_changed_at END"
+    " WHERE id = 1"
+)
+_NAME_VESSEL = text("UPDATE arus_session SET vessel_id = :vessel_id WHERE id = 1")
+_SESSION = text(
+    "SELECT epoch, vessel_id, head_seq, generation, clean_start FROM arus_session WHERE id = 1"
+)
+_CONNECTED = text(
+    "UPDATE arus_session SET connected = :connected, connected_changed_at = :now, protocol = :protocol,"
+    " reconnect_attempts = :attempts, clean_start = false WHERE id = 1"
+)
+_ATTEMPTS = text("UPDATE arus_session SET reconnect_attempts = :attempts WHERE id = 1")
+_STAND_DOWN = text(
+    "UPDATE arus_session SET owner_pid = NULL, owner_host = NULL, owner_since = NULL WHERE id = 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unnumbered:
+    """A committed entry that has no number yet."""
+
+    #: All columns but the numbers.
+    row: Mapping[str, Any]
+
+    def numbered(self, seq: int, previous_seq: int) -> Entry:
+        """Return the entry as it is once it has its numbers."""
+        return _entry({**self.row, "seq": seq, "previous_seq": previous_seq})
+
+
+class ChangeLog:
+    """The change log as its owner sees it. Not for use by several threads.
+
+    :param connection: from `arus.database.open_engine`; on PostgreSQL the one that holds the lock.
+    """
+
+    def __init__(self, connection: Connection, *, vessel_id: str | None) -> None:
+        self._connection = connection
+        with transaction(connection):
+            first = {
+                "epoch": str(uuid.uuid4()),
+                "vessel_id": vessel_id or f"vessel-{uuid.uuid4().hex[:12]}",
+            }
+            connection.execute(_FIRST_SESSION, first)
+            if vessel_id is not None:
+                connection.execute(_NAME_VESSEL, {"vessel_id": vessel_id})
+            now = now_ms()
+            owner = {"pid": os.getpid(), "host": socket.gethostname(), "now": now}
+            connection.execute(_TAKE_OVER, owner)
+            session = connection.execute(_SESSION).one()
+        self.epoch: str = session.epoch
+        self.vessel_id: str = session.vessel_id
+        self.generation: int = session.generation
+        self.clean_start: bool = session.clean_start
+        #: Highest number given to any change.
+        self.head_seq: int = session.head_seq
+        self.lanes: dict[str, Lane] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the lanes anew; what was read ahead and all that was not committed is forgotten."""
+        with translated():
+            rows = self._connection.execute(_LANES).mappings().all()
+            self.head_seq = self._connection.execute(_SESSION).one().head_seq
+        self.lanes = {row["topic"]: self._lane(row) for row in rows}
+
+    def _lane(self, row: RowMapping) -> Lane:
+        lane = Lane(
+            topic=row["topic"],
+            head_seq=row["head_seq"],
+            sent_seq=row["sent_seq"],
+            received=Watermark(row["received_seq"], json.loads(row["received_above"])),
+            acked=Watermark(row["acked_seq"], json.loads(row["acked_above"])),
+            depth=row["depth"],
+        )
+        for entry in self.read(lane.topic, after=lane.acked.value, upto=lane.sent_seq, limit=-1):
+            lane.acked.open(entry.seq)
+            if entry.seq > lane.received.value:
+                lane.received.open(entry.seq)
+            if entry.seq not in lane.acked:
+                lane.again.append(entry)
+        return lane
+
+    def unnumbered(self, limit: int) -> list[Unnumbered]:
+        """Return the oldest committed entries without a number."""
+        with translated():
+            rows = self._connection.execute(_UNNUMBERED, {"limit": limit}).mappings()
+            return [Unnumbered(dict(row)) for row in rows]
+
+    def read(self, topic: str, *, after: int, upto: int, limit: int) -> list[Entry]:
+        """Return entries of a topic that are to be sent, by number; a negative limit is none."""
+        arguments = {
+            "topic": topic,
+            "after": after,
+            "upto": upto,
+            "limit": limit if limit >= 0 else 2**31,
+        }
+        with translated():
+            return [_entry(row) for row in self._connection.execute(_READ, arguments).mappings()]
+
+    @contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """Run one fenced write transaction.
+
+        :raises OwnershipLostError: another process has taken over; nothing was written.
+        :raises LogUnavailableError: the database refused; nothing was written, memory must be reloaded.
+        """
+        # The row lock keeps a takeover waiting until this turn has ended; SQLite has but one writer.
+        fence = _FENCE + (" FOR UPDATE" if self._connection.dialect.name != "sqlite" else "")
+        with transaction(self._connection) as connection:
+            if connection.exec_driver_sql(fence).scalar() != self.generation:
+                raise OwnershipLostError
+            yield Turn(self, connection)
+
+    def stand_down(self) -> None:
+        """Note that nobody owns the session any more."""
+        with self.turn() as turn:
+            turn.execute(_STAND_DOWN)
+
+
+class Turn:
+    """One write transaction of the owner; made by `ChangeLog.turn`."""
+
+    def __init__(self, log: ChangeLog, connection: Connection) -> None:
+        self._log = log
+        self._connection = connection
+
+    def execute(self, statement: Any, arguments: Any = None) -> None:
+        """Run a statement of this module."""
+        self._connection.execute(statement, arguments)
+
+    def number(self, unnumbered: Sequence[Unnumbered]) -> list[Entry]:
+        """Give the next numbers to committed entries and return these."""
+        entries = []
+        for waiting in unnumbered:
+            topic = waiting.row["topic"]
+            lane = self._log.lanes.get(topic)
+            if lane is None:
+                lane = Lane(topic, 0, 0, Watermark(0), Watermark(0), 0)
+                self._log.lanes[topic] = lane
+            self._log.head_seq += 1
+            entries.append(waiting.numbered(self._log.head_seq, lane.head_seq))
+            lane.head_seq = self._log.head_seq
+            lane.depth += 1
+            lane.dirty = True
+        if entries:
+            self.execute(
+                _NUMBER,
+                [{"id": e.id, "seq": e.seq, "previous_seq": e.previous_seq} for e in entries],
+            )
+            self.execute(_SAVE_HEAD, {"head_seq": self._log.head_seq})
+        return entries
+
+    def settle(self, entry_id: int, outcome: str, reason: str) -> None:
+        """Give an entry another outcome than delivery."""
+        self.execute(_SETTLE, {"id": entry_id, "outcome": outcome, "reason": reason})
+
+    def save_lanes(self) -> None:
+        """Journal the lanes that have changed."""
+        dirty = [lane for lane in self._log.lanes.values() if lane.dirty]
+        if not dirty:
+            return
+        self.execute(
+            _SAVE_LANE,
+            [
+                {
+                    "topic": lane.topic,
+                    "head_seq": lane.head_seq,
+                    "sent_seq": lane.sent_seq,
+                    "received_seq": lane.received.value,
+                    "acked_seq": lane.acked.value,
+                    "received_above": json.dumps(lane.received.above),
+                    "acked_above": json.dumps(lane.acked.above),
+                    "depth": lane.depth,
+                }
+                for lane in dirty
+            ],
+        )
+        for lane in dirty:
+            lane.dirty = False
+
+    def count(self, amounts: Mapping[CounterKey, int]) -> None:
+        """Add to counters."""
+        add_to_counters(self._connection, amounts)
+
+    def connection_changed(self, connected: bool, *, protocol: str | None, attempts: int) -> None:
+        """Note that the session with the broker began or ended."""
+        arguments = {
+            "connected": connected,
+            "now": now_ms(),
+            "protocol": protocol,
+            "attempts": attempts,
+        }
+        self.execute(_CONNECTED, arguments)
+
+    def attempts(self, attempts: int) -> None:
+        """Note how many connection attempts have failed in a row."""
+        self.execute(_ATTEMPTS, {"attempts": attempts})
+
+
+def _entry(row: Mapping[str, Any] | RowMapping) -> Entry:
+    return Entry(
+        id=row["id"],
+        seq=row["seq"],
+        previous_seq=row["previous_seq"],
+        message_id=row["message_id"],
+        topic=row["topic"],
+        qos=row["qos"],
+        entity=row["entity"],
+        operation=Operation(row["operation"]),
+        row_id=row["row_id"],
+        version=row["version"],
+        committed_at=row["committed_at"],
+        data=bytes(row["data"]),
+    )

@@ -1,0 +1,90 @@
+"""The relay's own way to the database: short transactions that take the write lock at their start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from .errors import LogUnavailableError
+
+#: How long a transaction waits for another writer, in seconds.
+LOCK_TIMEOUT = 30
+
+
+def open_engine(url: str | URL) -> Engine:
+    """Return an engine on the application's database that leaves the application's own engine alone.
+
+    The application's engine keeps the driver's habits (a deferred BEGIN on SQLite); here each transaction
+    says itself when it begins, so that a relay never fails with SQLITE_BUSY_SNAPSHOT half-way.
+    """
+    url = make_url(url)
+    arguments: dict[str, Any] = (
+        {"timeout": LOCK_TIMEOUT, "check_same_thread": False}
+        if is_sqlite(url)
+        # A host that dies without a word must not keep the advisory lock for hours.
+        else {
+            "application_name": "arus relay",
+            "keepalives_idle": 10,
+            "keepalives_interval": 3,
+            "keepalives_count": 3,
+            "options": "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3"
+            " -c tcp_keepalives_count=3 -c lock_timeout=0",
+        }
+    )
+    engine = create_engine(
+        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments
+    )
+    if is_sqlite(url):
+        event.listen(engine, "connect", _set_pragmas)
+    return engine
+
+
+def is_sqlite(url: URL) -> bool:
+    """Whether the URL names a SQLite database."""
+    return url.get_backend_name() == "sqlite"
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA synchronous=FULL")  # ships lose power
+    connection.execute("PRAGMA cache_size=-8000")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what the database driver raises into the tree of `arus.errors`."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise LogUnavailableError(f"the change log can't be used: {error.orig}") from error
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[Connection]:
+    """Run a write transaction on a connection of `open_engine`.
+
+    :raises LogUnavailableError: the database refused; nothing was committed.
+    """
+    begin = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN"
+    with translated():
+        connection.exec_driver_sql(begin)
+    try:
+        with translated():
+            yield connection
+            connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        if not connection.invalidated and not connection.closed:
+            _roll_back(connection)
+        raise
+
+
+def _roll_back(connection: Connection) -> None:
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except DBAPIError:
+        # SQLite has rolled back by itself (a full disk), or the connection is gone: no transaction is open.
+        connection.invalidate()

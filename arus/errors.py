@@ -1,0 +1,94 @@
+"""Everything that can go wrong, as one tree.
+
+    ArusError
+    ├── SettingError                 a setting has a value that is not accepted
+    ├── RegistrationError            a model can't be registered as asked
+    ├── NotInitialisedError          the extension was used with an app it doesn't know
+    ├── TopicError                   a topic name or filter breaks the MQTT rules
+    ├── CaptureError                 a change can't be captured, so it is refused
+    ├── MalformedPacketError         the broker sent bytes that are not MQTT
+    ├── UnsupportedClientError       the installed paho-mqtt lacks what the session relies on
+    ├── SessionError                 the MQTT session ended or could not begin
+    │   ├── ConnectError             the broker could not be reached
+    │   ├── RefusedError             the broker answered CONNECT with a refusal
+    │   └── ConnectionLostError      an established connection ended
+    ├── OwnershipLostError           another process has taken over the session
+    └── LogUnavailableError          the database with the change log can't be used now
+
+The first line of a class's docstring is its message where none is given.
+"""
+
+from __future__ import annotations
+
+
+class ArusError(Exception):
+    """Reliable sync failed."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+
+
+class SettingError(ArusError):
+    """A setting has a value that is not accepted."""
+
+    def __init__(self, name: str, value: str, accepted: str) -> None:
+        self.name = name
+        self.value = value
+        self.accepted = accepted
+        super().__init__(f"{name}={value!r} is not accepted; it takes {accepted}")
+
+
+class RegistrationError(ArusError):
+    """The model can't be registered."""
+
+
+class NotInitialisedError(ArusError):
+    """Reliable sync is not initialised for this application; call sync.init_app(app, db) first."""
+
+
+class TopicError(ArusError):
+    """The topic name or filter breaks the rules of MQTT 5, section 4.7."""
+
+
+class CaptureError(ArusError):
+    """The statement would change rows that reliable sync could not capture."""
+
+
+class MalformedPacketError(ArusError):
+    """The broker sent a packet that is not MQTT."""
+
+
+class UnsupportedClientError(ArusError):
+    """The installed paho-mqtt lacks internals that the session relies on."""
+
+
+class SessionError(ArusError):
+    """The MQTT session failed."""
+
+
+class ConnectError(SessionError):
+    """The broker could not be reached."""
+
+
+class RefusedError(SessionError):
+    """The broker refused the connection."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        self.code = code
+        super().__init__(f"the broker refused the connection: {reason}")
+
+
+class ConnectionLostError(SessionError):
+    """The connection to the broker was lost."""
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        self.code = code
+        super().__init__(reason)
+
+
+class OwnershipLostError(ArusError):
+    """Another process owns the session now."""
+
+
+class LogUnavailableError(ArusError):
+    """The database that holds the change log can't be used at the moment."""

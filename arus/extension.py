@@ -1,0 +1,269 @@
+"""The Flask extension: binds the sync to an application."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Flask, current_app, has_app_context
+from flask_sqlalchemy import SQLAlchemy
+
+from . import topics
+from .bell import Bell, BellListener
+from .capture import Capture, receipt_of
+from .changelog import ChangeLog
+from .cli import sync_commands
+from .errors import ArusError, NotInitialisedError, RegistrationError
+from .health import health_document
+from .message import ChangeState, Operation, Receipt
+from .metrics import SyncCollector
+from .ownership import Owner, OwnerLock, open_lock
+from .registry import Registry
+from .relay import Relay
+from .schema import define
+from .session import Session, check_client_library
+from .settings import SETTINGS, Settings, load
+from .status import SyncStatus, read_change_states, read_status
+
+logger = logging.getLogger(__name__)
+
+_KEY = "arus"
+#: Topics that every vessel has beside its entities' (CONFLICTS, STATUS and the catch-ups).
+_OWN_TOPICS = (topics.STATUS, topics.CONFLICTS, topics.CATCHUP)
+
+
+@dataclass(slots=True)
+class AppState:
+    """What the sync keeps for one application, in `app.extensions["arus"]`."""
+
+    app: Flask
+    db: SQLAlchemy
+    settings: Settings
+    registry: Registry
+    #: Made at the first use; on SQLite it needs the database's path, which only the engine knows.
+    lock: OwnerLock
+    bell: Bell
+    make_owner: Callable[[], Owner]
+    owner: Owner | None = None
+    #: Process in which the owner's thread runs: threads do not survive a fork.
+    owner_pid: int | None = None
+    subscriptions: list[str] = field(default_factory=list)
+
+    def captured(self) -> None:
+        """Tell the owner that something was committed."""
+        self.bell.ring()
+
+    def start(self) -> None:
+        """Become a candidate for ownership in this process; once a process, and only on a vessel."""
+        if not self.settings.local_mode or self.owner_pid == os.getpid():
+            return
+        self.owner_pid = os.getpid()
+        self.bell.forked()
+        self.owner = self.make_owner()
+        self.owner.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Give ownership up; another process takes over."""
+        if self.owner is not None and self.owner_pid == os.getpid():
+            self.owner.stop(timeout)
+        self.owner = None
+        self.owner_pid = None
+
+    def status(self) -> SyncStatus:
+        """Read the status from the database."""
+        with self.db.engine.connect() as connection:
+            return read_status(
+                connection,
+                enabled=self.settings.local_mode,
+                owned=self.settings.local_mode and self.lock.is_held(),
+                max_queue_size=self.settings.max_queue_size,
+            )
+
+
+class ReliableSync:
+    """Delivers every committed change of the registered models to an MQTT broker.
+
+    ::
+
+        sync = ReliableSync()
+        sync.register(WorkOrder, "work_orders", schema=WorkOrderSchema)
+        sync.init_app(app, db)
+    """
+
+    def __init__(self) -> None:
+        self._registry = Registry()
+        self._capture = Capture(self._registry, _capturing_state)
+        self._listening: set[int] = set()
+
+    def init_app(self, app: Flask, db: SQLAlchemy | None = None) -> None:
+        """Bind to an application: validates settings and registers; opens nothing.
+
+        Reads each setting of `arus.settings.SETTINGS` from `app.config`, else from the environment.
+
+        :param db: the application's Flask-SQLAlchemy, initialised; found by itself when not given.
+        :raises SettingError: a setting is not accepted.
+        :raises RegistrationError: the application is already bound, or has no Flask-SQLAlchemy.
+        :raises UnsupportedClientError: the installed paho-mqtt lacks what the session relies on.
+        """
+        if _KEY in app.extensions:
+            raise RegistrationError("reliable sync is already initialised for this application")
+        known: SQLAlchemy | None = app.extensions.get("sqlalchemy")
+        db = db or known
+        if db is None or db is not known:
+            raise RegistrationError("initialise Flask-SQLAlchemy for this application first")
+        given = {name: os.environ[name] for name in SETTINGS if name in os.environ}
+        settings = load(
+            {**given, **{name: app.config[name] for name in SETTINGS if name in app.config}}
+        )
+        check_client_library()
+        define(db.metadata)
+        with app.app_context():
+            lock, bell_path = open_lock(db.engine.url)
+        state = AppState(
+            app=app,
+            db=db,
+            settings=settings,
+            registry=self._registry,
+            lock=lock,
+            bell=Bell(bell_path),
+            make_owner=lambda: Owner(lock, bell_path, settings.vessel_id, make_relay),
+        )
+
+        def make_relay(log: ChangeLog, bell: BellListener) -> Relay:
+            client_id = settings.client_id or f"arus_sync_{log.vessel_id}"
+            return Relay(
+                log,
+                Session(settings, client_id),
+                bell,
+                settings,
+                sender=app,
+                urgent=frozenset(r.topic for r in self._registry if r.qos == 2),
+            )
+
+        app.extensions[_KEY] = state
+        app.cli.add_command(sync_commands)
+        app.before_request(state.start)
+        if id(db) not in self._listening:
+            self._listening.add(id(db))
+            self._capture.listen(db.session)
+        if settings.local_mode and settings.broker.tls and not settings.tls_verify:
+            logger.warning(
+                "[MQTT Reliable Sync] MQTT_TLS_REJECT_UNAUTHORIZED=false:"
+                " any server certificate is accepted"
+            )
+
+    def register(
+        self,
+        model: type[Any],
+        entity: str,
+        topic: str | None = None,
+        qos: int = 1,
+        schema: Any = None,
+        *,
+        version: str = "version",
+    ) -> None:
+        """Synchronise a model.
+
+        :param entity: its name in messages.
+        :param topic: its topic under `MQTT_TOPIC_PREFIX`; the entity's name when not given.
+        :param qos: 1, or 2 where a message must not be seen twice.
+        :param schema: a marshmallow schema, or its class, that dumps a row.
+        :param version: the attribute that grows by 1 with each change.
+        :raises RegistrationError: the model can't be synchronised like this.
+        """
+        if schema is None:
+            raise RegistrationError(f"{entity} needs a marshmallow schema that dumps its rows")
+        known = self._registry.of_entity(entity)
+        self._registry.add(
+            model, entity, topic=topic or entity, qos=qos, schema=schema, version=version
+        )
+        if known is None:
+            self._capture.watch(model)
+
+    def publish_change(self, operation: str, row: Any) -> Receipt | None:
+        """Return the receipt of a row's change, after its commit; rings for the owner once more.
+
+        Durability does not depend on this call: the change is in the log since the commit. Never raises
+        for the broker's sake.
+
+        :param operation: `create`, `update` or `delete`.
+        :returns: None where changes are not captured (ashore).
+        :raises ValueError: there is no such operation.
+        """
+        Operation(operation)
+        state = self._state()
+        if not state.settings.local_mode:
+            return None
+        state.bell.ring()
+        message_id = receipt_of(row)
+        return Receipt(message_id) if message_id else None
+
+    def record(self, operation: str, row: Any) -> None:
+        """Capture a change that was made past the ORM (raw SQL), in the session's transaction.
+
+        :param row: an instance of a registered model that has the row's values.
+        :raises CaptureError: the model is not registered, or no transaction has begun.
+        """
+        self._capture.record(self._state().db.session(), Operation(operation), row)
+
+    def status(self) -> SyncStatus:
+        """Return where the sync stands; the same from each process."""
+        return self._state().status()
+
+    def health(self) -> dict[str, Any]:
+        """Return the health document."""
+        state = self._state()
+        published = {registration.topic for registration in self._registry}
+        return health_document(
+            state.status(),
+            state.settings,
+            topics=len(published) + len(_OWN_TOPICS),
+            subscriptions=len(state.subscriptions),
+        )
+
+    def change_states(self, entity: str, row_ids: Iterable[str]) -> dict[str, ChangeState]:
+        """Return the state of the last change of each row, by row id."""
+        return read_change_states(self._state().db.session.connection(), entity, row_ids)
+
+    def collector(self, app: Flask) -> SyncCollector:
+        """Return the Prometheus collector of an application's sync."""
+        state = self._state(app)
+        return SyncCollector(state.status, self._registry)
+
+    def start(self, app: Flask) -> None:
+        """Become a candidate for ownership in this process; gunicorn's hooks and requests do so too."""
+        self._state(app).start()
+
+    def stop(self, app: Flask) -> None:
+        """Give ownership up in this process."""
+        self._state(app).stop()
+
+    def _state(self, app: Flask | None = None) -> AppState:
+        try:
+            return state_of_app(app or current_app)
+        except RuntimeError as error:
+            raise NotInitialisedError from error
+
+
+def state_of_app(app: Flask) -> AppState:
+    """Return the sync's state for an application.
+
+    :raises NotInitialisedError: it has none.
+    """
+    state = app.extensions.get(_KEY)
+    if not isinstance(state, AppState):
+        raise NotInitialisedError
+    return state
+
+
+def _capturing_state() -> AppState | None:
+    if not has_app_context():
+        return None
+    state = current_app.extensions.get(_KEY)
+    return state if isinstance(state, AppState) and state.settings.local_mode else None
+
+
+__all__ = ["AppState", "ArusError", "ReliableSync", "state_of_app"]

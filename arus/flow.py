@@ -1,0 +1,405 @@
+"""The flow of changes: numbered, picked, licensed, sent, acknowledged.
+
+A turn is the heart of it. It takes all that became known since the last one, writes it in one transaction,
+and only then lets the packets leave which that transaction has licensed:
+
+    acknowledgements -> lanes -> one transaction (numbers, journal, counters) -> PUBREL, PUBLISH
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from . import signals
+from .changelog import ChangeLog
+from .codec import PUBREC, Ack
+from .counters import FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
+from .lane import Lane
+from .message import Entry, encode_change, now_ms
+from .session import Connected, Session, packet_id_of
+from .watermark import Watermark
+from .window import Window
+
+logger = logging.getLogger(__name__)
+
+#: Entries numbered in one turn.
+NUMBER_BATCH = 1_000
+#: Entries of a lane read ahead at a time.
+READ_AHEAD = 500
+#: Bytes waiting for the socket beyond which nothing more is picked.
+WRITE_AHEAD = 256 * 1024
+#: Seconds for which a lane holds still after the broker said that it is too busy for it.
+BUSY_PAUSE = 5.0
+#: What the fixed header, the packet id and empty properties of a PUBLISH take at most, in bytes.
+_PUBLISH_OVERHEAD = 10
+
+#: Refusals that pass by themselves (MQTT 5, 2.4): packet id in use, quota exceeded.
+_BUSY = {0x91, 0x97}
+#: The broker no longer knows the packet id of a PUBREL: its handshake is complete (MQTT 5, 4.4).
+_PACKET_ID_NOT_FOUND = 0x92
+_REFUSALS = {
+    0x80: "unspecified error",
+    0x83: "implementation specific error",
+    0x87: "not authorized",
+    0x90: "topic name invalid",
+    0x95: "packet too large",
+    0x99: "payload format invalid",
+}
+
+
+@dataclass(slots=True)
+class Flight:
+    """A change that was sent and is not settled."""
+
+    lane: Lane
+    entry: Entry
+    #: Bytes of payload.
+    size: int
+    #: Monotonic seconds.
+    sent_at: float
+    #: PUBREC has arrived: its PUBREL is due or on its way.
+    confirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """An entry about to be sent."""
+
+    lane: Lane
+    entry: Entry
+    payload: bytes
+    #: It was sent before, in an earlier connection.
+    again: bool
+
+
+class Flow:
+    """What is between the change log and the broker. Lives in the relay's thread.
+
+    :param sender: the sender of signals.
+    :param urgent: topics that pass others: a slow link delivers alerts first (order is per topic).
+    """
+
+    def __init__(
+        self,
+        log: ChangeLog,
+        session: Session,
+        *,
+        prefix: str,
+        max_inflight: int | None,
+        urgent: frozenset[str],
+        sender: Any,
+    ) -> None:
+        self._log = log
+        self._session = session
+        self._prefix = prefix
+        self._urgent = urgent
+        self._sender = sender
+        self._window = Window(max_inflight)
+        self._flights: dict[int, Flight] = {}
+        self._bytes = 0
+        self._maximum_packet: int | None = None
+        self._session_present = False
+        #: Milliseconds since the epoch; None while there is no connection.
+        self._connected_at: int | None = None
+        #: PUBRELs to send once their PUBRECs are journalled.
+        self._releases: list[int] = []
+        self._refused: list[tuple[Entry, str]] = []
+        self._landed: list[Entry] = []
+        self._counts: Counter[CounterKey] = Counter()
+        #: Nothing can be sent before something is acknowledged.
+        self._stuck = False
+        #: Something was acknowledged that the journal does not know yet.
+        self._due = False
+        #: What had waited when the connection began: by topic, up to which number.
+        self._backlog: dict[str, int] = {}
+        self._backlog_size = 0
+
+    # -- connection -------------------------------------------------------------------------------
+
+    def begin(self, connected: Connected) -> None:
+        """Put every handshake where it stood: what was confirmed is released, the rest goes again."""
+        self.end()
+        self._window.connected(connected.receive_maximum)
+        self._maximum_packet = connected.maximum_packet_size
+        self._session_present = connected.session_present
+        self._connected_at = now_ms()
+        for lane in self._log.lanes.values():
+            if not connected.session_present and lane.again:
+                # The broker has forgotten what it confirmed: a PUBREL would release nothing. Journalled
+                # before the first PUBLISH, or a crash now would take these PUBRECs for this session's.
+                lane.received = Watermark(lane.acked.value)
+                for entry in lane.again:
+                    lane.received.open(entry.seq)
+                lane.dirty = True
+                self._due = True
+            for entry in [e for e in lane.again if e.qos == 2 and e.seq in lane.received]:
+                lane.again.remove(entry)
+                flight = Flight(lane, entry, 0, time.monotonic(), confirmed=True)
+                self._flights[packet_id_of(entry.seq)] = flight
+                self._session.release(packet_id_of(entry.seq))
+            if lane.depth:
+                self._backlog[lane.topic] = lane.head_seq
+                self._backlog_size += lane.depth
+
+    def end(self) -> None:
+        """Forget all that is not journalled, as if the packets had been lost on the way."""
+        self._connected_at = None
+        self._flights.clear()
+        self._bytes = 0
+        self._releases.clear()
+        self._refused.clear()
+        self._landed.clear()
+        self._counts.clear()
+        self._backlog.clear()
+        self._backlog_size = 0
+        self._due = False
+        self._stuck = False
+        self._log.reload()
+
+    @property
+    def depth(self) -> int:
+        """Changes numbered and not settled."""
+        return sum(lane.depth for lane in self._log.lanes.values())
+
+    @property
+    def can_send(self) -> bool:
+        """Whether a turn now would send something."""
+        return (
+            self._connected_at is not None
+            and not self._stuck
+            and self._session.buffered < WRITE_AHEAD
+            and self._window.room(len(self._flights), self._bytes) > 0
+            and any(self._has_next(lane, set()) for lane in self._log.lanes.values())
+        )
+
+    # -- acknowledgements -------------------------------------------------------------------------
+
+    def acknowledged(self, ack: Ack) -> None:
+        """Take an acknowledgement; the next turn journals what it means."""
+        self._stuck = False
+        flight = self._flights.get(ack.packet_id)
+        if flight is None:
+            return  # of a control message, or the second of the same packet
+        if ack.reason >= 0x80 and ack.reason != _PACKET_ID_NOT_FOUND:
+            self._refuse(ack, flight)
+        elif ack.kind == PUBREC:
+            if not flight.confirmed:
+                flight.confirmed = True
+                flight.lane.confirmed(flight.entry.seq)
+            self._releases.append(ack.packet_id)
+        elif flight.entry.qos == 1 or flight.confirmed:
+            now = time.monotonic()
+            self._window.acknowledged(now - flight.sent_at, now)
+            self._land(ack.packet_id, flight)
+            entry = flight.entry
+            self._counts[PUBLISHED, entry.entity, entry.operation, str(entry.qos)] += 1
+            self._landed.append(entry)
+        self._due = True
+
+    def _refuse(self, ack: Ack, flight: Flight) -> None:
+        if ack.reason in _BUSY:
+            del self._flights[ack.packet_id]
+            self._bytes -= flight.size
+            flight.lane.postpone(flight.entry, until=time.monotonic() + BUSY_PAUSE)
+            return
+        reason = _REFUSALS.get(ack.reason, f"reason code 0x{ack.reason:02x}")
+        self._land(ack.packet_id, flight)
+        self._refused.append((flight.entry, f"the broker refused it: {reason}"))
+
+    def _land(self, packet_id: int, flight: Flight) -> None:
+        del self._flights[packet_id]
+        self._bytes -= flight.size
+        flight.lane.settled(flight.entry.seq)
+
+    # -- a turn -----------------------------------------------------------------------------------
+
+    def turn(self, *, look: bool, feed: bool = True) -> bool:
+        """Journal what is known and send what that licenses.
+
+        :param look: look for entries without a number.
+        :param feed: send new messages.
+        :returns: whether more entries without a number may be waiting.
+        :raises OwnershipLostError: nothing was written and nothing sent.
+        :raises LogUnavailableError: as above.
+        """
+        waiting = self._log.unnumbered(NUMBER_BATCH) if look else []
+        picks = self._pick(refill=True) if feed else []
+        if not (waiting or picks or self._due or self._refused):
+            return False
+        queued: list[Entry] = []
+        with self._log.turn() as turn:
+            if waiting:
+                entries = turn.number(waiting)
+                queued = self._note_queued(entries)
+                self._read_along(entries)
+                # A change of an idle system goes out in the turn that numbers it.
+                picks += self._pick(refill=False, beside=picks) if feed else []
+            for pick in picks:
+                if not pick.again:
+                    pick.lane.sent(pick.entry)
+            for entry, reason in self._refused:
+                turn.settle(entry.id, "quarantined", reason)
+            self._counts[FAILURES, "", "", ""] += len(self._refused)
+            flushed = self._backlog_flushed()
+            turn.save_lanes()
+            turn.count(+self._counts)
+        self._send(picks)
+        self._tell(queued, flushed)
+        return len(waiting) == NUMBER_BATCH
+
+    def _note_queued(self, entries: list[Entry]) -> list[Entry]:
+        since = self._connected_at
+        queued = [e for e in entries if since is None or e.committed_at < since]
+        if queued:
+            self._counts[QUEUED, "", "", ""] += len(queued)
+            if since is not None:
+                self._backlog.update((e.topic, e.seq) for e in queued)
+                self._backlog_size += len(queued)
+        return queued
+
+    def _read_along(self, entries: list[Entry]) -> None:
+        """Save the lanes a read of what was just numbered, where they have read all before it."""
+        for entry in entries:
+            lane = self._log.lanes[entry.topic]
+            if lane.read_seq >= entry.previous_seq and len(lane.ahead) < READ_AHEAD:
+                lane.ahead.append(entry)
+
+    def _backlog_flushed(self) -> int:
+        """Return how many changes had waited, once the last of them is settled."""
+        if not self._backlog:
+            return 0
+        if any(self._log.lanes[t].acked.value < seq for t, seq in self._backlog.items()):
+            return 0
+        self._backlog.clear()
+        flushed, self._backlog_size = self._backlog_size, 0
+        self._counts[FLUSHES, "", "", ""] += 1
+        return flushed
+
+    # -- picking ----------------------------------------------------------------------------------
+
+    def _pick(self, *, refill: bool, beside: list[_Pick] | None = None) -> list[_Pick]:
+        if self._connected_at is None:
+            return []
+        beside = beside or []
+        used = len(self._flights) + len(beside)
+        in_bytes = self._bytes + sum(len(pick.payload) for pick in beside)
+        buffered = self._session.buffered
+        taken = {packet_id_of(pick.entry.seq) for pick in beside}
+        blocked: set[str] = set()
+        picks: list[_Pick] = []
+        while buffered < WRITE_AHEAD and self._window.room(used, in_bytes):
+            lane = self._next_lane(blocked, refill=refill)
+            if lane is None:
+                break
+            queue = lane.again or lane.ahead
+            packet_id = packet_id_of(queue[0].seq)
+            if packet_id in self._flights or packet_id in taken:
+                blocked.add(lane.topic)  # the window has wrapped around an old message: wait for it
+                continue
+            again = bool(lane.again)
+            pick = self._encode(lane, queue.popleft(), again)
+            if pick is None:
+                continue
+            taken.add(packet_id)
+            picks.append(pick)
+            used += 1
+            in_bytes += len(pick.payload)
+            buffered += len(pick.payload)
+        self._stuck = bool(blocked) and not picks
+        return picks
+
+    def _encode(self, lane: Lane, entry: Entry, again: bool) -> _Pick | None:
+        payload = encode_change(entry, epoch=self._log.epoch, vessel_id=self._log.vessel_id)
+        size = len(payload) + len(self._prefix) + 1 + len(entry.topic) + _PUBLISH_OVERHEAD
+        if self._maximum_packet is not None and size > self._maximum_packet:
+            if not again:
+                lane.sent(entry)
+            lane.settled(entry.seq)
+            reason = f"its packet of {size} bytes is larger than the broker takes ({self._maximum_packet})"
+            self._refused.append((entry, reason))
+            return None
+        return _Pick(lane, entry, payload, again)
+
+    def _next_lane(self, blocked: set[str], *, refill: bool) -> Lane | None:
+        best: Lane | None = None
+        best_key = (True, 0)
+        for lane in self._log.lanes.values():
+            if not self._has_next(lane, blocked):
+                continue
+            if refill and not lane.again and not lane.ahead:
+                self._refill(lane)
+            queue = lane.again or lane.ahead
+            if not queue:
+                continue
+            key = (lane.topic not in self._urgent, queue[0].seq)
+            if best is None or key < best_key:
+                best, best_key = lane, key
+        return best
+
+    def _refill(self, lane: Lane) -> None:
+        entries = self._log.read(
+            lane.topic, after=lane.read_seq, upto=lane.head_seq, limit=READ_AHEAD
+        )
+        lane.ahead.extend(entries)
+        if len(entries) < READ_AHEAD:
+            lane.scanned = lane.head_seq  # the rest has another outcome than delivery
+
+    def _has_next(self, lane: Lane, blocked: set[str]) -> bool:
+        if lane.topic in blocked or lane.held(time.monotonic()):
+            return False
+        return bool(lane.again or lane.ahead) or not lane.caught_up
+
+    # -- after the commit -------------------------------------------------------------------------
+
+    def _send(self, picks: list[_Pick]) -> None:
+        for packet_id in self._releases:
+            self._session.release(packet_id)
+        now = time.monotonic()
+        for pick in picks:
+            entry = pick.entry
+            packet_id = packet_id_of(entry.seq)
+            self._flights[packet_id] = Flight(pick.lane, entry, len(pick.payload), now)
+            self._bytes += len(pick.payload)
+            self._session.publish_entry(
+                f"{self._prefix}/{entry.topic}".encode(),
+                pick.payload,
+                packet_id=packet_id,
+                qos=entry.qos,
+                dup=pick.again and self._session_present,
+            )
+
+    def _tell(self, queued: list[Entry], flushed: int) -> None:
+        """Send the signals of what was committed, and start the next turn's notes afresh."""
+        landed, self._landed = self._landed, []
+        refused, self._refused = self._refused, []
+        self._releases.clear()
+        self._counts.clear()
+        self._due = False
+        for entry in queued:
+            signals.send(signals.message_queued, self._sender, **_described(entry))
+        for entry in landed:
+            signals.send(
+                signals.message_published, self._sender, seq=entry.seq, **_described(entry)
+            )
+        for entry, reason in refused:
+            logger.error(
+                "[MQTT Reliable Sync] change quarantined: %s",
+                reason,
+                extra={"message_id": entry.message_id, "seq": entry.seq, "topic": entry.topic},
+            )
+            signals.send(signals.error, self._sender, error=reason)
+        if flushed:
+            logger.info("[MQTT Reliable Sync] queue flushed: %d changes", flushed)
+            signals.send(signals.queue_flushed, self._sender, count=flushed)
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    return {
+        "message_id": entry.message_id,
+        "entity": entry.entity,
+        "operation": entry.operation,
+    }

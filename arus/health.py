@@ -1,0 +1,60 @@
+"""The health document of `GET /api/mqtt/reliable-sync/health`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, RECONNECTS
+from .message import iso, now_ms
+from .settings import Settings
+from .status import SyncStatus
+
+
+def health_document(
+    status: SyncStatus, settings: Settings, *, topics: int, subscriptions: int
+) -> dict[str, Any]:
+    """Return the health document.
+
+    :param topics: topics that this vessel publishes under the prefix.
+    :param subscriptions: filters that this vessel subscribes to.
+    """
+    owner = status.owner
+    return {
+        "service": "MQTT Reliable Sync Service",
+        "status": "healthy" if status.connected else "degraded",
+        "timestamp": iso(now_ms()),
+        "mqtt": {
+            "enabled": status.enabled,
+            "status": "connected" if status.connected else "disconnected",
+            "broker": str(settings.broker),
+            "qosLevel": 1,
+            "queuedMessages": status.depth,
+            "maxQueueSize": status.max_queue_size,
+            "queueUtilization": f"{status.utilization:.1f}%",
+            "activeSubscriptions": subscriptions,
+            "topics": topics,
+            "reconnectAttempts": status.reconnect_attempts,
+            "tlsEnabled": settings.broker.tls,
+        },
+        "detailedMetrics": {
+            "messagesPublished": status.counter(PUBLISHED),
+            "messagesQueued": status.counter(QUEUED),
+            "messagesDropped": status.counter(DROPPED),
+            "publishFailures": status.counter(FAILURES),
+            "reconnectionAttempts": status.counter(RECONNECTS),
+            "queueFlushes": status.counter(FLUSHES),
+            "currentQueueSize": status.depth,
+            "maxQueueSize": status.max_queue_size,
+            "queueUtilization": round(status.utilization, 3),
+            "isConnected": status.connected,
+            "reconnectAttempts": status.reconnect_attempts,
+        },
+        "owner": {
+            "pid": owner.pid,
+            "host": owner.host,
+            "since": iso(owner.since),
+            "generation": owner.generation,
+        }
+        if owner
+        else None,
+    }

@@ -1,0 +1,125 @@
+"""The words of the protocol: operations, states, entries of the change log, and their bytes on the wire."""
+
+from __future__ import annotations
+
+import random
+import string
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import orjson
+
+_ALPHABET = string.digits + string.ascii_lowercase
+_random = random.SystemRandom()
+
+
+class Operation(StrEnum):
+    """What happened to a row."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class ChangeState(StrEnum):
+    """Where a change is on its way to the broker."""
+
+    #: Committed, not sent yet.
+    PENDING = "pending"
+    #: Sent, not acknowledged yet.
+    IN_FLIGHT = "in_flight"
+    #: Acknowledged by the broker.
+    DELIVERED = "delivered"
+    #: Can't be sent; kept with its reason until a person retries or discards it.
+    QUARANTINED = "quarantined"
+    #: Replaced by a newer change of the same row when the queue was full.
+    SUPERSEDED = "superseded"
+    #: Given up when the queue was full, or discarded by a person.
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the caller of `publish_change` gets: proof that the change is in the log."""
+
+    #: Identifies the change for ever, on each redelivery.
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A numbered entry of the change log, ready to be sent."""
+
+    id: int
+    seq: int
+    #: `seq` of the change before this one on the same topic; 0 for the first.
+    previous_seq: int
+    message_id: str
+    #: Topic under the prefix.
+    topic: str
+    qos: int
+    entity: str
+    operation: Operation
+    row_id: str
+    version: int
+    #: Milliseconds since the epoch, UTC.
+    committed_at: int
+    #: The row as JSON.
+    data: bytes
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def iso(milliseconds: int) -> str:
+    """Return a time as ISO 8601 in UTC with milliseconds and `Z`."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+def new_message_id(milliseconds: int) -> str:
+    """Return a fresh id: the time, an underscore and nine random characters."""
+    return f"{milliseconds}_{''.join(_random.choices(_ALPHABET, k=9))}"
+
+
+def encode_change(entry: Entry, *, epoch: str, vessel_id: str) -> bytes:
+    """Return the bytes of a `data_change` message; the same entry always gives the same bytes."""
+    return orjson.dumps(
+        {
+            "type": "data_change",
+            "entity": entry.entity,
+            "operation": entry.operation,
+            "data": orjson.Fragment(entry.data),
+            "timestamp": iso(entry.committed_at),
+            "messageId": entry.message_id,
+            "vesselId": vessel_id,
+            "epoch": epoch,
+            "seq": entry.seq,
+            "previousSeq": entry.previous_seq,
+            "version": entry.version,
+        }
+    )
+
+
+def encode_status(
+    status: str, *, vessel_id: str, generation: int, epoch: str, seq: int, at: int
+) -> bytes:
+    """Return the bytes of a `system/status` message.
+
+    `epoch` and `seq` (the highest number given out so far) let a vessel restored from an old backup
+    notice that its log is behind what it has already published.
+    """
+    return orjson.dumps(
+        {
+            "status": status,
+            "vesselId": vessel_id,
+            "timestamp": iso(at),
+            "generation": generation,
+            "epoch": epoch,
+            "seq": seq,
+        }
+    )

@@ -1,0 +1,102 @@
+"""Which models are synchronised, and how each is spoken of on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+from sqlalchemy import inspect
+from sqlalchemy.orm import Mapper
+
+from .errors import RegistrationError
+from .topics import validate_name
+
+
+class Schema(Protocol):
+    """What is needed of a marshmallow schema."""
+
+    def dump(self, obj: Any) -> Any:
+        """Return `obj` as plain data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One synchronised model."""
+
+    model: type[Any]
+    #: Name of the entity in messages.
+    entity: str
+    #: Topic under the prefix.
+    topic: str
+    qos: int
+    schema: Schema
+    #: Attribute with the primary key.
+    key: str
+    #: Attribute with the row's version.
+    version: str
+
+    def row_id(self, row: Any) -> str:
+        """Return the primary key of `row` as it stands in messages."""
+        return str(getattr(row, self.key))
+
+    def serialise(self, row: Any) -> bytes:
+        """Return `row` as JSON; whatever the schema or the encoder raises is the caller's to quarantine."""
+        return orjson.dumps(self.schema.dump(row))
+
+
+@dataclass(slots=True)
+class Registry:
+    """The registered models, by class and by entity."""
+
+    _by_model: dict[type[Any], Registration] = field(default_factory=dict)
+    _by_entity: dict[str, Registration] = field(default_factory=dict)
+
+    def add(
+        self, model: type[Any], entity: str, *, topic: str, qos: int, schema: Any, version: str
+    ) -> Registration:
+        """Register `model`.
+
+        :param schema: a marshmallow schema, or its class.
+        :raises RegistrationError: the model has no single primary key or no version, the entity is
+            taken by another model, or `qos` is not 1 or 2.
+        """
+        mapper: Mapper[Any] = inspect(model)
+        keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+        if len(keys) != 1:
+            raise RegistrationError(f"{model.__name__} needs a primary key of one column")
+        if not mapper.has_property(version):
+            raise RegistrationError(
+                f"{model.__name__} has no attribute {version!r} for its version"
+            )
+        if qos not in {1, 2}:
+            raise RegistrationError(f"{entity}: qos is {qos!r}; a change is sent at 1 or 2")
+        known = self._by_entity.get(entity)
+        if known is not None and known.model is not model:
+            raise RegistrationError(f"entity {entity!r} is already {known.model.__name__}")
+        registration = Registration(
+            model=model,
+            entity=entity,
+            topic=validate_name(topic),
+            qos=qos,
+            schema=schema() if isinstance(schema, type) else schema,
+            key=keys[0],
+            version=version,
+        )
+        self._by_model[model] = registration
+        self._by_entity[entity] = registration
+        return registration
+
+    def of_model(self, model: type[Any]) -> Registration | None:
+        """Return the registration of `model` or of the nearest class that it inherits from."""
+        return next(
+            (self._by_model[base] for base in model.__mro__ if base in self._by_model), None
+        )
+
+    def of_entity(self, entity: str) -> Registration | None:
+        """Return the registration of `entity`."""
+        return self._by_entity.get(entity)
+
+    def __iter__(self) -> Iterator[Registration]:
+        return iter(self._by_entity.values())

@@ -1,0 +1,264 @@
+"""The relay: one thread that drives both the change log and the socket.
+
+Each round waits for the socket or the bell, takes what the broker says, and runs one turn of the flow. There
+is no lock, no queue between threads and no callback: what a round does not finish, the next one does. And
+whatever dies, and whenever, the log says which packets the broker may have seen.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import select
+import threading
+import time
+from typing import Any
+
+from . import signals
+from .bell import BellListener
+from .changelog import ChangeLog
+from .codec import Ack
+from .counters import RECONNECTS
+from .errors import ConnectionLostError, SessionError
+from .flow import Flow
+from .message import encode_status, now_ms
+from .session import Connected, Received, Session
+from .settings import Settings
+from .topics import STATUS
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the log when the bell is silent.
+POLL_INTERVAL = 1.0
+#: Seconds that a stop waits for the broker to take the last message.
+GOODBYE = 1.0
+
+
+class Relay:
+    """Moves changes from the log to the broker while this process owns the session.
+
+    :param sender: the sender of signals: the application.
+    :param urgent: topics that pass others while there is a queue.
+    """
+
+    def __init__(
+        self,
+        log: ChangeLog,
+        session: Session,
+        bell: BellListener,
+        settings: Settings,
+        *,
+        sender: Any,
+        urgent: frozenset[str] = frozenset(),
+    ) -> None:
+        self._log = log
+        self._session = session
+        self._bell = bell
+        self._settings = settings
+        self._sender = sender
+        self._flow = Flow(
+            log,
+            session,
+            prefix=settings.topic_prefix,
+            max_inflight=settings.max_inflight,
+            urgent=urgent,
+            sender=sender,
+        )
+        self._stopping = threading.Event()
+        self._connected = False
+        #: Monotonic seconds until which CONNACK may take; None while no connection is being opened.
+        self._connecting_until: float | None = None
+        self._next_attempt = 0.0
+        #: Connection attempts since the last connection.
+        self._attempts = 0
+        #: Entries may be waiting for a number.
+        self._look = True
+        self._next_poll = 0.0
+
+    def stop(self) -> None:
+        """Ask the relay to end; ring the bell to be heard at once. Safe from any thread."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Relay until stopped.
+
+        :raises OwnershipLostError: another process has taken over.
+        :raises LogUnavailableError: the database can't be used; all that counts is in it.
+        """
+        try:
+            while not self._stopping.is_set():
+                self._round()
+            if self._connected:
+                self._say_goodbye()
+        finally:
+            self._session.close()
+
+    # -- one round --------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        try:
+            self._mind_the_connection()
+            self._wait()
+            if self._session.fileno() is not None:
+                for event in self._session.receive():
+                    self._take(event)
+            self._look = self._flow.turn(look=self._look)
+            if self._session.fileno() is not None:
+                self._session.flush()
+        except SessionError as error:
+            self._disconnected(error)
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        wake_at = self._next_poll
+        if self._connecting_until is not None:
+            wake_at = min(wake_at, self._connecting_until)
+        elif not self._connected:
+            wake_at = min(wake_at, self._next_attempt)
+        busy = self._look or (self._connected and self._flow.can_send)
+        poll = select.poll()
+        poll.register(self._bell.fileno(), select.POLLIN)
+        sock = self._session.fileno()
+        if sock is not None:
+            poll.register(
+                sock, select.POLLIN | (select.POLLOUT if self._session.wants_write else 0)
+            )
+        ready = poll.poll(0 if busy else max(0.0, wake_at - now) * 1000)
+        if any(fd == self._bell.fileno() for fd, _ in ready) and self._bell.answer():
+            self._look = True
+        if time.monotonic() >= self._next_poll:
+            self._look = True
+            self._next_poll = time.monotonic() + POLL_INTERVAL
+
+    def _take(self, event: Connected | Ack | Received) -> None:
+        match event:
+            case Connected():
+                self._opened(event)
+            case Ack():
+                self._flow.acknowledged(event)
+            case Received():
+                signals.send(
+                    signals.message, self._sender, topic=event.topic, payload=event.payload
+                )
+
+    # -- connection -------------------------------------------------------------------------------
+
+    def _mind_the_connection(self) -> None:
+        now = time.monotonic()
+        if self._connected:
+            self._session.keep_alive()
+        elif self._connecting_until is not None:
+            if now >= self._connecting_until:
+                raise ConnectionLostError("the broker did not answer CONNECT in time")
+        elif now >= self._next_attempt:
+            self._attempt()
+
+    def _attempt(self) -> None:
+        # The fence comes before each CONNECT: a paused ex-owner finds out here that it was replaced,
+        # not by taking the session from its successor.
+        with self._log.turn() as turn:
+            if self._attempts:
+                turn.count({(RECONNECTS, "", "", ""): 1})
+            turn.attempts(self._attempts)
+        if _is_logged(self._attempts):
+            logger.info(
+                "[MQTT Reliable Sync] reconnecting (attempt %d, queue: %d)",
+                self._attempts,
+                self._flow.depth,
+                extra={"attempt": self._attempts, "broker": str(self._settings.broker)},
+            )
+        self._session.connect(
+            will_topic=self._status_topic,
+            will=self._status("offline"),
+            clean_start=self._log.clean_start,
+        )
+        self._connecting_until = time.monotonic() + self._settings.connect_timeout
+
+    def _opened(self, event: Connected) -> None:
+        self._connected = True
+        self._connecting_until = None
+        self._attempts = 0
+        self._flow.begin(event)
+        with self._log.turn() as turn:
+            turn.connection_changed(True, protocol=event.protocol, attempts=0)
+        self._log.clean_start = False
+        self._session.publish_control(self._status_topic, self._status("online"))
+        logger.info(
+            "[MQTT Reliable Sync] connected to %s (MQTT %s, session %s, queue: %d)",
+            self._settings.broker,
+            event.protocol,
+            "resumed" if event.session_present else "new",
+            self._flow.depth,
+            extra={"generation": self._log.generation},
+        )
+        signals.send(
+            signals.connected,
+            self._sender,
+            session_present=event.session_present,
+            protocol=event.protocol,
+        )
+
+    def _disconnected(self, error: SessionError) -> None:
+        was_connected, self._connected = self._connected, False
+        self._session.close()
+        self._connecting_until = None
+        self._attempts += 1
+        jitter = random.uniform(0.8, 1.2)  # spreads a fleet's attempts, guards nothing
+        self._next_attempt = time.monotonic() + self._settings.reconnect_period * jitter
+        level = logging.WARNING if was_connected or self._attempts == 1 else logging.DEBUG
+        logger.log(
+            level,
+            "[MQTT Reliable Sync] %s",
+            error,
+            extra={"broker": str(self._settings.broker), "attempt": self._attempts},
+        )
+        self._flow.end()
+        if was_connected:
+            with self._log.turn() as turn:
+                turn.connection_changed(False, protocol=None, attempts=self._attempts)
+            signals.send(signals.disconnected, self._sender, reason=str(error))
+        signals.send(signals.error, self._sender, error=error)
+
+    def _say_goodbye(self) -> None:
+        """Publish `offline`, wait for its acknowledgement and those on their way, and disconnect."""
+        deadline = time.monotonic() + GOODBYE
+        try:
+            status_id = self._session.publish_control(self._status_topic, self._status("offline"))
+            self._session.flush()
+            taken = False
+            while not taken and (left := deadline - time.monotonic()) > 0:
+                sock = self._session.fileno()
+                if sock is None or not select.select([sock], [], [], left)[0]:
+                    break
+                for event in self._session.receive():
+                    self._take(event)
+                    taken = taken or (isinstance(event, Ack) and event.packet_id == status_id)
+            self._flow.turn(look=False, feed=False)
+            with self._log.turn() as turn:
+                turn.connection_changed(False, protocol=None, attempts=0)
+            self._session.say_goodbye(deadline)
+        except SessionError as error:
+            self._disconnected(error)
+        else:
+            self._connected = False
+            signals.send(signals.disconnected, self._sender, reason="stopped")
+
+    @property
+    def _status_topic(self) -> str:
+        return f"{self._settings.topic_prefix}/{STATUS}"
+
+    def _status(self, status: str) -> bytes:
+        return encode_status(
+            status,
+            vessel_id=self._log.vessel_id,
+            generation=self._log.generation,
+            epoch=self._log.epoch,
+            seq=self._log.head_seq,
+            at=now_ms(),
+        )
+
+
+def _is_logged(attempt: int) -> bool:
+    """The first ten attempts, then each tenth up to a hundred, then each hundredth."""
+    every = 1 if attempt <= 10 else 10 if attempt <= 100 else 100
+    return attempt > 0 and attempt % every == 0

@@ -1,0 +1,143 @@
+"""The tables of the change log, defined in the application's own metadata.
+
+Four tables. `arus_change` grows by one row a change; the others hold a handful of rows each and say how
+far the relay has come, so that a change's delivery never has to be written to its own row: a change is
+delivered when its lane's watermark has passed it (docs/architecture.md, "Watermarks, not row states").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+#: SQLite only numbers `INTEGER PRIMARY KEY` columns itself.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one application's change log."""
+
+    change: Table
+    lane: Table
+    session: Table
+    counter: Table
+
+
+def define(metadata: MetaData) -> Tables:
+    """Define the tables in `metadata`, once, and return them."""
+    if "arus_change" in metadata.tables:
+        return Tables(
+            *(metadata.tables[f"arus_{name}"] for name in ("change", "lane", "session", "counter"))
+        )
+    return Tables(_change(metadata), _lane(metadata), _session(metadata), _counter(metadata))
+
+
+def _change(metadata: MetaData) -> Table:
+    unnumbered = text("seq IS NULL AND outcome IS NULL")
+    settled_otherwise = text("outcome IS NOT NULL")
+    return Table(
+        "arus_change",
+        metadata,
+        # AUTOINCREMENT: a plain rowid restarts at 1 once the table has been emptied.
+        Column("id", _Id, primary_key=True, autoincrement=True),
+        Column("message_id", String(40), nullable=False),
+        Column("entity", String(64), nullable=False),
+        Column("topic", String(128), nullable=False),
+        Column("qos", SmallInteger, nullable=False),
+        Column("operation", String(6), nullable=False),
+        Column("row_id", String(64), nullable=False),
+        Column("version", BigInteger, nullable=False),
+        Column("committed_at", BigInteger, nullable=False),
+        Column("data", LargeBinary, nullable=False),
+        # Given by the owner, after the commit.
+        Column("seq", BigInteger),
+        Column("previous_seq", BigInteger),
+        # quarantined, superseded or dropped; NULL for all that flows.
+        Column("outcome", String(12)),
+        Column("reason", Text),
+        Index("ix_arus_change_message_id", "message_id", unique=True),
+        Index("ix_arus_change_lane", "topic", "seq", unique=True),
+        Index("ix_arus_change_row", "entity", "row_id", "id"),
+        Index(
+            "ix_arus_change_unnumbered", "id", sqlite_where=unnumbered, postgresql_where=unnumbered
+        ),
+        Index(
+            "ix_arus_change_outcome",
+            "outcome",
+            "id",
+            sqlite_where=settled_otherwise,
+            postgresql_where=settled_otherwise,
+        ),
+        sqlite_autoincrement=True,
+    )
+
+
+def _lane(metadata: MetaData) -> Table:
+    return Table(
+        "arus_lane",
+        metadata,
+        Column("topic", String(128), primary_key=True),
+        # Highest seq numbered on this topic: the previousSeq of the next.
+        Column("head_seq", BigInteger, nullable=False, server_default="0"),
+        # All up to here may be on the wire: written before the PUBLISH it licenses.
+        Column("sent_seq", BigInteger, nullable=False, server_default="0"),
+        # All up to here have a PUBREC: written before the PUBREL it licenses.
+        Column("received_seq", BigInteger, nullable=False, server_default="0"),
+        # All up to here are settled: acknowledged, or given another outcome.
+        Column("acked_seq", BigInteger, nullable=False, server_default="0"),
+        # JSON arrays of what came out of order, above the watermark.
+        Column("received_above", Text, nullable=False, server_default="[]"),
+        Column("acked_above", Text, nullable=False, server_default="[]"),
+        # Numbered and not settled.
+        Column("depth", BigInteger, nullable=False, server_default="0"),
+    )
+
+
+def _session(metadata: MetaData) -> Table:
+    return Table(
+        "arus_session",
+        metadata,
+        # One row, id 1.
+        Column("id", Integer, primary_key=True, autoincrement=False),
+        Column("epoch", String(36), nullable=False),
+        Column("vessel_id", String(64), nullable=False),
+        Column("head_seq", BigInteger, nullable=False, server_default="0"),
+        # Raised at each takeover; each write of an owner checks that it still holds.
+        Column("generation", BigInteger, nullable=False, server_default="0"),
+        Column("owner_pid", Integer),
+        Column("owner_host", String(255)),
+        Column("owner_since", BigInteger),
+        Column("connected", Boolean, nullable=False, server_default=text("false")),
+        Column("connected_changed_at", BigInteger),
+        Column("protocol", String(8)),
+        Column("reconnect_attempts", BigInteger, nullable=False, server_default="0"),
+        # The broker's half of the session is stale: begin the next one with a clean start.
+        Column("clean_start", Boolean, nullable=False, server_default=text("false")),
+    )
+
+
+def _counter(metadata: MetaData) -> Table:
+    return Table(
+        "arus_counter",
+        metadata,
+        Column("name", String(64), primary_key=True),
+        Column("entity_type", String(64), primary_key=True),
+        Column("operation", String(6), primary_key=True),
+        Column("qos", String(1), primary_key=True),
+        Column("value", BigInteger, nullable=False, server_default="0"),
+    )

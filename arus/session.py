@@ -1,0 +1,505 @@
+"""The MQTT session: Flask-MQTT's client made durable, and the only module that touches paho's insides.
+
+paho does what it is good at: CONNECT, TLS, WebSockets, keepalive, subscriptions and inbound messages. The
+outgoing half is ours: the change log holds what was sent and where each handshake stands, so PUBLISH and
+PUBREL are written, and their acknowledgements read, here, and paho's own table of outgoing messages stays
+empty. One thread drives it: nothing here is locked, nothing is called back from another thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import ssl
+import time
+import warnings
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from flask_mqtt import Mqtt
+from paho.mqtt.client import (
+    CallbackAPIVersion,
+    Client,
+    MQTTErrorCode,
+    MQTTMessage,
+    MQTTMessageInfo,
+    MQTTProtocolVersion,
+)
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from .codec import (
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    Ack,
+    FrameReader,
+    decode_ack,
+    encode_publish,
+    encode_pubrel,
+)
+from .errors import (
+    ConnectError,
+    ConnectionLostError,
+    RefusedError,
+    SessionError,
+    UnsupportedClientError,
+)
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+logger = logging.getLogger(__name__)
+
+#: Packet ids up to here are for control messages and subscriptions; those above belong to the log.
+CONTROL_IDS = 16_383
+LOG_IDS = 65_535 - CONTROL_IDS
+
+#: The longest session expiry that MQTT 5 can say: never (3.1.2.11.2).
+_NEVER_EXPIRES = 0xFFFFFFFF
+_UNSUPPORTED_PROTOCOL = 0x84
+_READ_SIZE = 65_536
+#: Reads between two looks at everything else.
+_MAX_READS = 16
+
+_TOUCHED = (
+    "_client_id", "_clean_session", "_handle_connack", "_in_packet", "_last_bytes_received",
+    "_last_mid", "_last_msg_out", "_mid_generate", "_packet_handle", "_packet_queue", "_protocol",
+    "_sock_close", "_sock_recv", "_sock_send", "_transport",
+)  # fmt: skip
+
+
+def packet_id_of(seq: int) -> int:
+    """Return the packet id of the change numbered `seq`.
+
+    Being a function of the number, it need not be journalled: after any crash the same change goes out
+    under the same id, so that the broker knows a QoS 2 message it already holds.
+    """
+    return CONTROL_IDS + 1 + seq % LOG_IDS
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker has accepted the session (CONNACK)."""
+
+    #: The broker still holds its half of the session.
+    session_present: bool
+    #: Unacknowledged messages the broker takes at a time; None where it does not say.
+    receive_maximum: int | None
+    #: The largest packet the broker takes, in bytes; None where it does not say.
+    maximum_packet_size: int | None
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message from the broker; to be acknowledged once it was handled."""
+
+    topic: str
+    payload: bytes
+    packet_id: int
+    qos: int
+    retain: bool
+
+
+SessionEvent = Connected | Ack | Received
+
+
+class _DurableClient(Client):
+    """paho's client with our write buffer under it."""
+
+    def __init__(self, client_id: str, protocol: MQTTProtocolVersion, *, websockets: bool) -> None:
+        v5 = protocol == MQTTProtocolVersion.MQTTv5
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if v5 else False,
+            protocol=protocol,
+            transport="websockets" if websockets else "tcp",
+            # paho would reconnect from inside its CONNACK handler, out of our loop's sight.
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        self.outgoing = bytearray()
+
+    def reconnect(self) -> MQTTErrorCode:
+        self.outgoing.clear()
+        return super().reconnect()
+
+    def _packet_queue(
+        self,
+        command: int,  # noqa: ARG002  # the signature is paho's
+        packet: bytes | bytearray,
+        mid: int,  # noqa: ARG002
+        qos: int,  # noqa: ARG002
+        info: MQTTMessageInfo | None = None,  # noqa: ARG002
+    ) -> MQTTErrorCode:
+        # One buffer for paho's packets and ours: neither can land in the middle of the other's.
+        self.outgoing += packet
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _mid_generate(self) -> int:
+        self._last_mid = self._last_mid % CONTROL_IDS + 1
+        return self._last_mid
+
+    def feed(self, header: int, body: bytes) -> MQTTErrorCode:
+        """Let paho handle one whole packet."""
+        self._in_packet = {
+            "command": header,
+            "have_remaining": 1,
+            "remaining_count": [],
+            "remaining_mult": 1,
+            "remaining_length": len(body),
+            "packet": bytearray(body),
+            "to_process": 0,
+            "pos": 0,
+        }
+        return self._packet_handle()
+
+
+def check_client_library() -> None:
+    """Check that the installed paho-mqtt has what the session touches.
+
+    :raises UnsupportedClientError: it lacks something.
+    """
+    client = _bare_client()
+    missing = [name for name in _TOUCHED if not hasattr(client, name)]
+    if missing:
+        raise UnsupportedClientError(
+            f"the installed paho-mqtt lacks {', '.join(missing)}; install the pinned version"
+        )
+
+
+def _bare_client() -> Client:
+    return Client(CallbackAPIVersion.VERSION2, client_id="probe")
+
+
+class Session(Mqtt):
+    """One MQTT session of one vessel, over as many connections as it takes.
+
+    :param client_id: stable for ever: the broker finds its half of the session by it.
+    """
+
+    def __init__(self, settings: Settings, client_id: str) -> None:
+        check_client_library()
+        with warnings.catch_warnings():
+            # Flask-MQTT builds a client of paho's old callback version first; ours replaces it.
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            super().__init__(connect_async=True)
+        self._settings = settings
+        self._wanted_client_id = client_id
+        self._protocol = (
+            MQTTProtocolVersion.MQTTv311
+            if settings.protocol == "3.1.1"
+            else MQTTProtocolVersion.MQTTv5
+        )
+        self._frames = FrameReader()
+        self._events: list[SessionEvent] = []
+        self._ended: SessionError | None = None
+        self._answered = False
+        self._v5_refused = False
+        self._clean_start_wanted = False
+        self.client: _DurableClient
+
+    # -- connection -----------------------------------------------------------------------------
+
+    def connect(self, *, will_topic: str, will: bytes, clean_start: bool) -> None:
+        """Open a connection and queue CONNECT; the answer comes from `receive`.
+
+        Blocks for at most the connect timeout a step (name, TCP, TLS, WebSocket).
+
+        :param clean_start: make the broker forget its half of the session.
+        :raises ConnectError: there is no broker there, or its certificate is not accepted.
+        """
+        if self._settings.protocol == "auto" and self._answered and not self._v5_refused:
+            # 3.1.1 after a mere hang-up is a guess, and there a broker's refusals can't be seen.
+            self._protocol = MQTTProtocolVersion.MQTTv5
+        self._frames = FrameReader()
+        self._events.clear()
+        self._ended = None
+        self._answered = False
+        self._clean_start_wanted = clean_start
+        config = self._flask_mqtt_config(will_topic, will)
+        self.client = _DurableClient(
+            self._wanted_client_id, self._protocol, websockets=self._settings.broker.websockets
+        )
+        try:
+            # Flask-MQTT asks nothing of the application but its config; init_app ends in _connect below.
+            self.init_app(cast("Flask", SimpleNamespace(config=config)))
+            self.client.on_message = self._on_message
+            self.client.reconnect()
+        except (OSError, ValueError) as error:
+            self.client._sock_close()
+            raise ConnectError(_explain(error, self._settings)) from error
+        _tune(self.client.socket())
+
+    def _flask_mqtt_config(self, will_topic: str, will: bytes) -> dict[str, Any]:
+        settings = self._settings
+        config: dict[str, Any] = {
+            "MQTT_CLIENT_ID": self._wanted_client_id,
+            "MQTT_CLEAN_SESSION": self._clean_start_wanted,
+            "MQTT_TRANSPORT": "websockets" if settings.broker.websockets else "tcp",
+            "MQTT_PROTOCOL_VERSION": self._protocol,
+            "MQTT_BROKER_URL": settings.broker.host,
+            "MQTT_BROKER_PORT": settings.broker.port,
+            "MQTT_KEEPALIVE": settings.keepalive,
+            "MQTT_LAST_WILL_TOPIC": will_topic,
+            "MQTT_LAST_WILL_MESSAGE": will,
+            "MQTT_LAST_WILL_QOS": 1,
+            "MQTT_LAST_WILL_RETAIN": True,
+        }
+        if settings.username is not None:
+            config["MQTT_USERNAME"] = settings.username
+            config["MQTT_PASSWORD"] = settings.password
+        return config
+
+    def _connect(self) -> None:
+        """Replace Flask-MQTT's: credentials, TLS and what MQTT 5 adds, but no network and no thread."""
+        client = self.client
+        settings = self._settings
+        client.connect_timeout = settings.connect_timeout
+        if self.username is not None:
+            client.username_pw_set(self.username, self.password)
+        if settings.broker.tls:
+            client.tls_set_context(_tls_context(settings))
+            client.tls_insecure_set(not settings.tls_verify)
+        if settings.broker.websockets:
+            client.ws_set_options(path=settings.broker.path)
+        properties = None
+        if self._protocol == MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
+            properties.SessionExpiryInterval = _NEVER_EXPIRES
+        client.connect_async(
+            self.broker_url,
+            self.broker_port,
+            keepalive=self.keepalive,
+            clean_start=self._clean_start_wanted,
+            properties=properties,
+        )
+
+    def _handle_connect(  # Flask-MQTT's is of paho's first callback version
+        self, client: Client, _userdata: Any, flags: Any, reason: ReasonCode, properties: Properties
+    ) -> None:
+        self._answered = True
+        if reason.is_failure:
+            if self._falls_back(reason.value):
+                self._ended = ConnectError("the broker does not speak MQTT 5; trying 3.1.1")
+            else:
+                self._ended = RefusedError(str(reason), reason.value)
+            return
+        self.connected = True
+        if not flags.session_present:
+            for topic in self.topics.values():
+                client.subscribe(topic.topic, topic.qos)
+        self._events.append(
+            Connected(
+                session_present=flags.session_present,
+                receive_maximum=getattr(properties, "ReceiveMaximum", None),
+                maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
+                protocol="5" if self._protocol == MQTTProtocolVersion.MQTTv5 else "3.1.1",
+            )
+        )
+
+    def _handle_disconnect(  # as above
+        self,
+        _client: Client,
+        _userdata: Any,
+        flags: Any,
+        reason: ReasonCode,
+        _properties: Properties,
+    ) -> None:
+        from_broker = flags.is_disconnect_packet_from_server
+        self._ended = ConnectionLostError(
+            f"the broker ended the connection: {reason}" if from_broker else str(reason),
+            reason.value if from_broker else None,
+        )
+
+    def _falls_back(self, code: int) -> bool:
+        """Take the next connection to MQTT 3.1.1 if this broker does not speak 5."""
+        if (
+            self._settings.protocol != "auto"
+            or code != _UNSUPPORTED_PROTOCOL
+            or self._protocol != MQTTProtocolVersion.MQTTv5
+        ):
+            return False
+        self._v5_refused = True
+        self._protocol = MQTTProtocolVersion.MQTTv311
+        return True
+
+    def _hung_up_unanswered(self) -> None:
+        """A broker of 3.1.1 may hang up on a CONNECT of MQTT 5 without a word: alternate."""
+        if self._settings.protocol == "auto" and not self._answered:
+            self._protocol = (
+                MQTTProtocolVersion.MQTTv311
+                if self._protocol == MQTTProtocolVersion.MQTTv5
+                else MQTTProtocolVersion.MQTTv5
+            )
+
+    def close(self) -> None:
+        """Drop the connection without a word: the broker publishes the will."""
+        self.connected = False
+        if hasattr(self, "client"):
+            self.client._sock_close()
+
+    def say_goodbye(self, deadline: float) -> None:
+        """Write what is buffered and a DISCONNECT until `deadline` (monotonic), then close: no will."""
+        self.client.disconnect()
+        sock = self.client.socket()
+        if sock is not None:
+            cast("socket.socket", sock).settimeout(max(0.05, deadline - time.monotonic()))
+            with contextlib.suppress(
+                SessionError
+            ):  # the link went just now: the will speaks instead
+                self.flush()
+        self.close()
+
+    # -- the loop's side --------------------------------------------------------------------------
+
+    def fileno(self) -> int | None:
+        """Return the socket to wait on, or None where there is none."""
+        sock = self.client.socket() if hasattr(self, "client") else None
+        return sock.fileno() if sock is not None else None
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether something is waiting to be written."""
+        return bool(self.client.outgoing)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes waiting to be written."""
+        return len(self.client.outgoing)
+
+    def receive(self) -> list[SessionEvent]:
+        """Read what has arrived.
+
+        :raises SessionError: the connection ended; what had arrived before is lost with it, which is as
+            safe as if the link had gone a moment earlier.
+        """
+        client = self.client
+        for _ in range(_MAX_READS):
+            try:
+                data = client._sock_recv(_READ_SIZE)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._lost(f"the connection was lost: {error}")
+            if not data:
+                self._lost("the broker closed the connection")
+            client._last_bytes_received = time.monotonic()
+            for header, body in self._frames.feed(data):
+                if header & 0xF0 in {PUBACK, PUBREC, PUBCOMP}:
+                    self._events.append(decode_ack(header, body))
+                elif (
+                    client.feed(header, body) is not MQTTErrorCode.MQTT_ERR_SUCCESS
+                    and not self._ended
+                ):
+                    self._lost("the broker sent a packet that is not expected")
+                if self._ended is not None:
+                    raise self._ended
+        _acknowledge_at_once(client.socket())
+        events, self._events = self._events, []
+        return events
+
+    def flush(self) -> None:
+        """Write as much of the buffer as the socket takes.
+
+        :raises SessionError: the connection is gone.
+        """
+        client = self.client
+        while client.outgoing:
+            try:
+                written = client._sock_send(bytes(client.outgoing[:_READ_SIZE]))
+            except BlockingIOError:
+                return
+            except (OSError, ValueError) as error:
+                self._lost(f"the connection was lost: {error}")
+            if not written:
+                return
+            del client.outgoing[:written]
+            client._last_msg_out = time.monotonic()
+
+    def keep_alive(self) -> None:
+        """Ping when it is time to.
+
+        :raises SessionError: the last ping was not answered.
+        """
+        rc = self.client.loop_misc()
+        if self._ended is not None:
+            raise self._ended
+        if rc is not MQTTErrorCode.MQTT_ERR_SUCCESS or self.client.socket() is None:
+            self._lost("the broker did not answer a ping")
+
+    def publish_entry(
+        self, topic: bytes, payload: bytes, *, packet_id: int, qos: int, dup: bool
+    ) -> None:
+        """Queue a PUBLISH of the log; its packet id was journalled."""
+        self.client.outgoing += encode_publish(
+            topic, payload, packet_id=packet_id, qos=qos, retain=True, dup=dup, v5=self.v5
+        )
+
+    def publish_control(self, topic: str, payload: bytes) -> int:
+        """Queue a retained QoS 1 message that is not of the log; return its packet id."""
+        packet_id = self.client._mid_generate()
+        self.client.outgoing += encode_publish(
+            topic.encode(), payload, packet_id=packet_id, qos=1, retain=True, dup=False, v5=self.v5
+        )
+        return packet_id
+
+    def release(self, packet_id: int) -> None:
+        """Queue a PUBREL; that its PUBREC arrived was journalled."""
+        self.client.outgoing += encode_pubrel(packet_id)
+
+    @property
+    def v5(self) -> bool:
+        """Whether the connection speaks MQTT 5."""
+        return self._protocol == MQTTProtocolVersion.MQTTv5
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        self._events.append(
+            Received(
+                message.topic, bytes(message.payload), message.mid, message.qos, message.retain
+            )
+        )
+
+    def _lost(self, reason: str) -> None:
+        self._hung_up_unanswered()
+        raise self._ended or ConnectionLostError(reason)
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.tls_ca)
+    if settings.tls_cert is not None:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    if not settings.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _explain(error: Exception, settings: Settings) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with {settings.broker}: {error.reason or error}; does the broker speak TLS there?"
+    if isinstance(error, socket.gaierror):
+        return f"the name {settings.broker.host!r} can't be resolved"
+    return f"{settings.broker} can't be reached: {error}"
+
+
+def _tune(sock: Any) -> None:
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _acknowledge_at_once(sock: Any) -> None:
+    """Tell the kernel not to delay TCP acknowledgements: a broker's Nagle would wait 40 ms for them."""
+    if isinstance(sock, socket.socket) and hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(
+            OSError
+        ):  # closed by the other side meanwhile; the next read says so
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -1,0 +1,145 @@
+"""What can be known of the sync from any process: read from the database, never from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, text
+
+from .counters import CounterKey, read_counters
+from .message import ChangeState
+
+_SESSION = text(
+    "SELECT epoch, vessel_id, head_seq, generation, owner_pid, owner_host, owner_since, connected,"
+    " connected_changed_at, protocol, reconnect_attempts FROM arus_session WHERE id = 1"
+)
+_NUMBERED_DEPTH = text("SELECT COALESCE(SUM(depth), 0) FROM arus_lane")
+_UNNUMBERED_DEPTH = text("SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL")
+_QUARANTINED = text("SELECT COUNT(*) FROM arus_change WHERE outcome = 'quarantined'")
+_OLDEST_UNNUMBERED = text(
+    "SELECT committed_at FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id LIMIT 1"
+)
+_LANES = text("SELECT topic, acked_seq FROM arus_lane WHERE depth > 0")
+_OLDEST_OF_LANE = text(
+    "SELECT committed_at FROM arus_change WHERE topic = :topic AND seq > :acked_seq AND outcome IS NULL"
+    " ORDER BY seq LIMIT 1"
+)
+_STATES = text(
+    "SELECT c.row_id, c.seq, c.outcome, l.sent_seq, l.acked_seq"
+    " FROM arus_change c LEFT JOIN arus_lane l ON l.topic = c.topic"
+    " WHERE c.id IN (SELECT MAX(id) FROM arus_change WHERE entity = :entity AND row_id IN :row_ids"
+    " GROUP BY row_id)"
+).bindparams(bindparam("row_ids", expanding=True))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerInfo:
+    """The process that holds the session."""
+
+    pid: int
+    host: str
+    #: Milliseconds since the epoch.
+    since: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStatus:
+    """Where the sync stands."""
+
+    #: Changes are captured and relayed (LOCAL_MODE).
+    enabled: bool
+    connected: bool
+    #: When the connection was made or lost, in milliseconds since the epoch; None before the first.
+    connected_changed_at: int | None
+    #: MQTT version of the connection.
+    protocol: str | None
+    vessel_id: str | None
+    epoch: str | None
+    #: Highest number given to a change.
+    head_seq: int
+    #: Undelivered changes.
+    depth: int
+    max_queue_size: int
+    #: Changes that can't be sent and wait for a person.
+    quarantined: int
+    #: When the oldest undelivered change was committed, in milliseconds since the epoch.
+    oldest_pending_at: int | None
+    #: Attempts since the last connection.
+    reconnect_attempts: int
+    owner: OwnerInfo | None
+    counters: Mapping[CounterKey, int]
+
+    @property
+    def utilization(self) -> float:
+        """How full the queue is, in percent."""
+        return 100 * self.depth / self.max_queue_size
+
+    def counter(self, name: str) -> int:
+        """Return a counter, over all its labels."""
+        return sum(value for (counted, *_), value in self.counters.items() if counted == name)
+
+
+def read_status(
+    connection: Connection, *, enabled: bool, owned: bool, max_queue_size: int
+) -> SyncStatus:
+    """Read the status.
+
+    :param owned: some process holds the owner's lock; without one nothing is connected, whatever the
+        last owner managed to write before it was killed.
+    """
+    session = connection.execute(_SESSION).one_or_none()
+    depth = int(connection.execute(_NUMBERED_DEPTH).scalar_one())
+    depth += int(connection.execute(_UNNUMBERED_DEPTH).scalar_one())
+    owner = None
+    if session and owned and session.owner_pid is not None:
+        owner = OwnerInfo(
+            session.owner_pid, session.owner_host, session.owner_since, session.generation
+        )
+    return SyncStatus(
+        enabled=enabled,
+        connected=bool(session and owner and session.connected),
+        connected_changed_at=session.connected_changed_at if session else None,
+        protocol=session.protocol if session else None,
+        vessel_id=session.vessel_id if session else None,
+        epoch=session.epoch if session else None,
+        head_seq=session.head_seq if session else 0,
+        depth=depth,
+        max_queue_size=max_queue_size,
+        quarantined=int(connection.execute(_QUARANTINED).scalar_one()),
+        oldest_pending_at=_oldest_pending(connection) if depth else None,
+        reconnect_attempts=session.reconnect_attempts if session else 0,
+        owner=owner,
+        counters=read_counters(connection),
+    )
+
+
+def _oldest_pending(connection: Connection) -> int | None:
+    found = [connection.execute(_OLDEST_UNNUMBERED).scalar()]
+    found += [
+        connection.execute(_OLDEST_OF_LANE, dict(lane)).scalar()
+        for lane in connection.execute(_LANES).mappings().all()
+    ]
+    return min((int(at) for at in found if at is not None), default=None)
+
+
+def read_change_states(
+    connection: Connection, entity: str, row_ids: Iterable[str]
+) -> dict[str, ChangeState]:
+    """Return the state of the last change of each row; rows without a change in the log are left out."""
+    wanted = list(row_ids)
+    if not wanted:
+        return {}
+    rows = connection.execute(_STATES, {"entity": entity, "row_ids": wanted})
+    return {row.row_id: state_of(row) for row in rows}
+
+
+def state_of(row: Any) -> ChangeState:
+    """Return the state of a change, from its outcome and number and its lane's watermarks."""
+    if row.outcome is not None:
+        return ChangeState(row.outcome)
+    if row.seq is None or row.sent_seq is None or row.seq > row.sent_seq:
+        return ChangeState.PENDING
+    return ChangeState.DELIVERED if row.seq <= row.acked_seq else ChangeState.IN_FLIGHT

@@ -1,0 +1,1 @@
+"""The sync as others see it: health and metrics."""
