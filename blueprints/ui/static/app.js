@@ -3,6 +3,7 @@
   "use strict";
 
   const INTERVAL_MS = 5000;
+  const DOUBLE_CLICK_MS = 600;
   const poll = document.getElementById("poll");
   const notice = document.getElementById("notice");
   const lost = document.getElementById("no-contact");
@@ -38,6 +39,19 @@
     lost.hidden = inContact;
     document.documentElement.classList.toggle("out-of-contact", !inContact);
   }
+
+  // The second click of a double click may meet the button that has come in place of the first.
+  let last = { row: "", at: 0 };
+  document.addEventListener(
+    "click",
+    (event) => {
+      const row = event.target.closest(".actions button")?.closest("li")?.id;
+      if (!row) return;
+      if (row === last.row && event.timeStamp - last.at < DOUBLE_CLICK_MS) event.preventDefault();
+      else last = { row, at: event.timeStamp };
+    },
+    true,
+  );
 
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") refresh();
