@@ -8,7 +8,10 @@ import pytest
 
 UI = Path(__file__).resolve().parents[2] / "blueprints" / "ui"
 VENDOR = UI / "static" / "vendor"
-SUMS = dict(reversed(line.split("  ")) for line in (VENDOR / "SHA256SUMS").read_text().splitlines())
+SUMS = {
+    name: digest
+    for digest, name in (line.split() for line in (VENDOR / "SHA256SUMS").read_text().splitlines())
+}
 
 
 def test_every_vendored_file_is_listed() -> None:

@@ -46,7 +46,8 @@
     "click",
     (event) => {
       const row = event.target.closest(".actions button")?.closest("li")?.id;
-      if (!row) return;
+      const byPointer = event.detail > 0;
+      if (!row || !byPointer) return;
       if (row === last.row && event.timeStamp - last.at < DOUBLE_CLICK_MS) event.preventDefault();
       else last = { row, at: event.timeStamp };
     },
