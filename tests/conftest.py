@@ -75,7 +75,11 @@ def _migrated(
                 server: PostgresServer = request.getfixturevalue("postgres_server")
                 place = server.create_database()
                 url = server.url(place)
-            flask("db", "upgrade", settings={"DATABASE_URL": url, "SECRET_KEY": "for-tests-only-and-long-enough"})
+            flask(
+                "db",
+                "upgrade",
+                settings={"DATABASE_URL": url, "SECRET_KEY": "for-tests-only-and-long-enough"},
+            )
             made[kind] = place
         return made[kind]
 
