@@ -67,7 +67,7 @@ def utc_clock(moment: datetime) -> str:
     """Return `moment` for a reader without scripts."""
     utc = moment.astimezone(UTC)
     today = utc.date() == datetime.now(UTC).date()
-    return utc.strftime("%H:%M UTC" if today else "%Y-%m-%d %H:%M UTC")
+    return utc.strftime("%H:%M UTC" if today else "%d %b %Y %H:%M UTC")
 
 
 @blueprint.app_template_filter("figure")

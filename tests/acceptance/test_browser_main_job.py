@@ -233,6 +233,36 @@ def test_without_scripts_the_forms_work_too(app: GunicornApp, browser: Browser) 
     context.close()
 
 
+def test_what_the_broker_refuses_is_shown_as_failed_and_holds_up_nothing(
+    start_app: Callable[..., GunicornApp],
+    start_mosquitto: Callable[..., Mosquitto],
+    page: Page,
+) -> None:
+    broker = start_mosquitto(options=["max_packet_size 3000"])
+    app = start_app({"MQTT_BROKER_URL": broker.url})
+    equipment = app.post("/api/equipment", {"name": "Main engine", "type": "machinery"}).json
+    order = {"equipmentId": equipment["id"], "reason": "Too long a story"}
+    app.post("/api/work-orders", {**order, "description": "x" * 4000})
+    app.post("/api/work-orders", {**order, "reason": "A short one"})
+    page.goto(app.url)
+    expect(row(page, "A short one").locator(".state")).to_have_text("delivered", timeout=SOON)
+    expect(row(page, "Too long a story").locator(".state")).to_have_text("failed", timeout=SOON)
+    expect(chip(page)).to_have_text("1 failed", timeout=SOON)
+
+
+def test_ashore_the_chip_says_that_the_sync_is_off(
+    start_app: Callable[..., GunicornApp], page: Page
+) -> None:
+    app = start_app({"LOCAL_MODE": "false"}, workers=1)
+    equipment = app.post("/api/equipment", {"name": "Main engine", "type": "machinery"}).json
+    order = {"equipmentId": equipment["id"], "reason": "Ashore"}
+    app.post("/api/work-orders", order)
+    page.goto(app.url)
+    expect(chip(page)).to_have_text("sync off")
+    expect(row(page, "Ashore")).to_be_visible()
+    expect(row(page, "Ashore").locator(".state")).to_have_count(0)
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -4,6 +4,7 @@
 
   const INTERVAL_MS = 5000;
   const DOUBLE_CLICK_MS = 600;
+  const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
   const poll = document.getElementById("poll");
   const notice = document.getElementById("notice");
   const lost = document.getElementById("no-contact");
@@ -12,9 +13,13 @@
   const pad = (number) => String(number).padStart(2, "0");
 
   function localTime(date) {
+    const now = new Date();
     const clock = `${pad(date.getHours())}:${pad(date.getMinutes())}`;
-    const day = `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`;
-    return date.toDateString() === new Date().toDateString() ? clock : `${day} ${clock}`;
+    if (date.toDateString() === now.toDateString()) return clock;
+    const day = `${date.getDate()} ${MONTHS[date.getMonth()]}`;
+    return date.getFullYear() === now.getFullYear()
+      ? `${day} ${clock}`
+      : `${day} ${date.getFullYear()} ${clock}`;
   }
 
   function localiseTimes() {
