@@ -24,8 +24,8 @@ class Bell:
         with contextlib.suppress(OSError):  # nobody listens, or its buffer is full of rings
             self._socket.sendto(b"!", self._path)
 
-    def forked(self) -> None:
-        """Forget the socket that a child process shares with its parent."""
+    def close(self) -> None:
+        """Let go of the socket; the next ring makes another. A forked child does so too."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

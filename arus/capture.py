@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import orjson
@@ -22,8 +22,10 @@ from sqlalchemy.orm import (
     ORMExecuteState,
     Session,
     SessionTransaction,
+    UOWTransaction,
     object_session,
 )
+from sqlalchemy.orm.attributes import get_history
 
 from .counters import FAILURES, add_to_counters
 from .errors import CaptureError
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _CHANGES = "arus_changes"
 _RECEIPT = "arus_message_id"
+#: Characters of the reason why a row can't be serialised.
+_MAX_REASON = 2_000
 
 _COLUMNS = (
     "message_id", "entity", "topic", "qos", "operation", "row_id",
@@ -69,9 +73,12 @@ class _Log:
     """The changes of a session's current transaction and its savepoints."""
 
     changes: dict[SessionTransaction, _Changes]
-    #: Entries were written; what is flushed from now on is written at once.
+    #: The commit has begun; what is flushed from now on is written at once.
     sealed: bool = False
-    written: int = 0
+    #: Entries could not be written: a commit now would lose them.
+    failed: bool = False
+    #: The rows whose changes were written, and their message ids.
+    receipts: list[tuple[InstanceState[Any], str]] = field(default_factory=list)
 
 
 def receipt_of(row: Any) -> str | None:
@@ -91,6 +98,7 @@ class Capture:
 
     def listen(self, session_factory: Any) -> None:
         """Attach to a `sessionmaker`, `scoped_session` or `Session` class."""
+        event.listen(session_factory, "after_flush_postexec", self._after_flush_postexec)
         event.listen(session_factory, "before_commit", self._before_commit)
         event.listen(session_factory, "after_commit", self._after_commit)
         event.listen(session_factory, "after_transaction_end", self._after_transaction_end)
@@ -108,13 +116,16 @@ class Capture:
         registration = self._registration(row)
         if self._sink() is None:
             return
-        last = _serialise(registration, row) if operation is Operation.DELETE else None
-        self._note(session, _Change(operation, registration, registration.row_id(row), row, last))
+        self._note(session, _change(operation, registration, row))
+        self._write_if_sealed(session)
 
     # -- what the mapper tells ------------------------------------------------------------------
 
-    def _after_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
-        self._flushed(Operation.CREATE, row)
+    def _after_insert(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        session = object_session(row)
+        # A row deleted and added anew in one flush is updated: its former object is still known.
+        known = session and session.identity_map.get(mapper.identity_key_from_instance(row))
+        self._flushed(Operation.CREATE if known is None else Operation.UPDATE, row)
 
     def _after_update(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         session = object_session(row)
@@ -130,32 +141,32 @@ class Capture:
         if session is None or self._sink() is None:
             return
         registration = self._registration(row)
-        last = _serialise(registration, row) if operation is Operation.DELETE else None
-        self._note(session, _Change(operation, registration, registration.row_id(row), row, last))
+        if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
+            raise _changed_key(registration)
+        self._note(session, _change(operation, registration, row))
 
     def _do_orm_execute(self, state: ORMExecuteState) -> Any:
         """Capture ORM bulk statements on registered models, through RETURNING."""
-        if not (state.is_update or state.is_delete or state.is_insert) or state.is_from_statement:
+        if not (state.is_update or state.is_delete or state.is_insert):
             return None
         mapper = state.bind_mapper
         registration = mapper and self._registry.of_model(mapper.class_)
         if not mapper or not registration or self._sink() is None:
             return None
+        _refuse(state, registration)
+        session = state.session
+        if not session._flushing:
+            session.flush()  # or what the statement returns would replace what is not flushed yet
         statement: Any = state.statement
-        if statement._returning:
-            raise CaptureError(
-                f"a bulk statement on {mapper.class_.__name__} can't have a RETURNING of its own: "
-                "reliable sync needs it to capture the rows"
-            )
-        if state.is_insert and statement._post_values_clause is not None:
-            raise CaptureError(
-                f"an upsert of {mapper.class_.__name__} can't be captured: it does not tell which rows "
-                "it made and which it changed; use session.merge or sync.record"
-            )
         if state.is_update and mapper.version_id_col is not None:
             column = mapper.version_id_col
             statement = statement.values({column: column + 1})
-        rows = state.invoke_statement(statement.returning(mapper.class_)).scalars().all()
+        known = {id(row): row for row in session.identity_map.values()} if state.is_delete else {}
+        # An object that the session already holds may be older than the row.
+        result = state.invoke_statement(
+            statement.returning(mapper.class_), execution_options={"populate_existing": True}
+        )
+        rows = result.scalars().all()
         operation = (
             Operation.UPDATE
             if state.is_update
@@ -164,9 +175,10 @@ class Capture:
             else Operation.CREATE
         )
         for row in rows:
-            last = _serialise(registration, row) if operation is Operation.DELETE else None
-            change = _Change(operation, registration, registration.row_id(row), row, last)
-            self._note(state.session, change)
+            self._note(session, _change(operation, registration, row))
+            if state.is_delete and id(row) not in known:
+                session.expunge(row)  # loaded by RETURNING alone: nobody is to find it
+        self._write_if_sealed(session)
         return _BulkResult(len(rows))
 
     # -- what the transaction tells -------------------------------------------------------------
@@ -175,12 +187,17 @@ class Capture:
         if session.get_nested_transaction() is not None:
             return  # The release of a savepoint.
         session.flush()
-        log: _Log | None = session.info.get(_CHANGES)
-        root = session.get_transaction()
-        if log is None or root is None:
+        if self._sink() is None:
             return
+        log: _Log = session.info.setdefault(_CHANGES, _Log({}))
+        if log.failed:
+            raise CaptureError("changes of this transaction could not be captured; roll it back")
         log.sealed = True
-        self._write(session, log, log.changes.pop(root, {}))
+        self._write_if_sealed(session)
+
+    def _after_flush_postexec(self, session: Session, _context: UOWTransaction) -> None:
+        # Another before_commit hook changed rows after ours had run.
+        self._write_if_sealed(session)
 
     def _after_commit(self, session: Session) -> None:
         log: _Log | None = session.info.get(_CHANGES)
@@ -188,12 +205,17 @@ class Capture:
             return
         nested = session.get_nested_transaction()
         if nested is None:
+            for state, message_id in log.receipts:
+                state.info[_RECEIPT] = message_id
             sink = self._sink()
-            if sink is not None and log.written:
+            if sink is not None and log.receipts:
                 sink.captured()
             return
-        if nested.parent is not None:
-            into = log.changes.setdefault(nested.parent, {})
+        outer = nested.parent
+        while outer is not None and outer.parent is not None and not outer.nested:
+            outer = outer.parent  # begun inside a flush
+        if outer is not None:
+            into = log.changes.setdefault(outer, {})
             for change in log.changes.pop(nested, {}).values():
                 _merge(into, change)
 
@@ -219,15 +241,23 @@ class Capture:
         if transaction is None:
             raise CaptureError("a change can be captured only inside a transaction")
         log: _Log = session.info.setdefault(_CHANGES, _Log({}))
-        if log.sealed:
-            # Another before_commit hook changed rows after ours had run.
-            self._write(session, log, {(change.registration.entity, change.row_id): change})
-            return
         _merge(log.changes.setdefault(transaction, {}), change)
 
-    def _write(self, session: Session, log: _Log, changes: _Changes) -> None:
+    def _write_if_sealed(self, session: Session) -> None:
+        log: _Log | None = session.info.get(_CHANGES)
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        if log is None or not log.sealed or transaction is None:
+            return
+        changes = log.changes.pop(transaction, None)
         if not changes:
             return
+        try:
+            self._write(session, log, changes)
+        except BaseException:
+            log.failed = True
+            raise
+
+    def _write(self, session: Session, log: _Log, changes: _Changes) -> None:
         committed_at = now_ms()
         entries = [_entry(session, change, committed_at) for change in changes.values()]
         first = next(iter(changes.values())).registration
@@ -237,7 +267,10 @@ class Capture:
         quarantined = sum(entry[-1] is not None for entry in entries)
         if quarantined:
             add_to_counters(connection, {(FAILURES, "", "", ""): quarantined})
-        log.written += len(entries)
+        log.receipts += [
+            (cast("InstanceState[Any]", inspect(change.row)), entry[0])
+            for change, entry in zip(changes.values(), entries, strict=True)
+        ]
 
 
 class _BulkResult(IteratorResult[Any]):
@@ -246,6 +279,46 @@ class _BulkResult(IteratorResult[Any]):
     def __init__(self, rowcount: int) -> None:
         super().__init__(SimpleResultMetaData([]), iter(()))
         self.rowcount = rowcount
+
+
+def _change(operation: Operation, registration: Registration, row: Any) -> _Change:
+    last = _serialise(registration, row) if operation is Operation.DELETE else None
+    return _Change(operation, registration, registration.row_id(row), row, last)
+
+
+def _refuse(state: ORMExecuteState, registration: Registration) -> None:
+    """Raise for a bulk statement of which not every change would be known."""
+    name = registration.model.__name__
+    statement: Any = state.statement
+    if state.is_from_statement or statement._returning:
+        raise CaptureError(
+            f"a bulk statement on {name} can't have a RETURNING of its own: "
+            "reliable sync needs it to capture the rows"
+        )
+    if state.is_insert and (
+        statement._post_values_clause is not None
+        or any("REPLACE" in str(prefix).upper() for prefix, _ in statement._prefixes)
+    ):
+        raise CaptureError(
+            f"an upsert of {name} can't be captured: it does not tell which rows "
+            "it made and which it changed; use session.merge or sync.record"
+        )
+    if state.is_update and isinstance(state.parameters, list):
+        raise CaptureError(
+            f"a bulk update of {name} by primary key can't be captured: it has no RETURNING; "
+            "change the rows in the session, or use update().where()"
+        )
+    if state.is_update:
+        named = {*(statement._values or ()), *(state.parameters or ())}
+        if registration.key in {getattr(column, "key", column) for column in named}:
+            raise _changed_key(registration)
+
+
+def _changed_key(registration: Registration) -> CaptureError:
+    return CaptureError(
+        f"the primary key of a {registration.model.__name__} can't be changed: "
+        "whoever follows the changes would keep the old row; delete it and add a new one"
+    )
 
 
 def _merge(into: _Changes, change: _Change) -> None:
@@ -266,11 +339,14 @@ def _merge(into: _Changes, change: _Change) -> None:
 
 def _serialise(registration: Registration, row: Any) -> tuple[int, bytes | None, str | None]:
     """Return version, JSON and, where it can't be serialised, the reason instead of the JSON."""
-    version = int(getattr(row, registration.version) or 0)
+    version = 0
     try:
+        version = int(getattr(row, registration.version) or 0)
         return version, registration.serialise(row), None
     except Exception as error:  # noqa: BLE001  # the schema is the application's
-        return version, None, f"{type(error).__name__}: {error}"
+        # What a database would not take must not fail the commit after all.
+        reason = f"{type(error).__name__}: {error}".replace("\0", "\\0")[:_MAX_REASON]
+        return version, None, reason.encode(errors="backslashreplace").decode()
 
 
 def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, ...]:
@@ -283,10 +359,9 @@ def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, .
         version += 1
     else:
         if state.detached:  # expunged since its flush: what it lacks can't be loaded through it
-            row = session.get(registration.model, change.row_id) or row
+            row = session.get(registration.model, state.identity) or row
         version, data, problem = _serialise(registration, row)
     message_id = new_message_id(committed_at)
-    state.info[_RECEIPT] = message_id
     if problem is not None:
         logger.error(
             "[MQTT Reliable Sync] change quarantined: it can't be serialised",

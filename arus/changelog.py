@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from .database import transaction, translated
 from .errors import OwnershipLostError
 from .lane import Lane
 from .message import Entry, Operation, now_ms
+from .overflow import GivenUp, Overflow
 from .watermark import Watermark
 
 _UNNUMBERED = text(
@@ -156,7 +157,12 @@ class ChangeLog:
             "limit": limit if limit >= 0 else 2**31,
         }
         with translated():
-            return [_entry(row) for row in self._connection.execute(_READ, arguments).mappings()]
+            return self.entries(self._connection.execute(_READ, arguments).mappings())
+
+    @staticmethod
+    def entries(rows: Iterable[RowMapping]) -> list[Entry]:
+        """Return the entries in rows of the change log."""
+        return [_entry(row) for row in rows]
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
@@ -183,11 +189,11 @@ class Turn:
 
     def __init__(self, log: ChangeLog, connection: Connection) -> None:
         self._log = log
-        self._connection = connection
+        self.connection = connection
 
     def execute(self, statement: Any, arguments: Any = None) -> None:
         """Run a statement of this module."""
-        self._connection.execute(statement, arguments)
+        self.connection.execute(statement, arguments)
 
     def number(self, unnumbered: Sequence[Unnumbered]) -> list[Entry]:
         """Give the next numbers to committed entries and return these."""
@@ -210,6 +216,13 @@ class Turn:
             )
             self.execute(_SAVE_HEAD, {"head_seq": self._log.head_seq})
         return entries
+
+    def relieve(self, overflow: Overflow, added: Sequence[Entry]) -> list[GivenUp]:
+        """Bring the queue back within its bound after `added` were numbered."""
+        if overflow.excess(self._log.lanes) <= 0:
+            return []
+        self.save_lanes()  # the search joins them
+        return overflow.relieve(self.connection, self._log.lanes, added)
 
     def settle(self, entry_id: int, outcome: str, reason: str) -> None:
         """Give an entry another outcome than delivery."""
@@ -241,7 +254,7 @@ class Turn:
 
     def count(self, amounts: Mapping[CounterKey, int]) -> None:
         """Add to counters."""
-        add_to_counters(self._connection, amounts)
+        add_to_counters(self.connection, amounts)
 
     def connection_changed(self, connected: bool, *, protocol: str | None, attempts: int) -> None:
         """Note that the session with the broker began or ended."""

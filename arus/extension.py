@@ -61,7 +61,7 @@ class AppState:
         if not self.settings.local_mode or self.owner_pid == os.getpid():
             return
         self.owner_pid = os.getpid()
-        self.bell.forked()
+        self.bell.close()
         self.owner = self.make_owner()
         self.owner.start()
 
@@ -69,6 +69,7 @@ class AppState:
         """Give ownership up; another process takes over."""
         if self.owner is not None and self.owner_pid == os.getpid():
             self.owner.stop(timeout)
+        self.bell.close()
         self.owner = None
         self.owner_pid = None
 

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import signals
-from .changelog import ChangeLog
+from .catchup import Catchups, Run, plan_repairs
+from .changelog import ChangeLog, Turn
 from .codec import PUBREC, Ack
-from .counters import FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
+from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
 from .lane import Lane
-from .message import Entry, encode_change, now_ms
+from .message import ChangeState, Entry, encode_change, now_ms
+from .overflow import GivenUp, Overflow
 from .session import Connected, Session, packet_id_of
 from .watermark import Watermark
 from .window import Window
@@ -90,6 +92,7 @@ class Flow:
         *,
         prefix: str,
         max_inflight: int | None,
+        max_queue_size: int,
         urgent: frozenset[str],
         sender: Any,
     ) -> None:
@@ -99,6 +102,12 @@ class Flow:
         self._urgent = urgent
         self._sender = sender
         self._window = Window(max_inflight)
+        self._overflow = Overflow(max_queue_size, urgent)
+        self._catchups = Catchups(log)
+        #: Changes may have been dropped whose rows' state was not sent yet.
+        self._repair_due = True
+        #: The queue is full; said once for the whole of it.
+        self._overflowing = False
         self._flights: dict[int, Flight] = {}
         self._bytes = 0
         self._maximum_packet: int | None = None
@@ -158,6 +167,8 @@ class Flow:
         self._backlog_size = 0
         self._due = False
         self._stuck = False
+        self._catchups.forget()
+        self._repair_due = True
         self._log.reload()
 
     @property
@@ -173,7 +184,11 @@ class Flow:
             and not self._stuck
             and self._session.buffered < WRITE_AHEAD
             and self._window.room(len(self._flights), self._bytes) > 0
-            and any(self._has_next(lane, set()) for lane in self._log.lanes.values())
+            and (
+                self._repair_due
+                or self._catchups.ready
+                or any(self._has_next(lane, set()) for lane in self._log.lanes.values())
+            )
         )
 
     # -- acknowledgements -------------------------------------------------------------------------
@@ -183,7 +198,8 @@ class Flow:
         self._stuck = False
         flight = self._flights.get(ack.packet_id)
         if flight is None:
-            return  # of a control message, or the second of the same packet
+            self._catchups.acknowledged(ack.packet_id)
+            return  # else of a control message, or the second of the same packet
         if ack.reason >= 0x80 and ack.reason != _PACKET_ID_NOT_FOUND:
             self._refuse(ack, flight)
         elif ack.kind == PUBREC:
@@ -228,28 +244,56 @@ class Flow:
         """
         waiting = self._log.unnumbered(NUMBER_BATCH) if look else []
         picks = self._pick(refill=True) if feed else []
-        if not (waiting or picks or self._due or self._refused):
+        beside = feed and self._connected_at is not None and not picks
+        beside = beside and (self._repair_due or self._catchups.ready)
+        due = self._due or self._catchups.due or bool(self._refused)
+        if not (waiting or picks or due or beside):
             return False
         queued: list[Entry] = []
+        given_up: list[GivenUp] = []
         with self._log.turn() as turn:
+            for pick in picks:
+                if not pick.again:
+                    pick.lane.sent(pick.entry)
             if waiting:
                 entries = turn.number(waiting)
                 queued = self._note_queued(entries)
                 self._read_along(entries)
+                given_up = turn.relieve(self._overflow, entries)
                 # A change of an idle system goes out in the turn that numbers it.
-                picks += self._pick(refill=False, beside=picks) if feed else []
-            for pick in picks:
-                if not pick.again:
+                fresh = self._pick(refill=False, beside=picks) if feed else []
+                for pick in fresh:
                     pick.lane.sent(pick.entry)
+                picks += fresh
             for entry, reason in self._refused:
                 turn.settle(entry.id, "quarantined", reason)
             self._counts[FAILURES, "", "", ""] += len(self._refused)
+            self._repair_due = self._repair_due or bool(given_up)
+            dropped = [one for one in given_up if one.outcome is ChangeState.DROPPED]
+            self._counts[DROPPED, "", "", ""] += len(dropped)
             flushed = self._backlog_flushed()
+            caught_up = self._catchups.journal(turn.connection) if self._catchups.due else None
+            chunk = self._catch_up(turn) if beside else []
             turn.save_lanes()
             turn.count(+self._counts)
         self._send(picks)
+        if chunk:
+            self._catchups.sent(
+                self._session.publish_beside(f"{self._prefix}/{topic}", payload, retain=False)
+                for topic, payload in chunk
+            )
         self._tell(queued, flushed)
+        self._tell_dropped(dropped)
+        self._tell_caught_up(caught_up)
         return len(waiting) == NUMBER_BATCH
+
+    def _catch_up(self, turn: Turn) -> list[tuple[str, bytes]]:
+        """Plan the repair of what was dropped, and return the next chunk of a catch-up."""
+        if self._repair_due:
+            plan_repairs(turn.connection, head_seq=self._log.head_seq)
+            self._repair_due = False
+            self._catchups.look = True
+        return self._catchups.messages(turn.connection) if self._catchups.ready else []
 
     def _note_queued(self, entries: list[Entry]) -> list[Entry]:
         since = self._connected_at
@@ -285,7 +329,7 @@ class Flow:
         if self._connected_at is None:
             return []
         beside = beside or []
-        used = len(self._flights) + len(beside)
+        used = len(self._flights) + len(beside) + self._catchups.outstanding
         in_bytes = self._bytes + sum(len(pick.payload) for pick in beside)
         buffered = self._session.buffered
         taken = {packet_id_of(pick.entry.seq) for pick in beside}
@@ -396,8 +440,38 @@ class Flow:
             logger.info("[MQTT Reliable Sync] queue flushed: %d changes", flushed)
             signals.send(signals.queue_flushed, self._sender, count=flushed)
 
+    def _tell_caught_up(self, run: Run | None) -> None:
+        if run is None:
+            return
+        logger.info(
+            "[MQTT Reliable Sync] catch-up of %s published: %d rows",
+            run.entity,
+            run.published,
+            extra={"catchup_id": run.catchup_id},
+        )
+        signals.send(
+            signals.catchup_published,
+            self._sender,
+            catchup_id=run.catchup_id,
+            entity=run.entity,
+            published=run.published,
+        )
 
-def _described(entry: Entry) -> dict[str, Any]:
+    def _tell_dropped(self, dropped: list[GivenUp]) -> None:
+        if dropped and not self._overflowing:
+            logger.warning(
+                "[MQTT Reliable Sync] the queue is full (MQTT_MAX_QUEUE_SIZE): the oldest changes give"
+                " way; the state of their rows is sent after the next connection",
+                extra={"depth": self.depth},
+            )
+        self._overflowing = bool(dropped) or (
+            self._overflowing and self._overflow.is_full(self.depth)
+        )
+        for one in dropped:
+            signals.send(signals.message_dropped, self._sender, **_described(one))
+
+
+def _described(entry: Entry | GivenUp) -> dict[str, Any]:
     return {
         "message_id": entry.message_id,
         "entity": entry.entity,

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 import orjson
 
@@ -88,21 +89,35 @@ def new_message_id(milliseconds: int) -> str:
 
 def encode_change(entry: Entry, *, epoch: str, vessel_id: str) -> bytes:
     """Return the bytes of a `data_change` message; the same entry always gives the same bytes."""
-    return orjson.dumps(
-        {
-            "type": "data_change",
-            "entity": entry.entity,
-            "operation": entry.operation,
-            "data": orjson.Fragment(entry.data),
-            "timestamp": iso(entry.committed_at),
-            "messageId": entry.message_id,
-            "vesselId": vessel_id,
-            "epoch": epoch,
-            "seq": entry.seq,
-            "previousSeq": entry.previous_seq,
-            "version": entry.version,
-        }
-    )
+    return orjson.dumps(_change("data_change", entry, epoch, vessel_id))
+
+
+def encode_catchup(
+    entry: Entry, *, epoch: str, vessel_id: str, catchup_id: str, sequence: int, total: int
+) -> bytes:
+    """Return the bytes of one item of a catch-up.
+
+    :param sequence: which of the `total` items it is, from 0.
+    """
+    item = _change("catchup", entry, epoch, vessel_id)
+    item |= {"catchupId": catchup_id, "sequence": sequence, "total": total}
+    return orjson.dumps(item)
+
+
+def _change(kind: str, entry: Entry, epoch: str, vessel_id: str) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "entity": entry.entity,
+        "operation": entry.operation,
+        "data": orjson.Fragment(entry.data),
+        "timestamp": iso(entry.committed_at),
+        "messageId": entry.message_id,
+        "vesselId": vessel_id,
+        "epoch": epoch,
+        "seq": entry.seq,
+        "previousSeq": entry.previous_seq,
+        "version": entry.version,
+    }
 
 
 def encode_status(

@@ -185,7 +185,9 @@ class Owner:
         if relay is None:
             return  # it waits for the lock, and gives it back at once should it still get it
         relay.stop()
-        Bell(self._bell_path).ring()
+        bell = Bell(self._bell_path)
+        bell.ring()
+        bell.close()
         self._thread.join(timeout)
 
     def _run(self) -> None:

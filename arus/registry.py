@@ -13,6 +13,10 @@ from sqlalchemy.orm import Mapper
 from .errors import RegistrationError
 from .topics import validate_name
 
+#: What the columns of the change log hold, in characters.
+MAX_ENTITY = 64
+MAX_TOPIC = 128
+
 
 class Schema(Protocol):
     """What is needed of a marshmallow schema."""
@@ -60,7 +64,9 @@ class Registry:
 
         :param schema: a marshmallow schema, or its class.
         :raises RegistrationError: the model has no single primary key or no version, the entity is
-            taken by another model, or `qos` is not 1 or 2.
+            taken by another model, the model by another entity, a name is too long, or `qos` is not
+            1 or 2.
+        :raises TopicError: no message can be published to the topic.
         """
         mapper: Mapper[Any] = inspect(model)
         keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
@@ -75,6 +81,16 @@ class Registry:
         known = self._by_entity.get(entity)
         if known is not None and known.model is not model:
             raise RegistrationError(f"entity {entity!r} is already {known.model.__name__}")
+        registered = self._by_model.get(model)
+        if registered is not None and registered.entity != entity:
+            raise RegistrationError(
+                f"{model.__name__} is already registered as {registered.entity!r}"
+            )
+        if not 0 < len(entity) <= MAX_ENTITY or len(topic) > MAX_TOPIC:
+            raise RegistrationError(
+                f"{entity!r} on {topic!r}: an entity's name takes up to {MAX_ENTITY} characters,"
+                f" its topic up to {MAX_TOPIC}"
+            )
         registration = Registration(
             model=model,
             entity=entity,

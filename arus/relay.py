@@ -61,6 +61,7 @@ class Relay:
             session,
             prefix=settings.topic_prefix,
             max_inflight=settings.max_inflight,
+            max_queue_size=settings.max_queue_size,
             urgent=urgent,
             sender=sender,
         )
@@ -182,7 +183,7 @@ class Relay:
         with self._log.turn() as turn:
             turn.connection_changed(True, protocol=event.protocol, attempts=0)
         self._log.clean_start = False
-        self._session.publish_control(self._status_topic, self._status("online"))
+        self._session.publish_beside(self._status_topic, self._status("online"), retain=True)
         logger.info(
             "[MQTT Reliable Sync] connected to %s (MQTT %s, session %s, queue: %d)",
             self._settings.broker,
@@ -223,7 +224,9 @@ class Relay:
         """Publish `offline`, wait for its acknowledgement and those on their way, and disconnect."""
         deadline = time.monotonic() + GOODBYE
         try:
-            status_id = self._session.publish_control(self._status_topic, self._status("offline"))
+            status_id = self._session.publish_beside(
+                self._status_topic, self._status("offline"), retain=True
+            )
             self._session.flush()
             taken = False
             while not taken and (left := deadline - time.monotonic()) > 0:

@@ -1,13 +1,13 @@
 """The tables of the change log, defined in the application's own metadata.
 
-Four tables. `arus_change` grows by one row a change; the others hold a handful of rows each and say how
+Five tables. `arus_change` grows by one row a change; the others hold a handful of rows each and say how
 far the relay has come, so that a change's delivery never has to be written to its own row: a change is
 delivered when its lane's watermark has passed it (docs/architecture.md, "Watermarks, not row states").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sqlalchemy import (
     BigInteger,
@@ -36,15 +36,20 @@ class Tables:
     lane: Table
     session: Table
     counter: Table
+    catchup: Table
 
 
 def define(metadata: MetaData) -> Tables:
     """Define the tables in `metadata`, once, and return them."""
     if "arus_change" in metadata.tables:
-        return Tables(
-            *(metadata.tables[f"arus_{name}"] for name in ("change", "lane", "session", "counter"))
-        )
-    return Tables(_change(metadata), _lane(metadata), _session(metadata), _counter(metadata))
+        return Tables(*(metadata.tables[f"arus_{field.name}"] for field in fields(Tables)))
+    return Tables(
+        _change(metadata),
+        _lane(metadata),
+        _session(metadata),
+        _counter(metadata),
+        _catchup(metadata),
+    )
 
 
 def _change(metadata: MetaData) -> Table:
@@ -140,4 +145,29 @@ def _counter(metadata: MetaData) -> Table:
         Column("operation", String(6), primary_key=True),
         Column("qos", String(1), primary_key=True),
         Column("value", BigInteger, nullable=False, server_default="0"),
+    )
+
+
+def _catchup(metadata: MetaData) -> Table:
+    return Table(
+        "arus_catchup",
+        metadata,
+        Column("id", _Id, primary_key=True, autoincrement=True),
+        Column("catchup_id", String(36), nullable=False),
+        Column("request_id", String(64)),
+        Column("entity", String(64), nullable=False),
+        Column("topic", String(128), nullable=False),
+        # queued, running, complete or failed.
+        Column("status", String(8), nullable=False),
+        # The last item that was acknowledged: where a run goes on after a crash.
+        Column("after_id", BigInteger, nullable=False, server_default="0"),
+        Column("high_seq", BigInteger, nullable=False),
+        Column("total", BigInteger, nullable=False),
+        Column("published", BigInteger, nullable=False, server_default="0"),
+        # Over the items acknowledged so far.
+        Column("digest", String(64), nullable=False, server_default=""),
+        Column("created_at", BigInteger, nullable=False),
+        Index("ix_arus_catchup_catchup_id", "catchup_id", unique=True),
+        Index("ix_arus_catchup_status", "status", "id"),
+        sqlite_autoincrement=True,
     )

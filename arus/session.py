@@ -442,11 +442,17 @@ class Session(Mqtt):
             topic, payload, packet_id=packet_id, qos=qos, retain=True, dup=dup, v5=self.v5
         )
 
-    def publish_control(self, topic: str, payload: bytes) -> int:
-        """Queue a retained QoS 1 message that is not of the log; return its packet id."""
+    def publish_beside(self, topic: str, payload: bytes, *, retain: bool) -> int:
+        """Queue a QoS 1 message that is not a change of the log; return its packet id."""
         packet_id = self.client._mid_generate()
         self.client.outgoing += encode_publish(
-            topic.encode(), payload, packet_id=packet_id, qos=1, retain=True, dup=False, v5=self.v5
+            topic.encode(),
+            payload,
+            packet_id=packet_id,
+            qos=1,
+            retain=retain,
+            dup=False,
+            v5=self.v5,
         )
         return packet_id
 

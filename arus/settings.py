@@ -47,8 +47,9 @@ class Setting:
             return None
         try:
             return self.parse(text)
-        except (ValueError, TopicError) as error:
-            raise SettingError(self.name, redact(text), self.accepted) from error
+        except (ValueError, TopicError):
+            # Not chained: the parsers' own errors hold the text with its credentials.
+            raise SettingError(self.name, redact(text), self.accepted) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class Broker:
 
 
 def redact(text: str) -> str:
-    """Return `text` with the credentials of any URL in it replaced by `***`."""
-    return re.sub(r"://[^/@\s]*@", "://***@", text)
+    """Return `text` with what may be credentials of a URL, also of a malformed one, replaced by `***`."""
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", text, flags=re.DOTALL | re.IGNORECASE)
 
 
 def boolean(text: str) -> bool:
@@ -130,7 +131,9 @@ def existing_file(text: str) -> Path:
 
 def _broker(text: str) -> Broker:
     url: SplitResult = urlsplit(text)
-    if url.scheme not in _PORTS or not url.hostname:
+    if url.scheme not in _PORTS or not url.hostname or url.port == 0:
+        raise ValueError(text)
+    if re.search(r"\s", url.hostname):
         raise ValueError(text)
     return Broker(
         scheme=url.scheme,  # type: ignore[arg-type]  # membership was checked on the line above

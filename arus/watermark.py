@@ -26,7 +26,7 @@ class Watermark:
     @property
     def above(self) -> list[int]:
         """What is closed above `value`, ascending."""
-        return sorted(self._above)
+        return sorted(number for number in self._above if number > self.value)
 
     def __contains__(self, number: int) -> bool:
         return number <= self.value or number in self._above
@@ -41,6 +41,10 @@ class Watermark:
         """Close a number that was opened."""
         self._above.add(number)
         self._advance()
+        if not self._open and self._above:
+            # Closed in an earlier life and never opened in this one.
+            self._highest = max(self._highest, *self._above)
+            self._above.clear()
 
     def _advance(self) -> None:
         while self._open and self._open[0] in self._above:

@@ -54,6 +54,30 @@ def upgrade() -> None:
         postgresql_where=sa.text("seq IS NULL AND outcome IS NULL"),
     )
     op.create_table(
+        "arus_catchup",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("catchup_id", sa.String(length=36), nullable=False),
+        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("entity", sa.String(length=64), nullable=False),
+        sa.Column("topic", sa.String(length=128), nullable=False),
+        sa.Column("status", sa.String(length=8), nullable=False),
+        sa.Column("after_id", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("high_seq", sa.BigInteger(), nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=False),
+        sa.Column("published", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("digest", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_arus_catchup"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_arus_catchup_catchup_id", "arus_catchup", ["catchup_id"], unique=True)
+    op.create_index("ix_arus_catchup_status", "arus_catchup", ["status", "id"], unique=False)
+    op.create_table(
         "arus_counter",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("entity_type", sa.String(length=64), nullable=False),
@@ -365,5 +389,6 @@ def downgrade() -> None:
         "arus_lane",
         "arus_counter",
         "arus_change",
+        "arus_catchup",
     ):
         op.drop_table(table)
