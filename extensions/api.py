@@ -70,6 +70,9 @@ class Parser(FlaskParser):
         body = req.get_data(cache=True)
         if not body:
             return core.missing
+        # Of a chunked body Werkzeug returns what fits, and says nothing of the rest.
+        if req.environ.get("wsgi.input_terminated") and req.environ["wsgi.input"].read(1):
+            raise RequestEntityTooLarge
         if not req.is_json:
             raise UnsupportedMediaType("The body is expected as application/json.")
         try:

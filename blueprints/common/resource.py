@@ -287,4 +287,6 @@ def _as_filter(field: fields.Field[Any]) -> fields.Field[Any]:
     field = copy.deepcopy(field)
     field.required = field.dump_only = False
     field.load_default = missing
+    # A blank filter asks for the rows that have none.
+    field.pre_load = [lambda value: None if value == "" else value]
     return field

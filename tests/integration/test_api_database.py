@@ -1,0 +1,197 @@
+"""The database busy, absent, not migrated; the migrations; the start-up's one line."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+from sqlalchemy import inspect, text
+
+from extensions import db
+from tests.integration.test_api_bad_input import problem
+from tests.support.gunicorn_app import clean_environment, run_flask
+from tests.support.postgres import PostgresServer
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = {
+    "work_orders", "alerts", "equipment", "crew", "maintenance_schedules",
+    "idempotency_keys", "work_order_counters", "arus_change", "alembic_version",
+}  # fmt: skip
+
+
+def test_not_migrated(make_app: Callable[..., Flask], database_url: str) -> None:
+    client = make_app(database_url, LOCAL_MODE="false").test_client()
+    for answer in (
+        client.get("/api/crew"),
+        client.post("/api/crew", json={"name": "x"}),
+        client.get("/readyz"),
+    ):
+        assert "flask --app wsgi db upgrade" in problem(answer, 503)["detail"]
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_locked_database(make_app: Callable[..., Flask], migrated_database_url: str) -> None:
+    client = make_app(
+        migrated_database_url, DATABASE_BUSY_TIMEOUT="0.3", LOCAL_MODE="false"
+    ).test_client()
+    key = {"Idempotency-Key": "k"}
+    other = sqlite3.connect(migrated_database_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    refused = client.post("/api/crew", json={"name": "x"}, headers=key)
+    assert "nothing was written" in problem(refused, 503)["detail"]
+    assert int(refused.headers["Retry-After"]) > 0
+    assert client.get("/api/crew").get_json()["items"] == []
+    other.execute("ROLLBACK")
+    other.close()
+    again = client.post("/api/crew", json={"name": "x"}, headers=key)
+    assert again.status_code == 201
+    assert "Idempotency-Replayed" not in again.headers
+    assert len(client.get("/api/crew").get_json()["items"]) == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_lock_that_is_given_up_in_time_only_delays(
+    make_app: Callable[..., Flask], migrated_database_url: str
+) -> None:
+    client = make_app(migrated_database_url, LOCAL_MODE="false").test_client()
+    other = sqlite3.connect(
+        migrated_database_url.removeprefix("sqlite:///"),
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.5, other.execute, ("ROLLBACK",))
+    timer.start()
+    begun = time.monotonic()
+    assert client.post("/api/crew", json={"name": "x"}).status_code == 201
+    assert time.monotonic() - begun > 0.4
+    timer.join()
+    other.close()
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_postgresql_lock_that_times_out(
+    make_app: Callable[..., Flask], migrated_database_url: str
+) -> None:
+    client = make_app(
+        migrated_database_url,
+        LOCAL_MODE="false",
+        SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"options": "-c lock_timeout=200"}},
+    ).test_client()
+    with psycopg.connect(migrated_database_url.replace("+psycopg", "")) as other:
+        other.execute("LOCK TABLE crew")
+        refused = client.post("/api/crew", json={"name": "x"})
+        assert "nothing was written" in problem(refused, 503)["detail"]
+    assert client.post("/api/crew", json={"name": "x"}).status_code == 201
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_server_that_goes_away_and_comes_back(make_app: Callable[..., Flask]) -> None:
+    with PostgresServer() as server:
+        url = server.url(server.create_database())
+        app = make_app(url, LOCAL_MODE="false")
+        runner = app.test_cli_runner()
+        assert runner.invoke(args=["db", "upgrade"]).exit_code == 0
+        client = app.test_client()
+        assert client.post("/api/crew", json={"name": "x"}).status_code == 201
+        server.stop()
+        for answer in (client.get("/readyz"), client.post("/api/crew", json={"name": "y"})):
+            assert "not available" in problem(answer, 503)["detail"]
+        server.start()
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/api/crew", json={"name": "z"}).status_code == 201
+        assert [row["name"] for row in client.get("/api/crew").get_json()["items"]] == ["z", "x"]
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_file_that_is_no_database(
+    make_app: Callable[..., Flask], tmp_path: Path, database_kind: str
+) -> None:
+    path = tmp_path / "garbage.sqlite"
+    path.write_bytes(b"no database at all, but long enough to have a header" * 100)
+    client = make_app(f"sqlite:///{path}", LOCAL_MODE="false").test_client()
+    problem(client.get("/api/crew"), 503)
+    problem(client.get("/readyz"), 503)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_sqlite_is_told_to_survive_a_power_cut(app: Flask) -> None:
+    with app.app_context(), db.engine.connect() as connection:
+
+        def pragma(name: str) -> object:
+            return connection.execute(text(f"PRAGMA {name}")).scalar()
+
+        assert pragma("journal_mode") == "wal"
+        assert pragma("synchronous") == 2
+        assert pragma("foreign_keys") == 1
+        assert pragma("busy_timeout") == 10_000
+
+
+def test_postgresql_urls_of_any_spelling_take_the_installed_driver() -> None:
+    from extensions.config import database_url
+
+    for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+        url = database_url(f"{scheme}://me:p%40ss@host:5433/ship?sslmode=require")
+        assert url == "postgresql+psycopg://me:p%40ss@host:5433/ship?sslmode=require"
+
+
+# --- migrations
+
+
+def test_migrations_make_what_the_models_say(
+    make_app: Callable[..., Flask], database_url: str
+) -> None:
+    app = make_app(database_url, LOCAL_MODE="false")
+    runner = app.test_cli_runner()
+    for command in ("upgrade", "check", "downgrade", "upgrade", "check"):
+        done = runner.invoke(args=["db", command])
+        assert done.exit_code == 0, (command, done.output, done.exception)
+    with app.app_context():
+        assert set(inspect(db.engine).get_table_names()) >= TABLES
+
+
+def test_migrations_run_at_the_same_time_once(database_url: str) -> None:
+    env = clean_environment(DATABASE_URL=database_url, SECRET_KEY="s")
+    command = [Path(sys.executable).with_name("flask"), "--app", "wsgi", "db", "upgrade"]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"SECRET_KEY": ""}, "SECRET_KEY is not set"),
+        ({"DATABASE_URL": "mysql://me:secret@host/db"}, "DATABASE_URL='mysql://***@host/db'"),
+        ({"DATABASE_URL": "nonsense"}, "DATABASE_URL='nonsense'"),
+        ({"DATABASE_URL": "sqlite://"}, "DATABASE_URL='sqlite://'"),
+        ({"DATABASE_BUSY_TIMEOUT": "long"}, "DATABASE_BUSY_TIMEOUT='long'"),
+        ({"MQTT_MAX_QUEUE_SIZE": "ten"}, "MQTT_MAX_QUEUE_SIZE='ten'"),
+        ({"LOCAL_MODE": "maybe"}, "LOCAL_MODE='maybe'"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_one_line(setting: dict[str, str], says: str) -> None:
+    done = run_flask("routes", settings={"SECRET_KEY": "s", **setting})
+    assert done.returncode != 0
+    assert done.stderr.startswith("arus: "), done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "secret" not in done.stderr
