@@ -11,6 +11,7 @@ from blueprints.alerts.routes import blueprint as alerts
 from blueprints.common.failures import register_failures
 from blueprints.crew.routes import blueprint as crew
 from blueprints.demo.commands import blueprint as demo
+from blueprints.docs.routes import blueprint as docs
 from blueprints.equipment.routes import blueprint as equipment
 from blueprints.health.routes import blueprint as health
 from blueprints.maintenance.routes import blueprint as maintenance
@@ -36,6 +37,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     register_failures(app)
     for resource in (work_orders, alerts, equipment, crew, maintenance):
         api.register_blueprint(resource)
-    for blueprint in (health, sync, demo, ui):
+    for blueprint in (health, sync, demo, docs, ui):
         app.register_blueprint(blueprint)
     return app

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import time
 from hashlib import blake2s
 from pathlib import Path
 
-from flask import Flask
-from flask_limiter import Limiter
+from flask import Flask, Response
+from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
 from sqlalchemy.engine import make_url
 
 from arus import ReliableSync
 
-from .api import api
+from .api import api, problem
 from .config import ROOT
 from .database import db, init_database
 from .metrics import init_metrics
@@ -33,10 +35,18 @@ def init_extensions(app: Flask) -> None:
     init_database(app)
     app.config.setdefault("RATELIMIT_STORAGE_URI", SqliteStorage.uri(_counter_file(app)))
     limiter.init_app(app)
+    app.register_error_handler(RateLimitExceeded, _too_many)
     sync.init_app(app, db)
     init_metrics(app)
     migrate.init_app(app, db)
     api.init_app(app)
+
+
+def _too_many(error: RateLimitExceeded) -> Response:
+    current = limiter.current_limit
+    wait = math.ceil(current.reset_at - time.time()) if current else 1
+    detail = f"No more than {error.description} are answered."
+    return problem(429, detail, headers={"Retry-After": str(max(1, wait))})
 
 
 def _counter_file(app: Flask) -> Path:

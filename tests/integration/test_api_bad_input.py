@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -224,12 +224,11 @@ def test_whatever_is_sent_the_fault_is_the_clients(
 @pytest.fixture(params=["sync", "gthread"])
 def server(
     request: pytest.FixtureRequest, tmp_path: Path, migrated_database_url: str
-) -> GunicornApp:
-    app = GunicornApp(
+) -> Iterator[GunicornApp]:
+    with GunicornApp(
         tmp_path, {"DATABASE_URL": migrated_database_url}, workers=1, worker_class=request.param
-    )
-    request.addfinalizer(app.kill_all)
-    return app.start()
+    ) as app:
+        yield app
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,14 @@ from tests.support.http import Answer
 
 
 @pytest.fixture
-def server(
-    request: pytest.FixtureRequest, tmp_path: Path, migrated_database_url: str
-) -> GunicornApp:
+def server(tmp_path: Path, migrated_database_url: str) -> Iterator[GunicornApp]:
     settings = {
         "DATABASE_URL": migrated_database_url,
         "LOCAL_MODE": "true",
         "MQTT_RECONNECT_PERIOD": "3600",
     }
-    app = GunicornApp(tmp_path, settings, workers=3)
-    request.addfinalizer(app.kill_all)
-    return app.start()
+    with GunicornApp(tmp_path, settings, workers=3) as app:
+        yield app
 
 
 def at_once(count: int, call: Callable[[int], Answer]) -> list[Answer]:

@@ -94,7 +94,6 @@ def test_a_postgresql_lock_that_times_out(
     assert client.post("/api/crew", json={"name": "x"}).status_code == 201
 
 
-@pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_a_server_that_goes_away_and_comes_back(make_app: Callable[..., Flask]) -> None:
     with PostgresServer() as server:
         url = server.url(server.create_database())
@@ -114,10 +113,7 @@ def test_a_server_that_goes_away_and_comes_back(make_app: Callable[..., Flask]) 
             db.engine.dispose()
 
 
-@pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_a_file_that_is_no_database(
-    make_app: Callable[..., Flask], tmp_path: Path, database_kind: str
-) -> None:
+def test_a_file_that_is_no_database(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     path = tmp_path / "garbage.sqlite"
     path.write_bytes(b"no database at all, but long enough to have a header" * 100)
     client = make_app(f"sqlite:///{path}", LOCAL_MODE="false").test_client()
@@ -163,7 +159,7 @@ def test_migrations_make_what_the_models_say(
 
 def test_migrations_run_at_the_same_time_once(database_url: str) -> None:
     env = clean_environment(DATABASE_URL=database_url, SECRET_KEY="s")
-    command = [Path(sys.executable).with_name("flask"), "--app", "wsgi", "db", "upgrade"]
+    command = [str(Path(sys.executable).with_name("flask")), "--app", "wsgi", "db", "upgrade"]
     running = [
         subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
         for _ in range(3)
