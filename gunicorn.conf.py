@@ -1,6 +1,7 @@
 """gunicorn's settings, from the environment."""
 
 import os
+import runpy
 import shutil
 import tempfile
 from pathlib import Path
@@ -31,6 +32,8 @@ try:
     threads = _read("WEB_THREADS", "1", 1, 256)
     # Said here, a wrong value stops the start with one line instead of a traceback a worker.
     load(_values)
+    # By its path: the package would bring the whole application into the master, where HUP can't renew it.
+    runpy.run_path(str(ROOT / "extensions" / "config.py"))["load_config"]()
 except SettingError as error:
     raise SystemExit(f"error: {error}") from None
 
