@@ -62,6 +62,8 @@ class _Change:
     row: Any
     #: The row as it last was, for a delete: once it is flushed, nothing can be loaded any more.
     last: tuple[int, bytes | None, str | None] | None = None
+    #: The object lacks what the row had before: it took the place of another.
+    incomplete: bool = False
 
 
 #: The changes made directly in one (nested) transaction, by entity and row id.
@@ -77,6 +79,8 @@ class _Log:
     sealed: bool = False
     #: Entries could not be written: a commit now would lose them.
     failed: bool = False
+    #: The savepoints whose release has begun.
+    releasing: set[SessionTransaction] = field(default_factory=set)
     #: The rows whose changes were written, and their message ids.
     receipts: list[tuple[InstanceState[Any], str]] = field(default_factory=list)
 
@@ -98,6 +102,7 @@ class Capture:
 
     def listen(self, session_factory: Any) -> None:
         """Attach to a `sessionmaker`, `scoped_session` or `Session` class."""
+        event.listen(session_factory, "after_begin", _after_begin)
         event.listen(session_factory, "after_flush_postexec", self._after_flush_postexec)
         event.listen(session_factory, "before_commit", self._before_commit)
         event.listen(session_factory, "after_commit", self._after_commit)
@@ -121,11 +126,8 @@ class Capture:
 
     # -- what the mapper tells ------------------------------------------------------------------
 
-    def _after_insert(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
-        session = object_session(row)
-        # A row deleted and added anew in one flush is updated: its former object is still known.
-        known = session and session.identity_map.get(mapper.identity_key_from_instance(row))
-        self._flushed(Operation.CREATE if known is None else Operation.UPDATE, row)
+    def _after_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        self._flushed(Operation.CREATE, row)
 
     def _after_update(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         session = object_session(row)
@@ -143,7 +145,10 @@ class Capture:
         registration = self._registration(row)
         if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
             raise _changed_key(registration)
-        self._note(session, _change(operation, registration, row))
+        change = _change(operation, registration, row)
+        # A row deleted and added anew in one flush is updated from an object that knows part of it.
+        change.incomplete = operation is Operation.UPDATE and inspect(row).pending
+        self._note(session, change)
 
     def _do_orm_execute(self, state: ORMExecuteState) -> Any:
         """Capture ORM bulk statements on registered models, through RETURNING."""
@@ -184,12 +189,25 @@ class Capture:
     # -- what the transaction tells -------------------------------------------------------------
 
     def _before_commit(self, session: Session) -> None:
-        if session.get_nested_transaction() is not None:
-            return  # The release of a savepoint.
-        session.flush()
         if self._sink() is None:
             return
         log: _Log = session.info.setdefault(_CHANGES, _Log({}))
+        nested = session.get_nested_transaction()
+        if nested is None:
+            session.flush()
+        elif nested not in log.releasing:
+            log.releasing.add(nested)
+            return
+        else:
+            # Told twice of one savepoint: the first time was for a transaction around it, and nothing
+            # will be told after the savepoint's changes have joined that.
+            session.flush()
+            if any(log.changes.values()):
+                raise CaptureError(
+                    "a transaction with changes to capture was committed while a savepoint in it was "
+                    "open; end the savepoint first"
+                )
+            return
         if log.failed:
             raise CaptureError("changes of this transaction could not be captured; roll it back")
         log.sealed = True
@@ -225,6 +243,7 @@ class Capture:
             return
         # What is still here was rolled back.
         log.changes.pop(transaction, None)
+        log.releasing.discard(transaction)
         if transaction.parent is None:
             del session.info[_CHANGES]
 
@@ -271,6 +290,27 @@ class Capture:
             (cast("InstanceState[Any]", inspect(change.row)), entry[0])
             for change, entry in zip(changes.values(), entries, strict=True)
         ]
+
+
+def _after_begin(
+    _session: Session, _transaction: SessionTransaction, connection: Connection
+) -> None:
+    engine = connection.engine
+    if connection.dialect.name == "sqlite" and not event.contains(
+        engine, "savepoint", _before_savepoint
+    ):
+        event.listen(engine, "savepoint", _before_savepoint)
+
+
+def _before_savepoint(connection: Connection, _name: str | None) -> None:
+    """Begin the transaction of a savepoint.
+
+    Python's SQLite driver begins one for INSERT, UPDATE and DELETE alone. A savepoint outside of any is
+    committed by its RELEASE: the row without its entry.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN")
 
 
 class _BulkResult(IteratorResult[Any]):
@@ -331,6 +371,7 @@ def _merge(into: _Changes, change: _Change) -> None:
         del into[key]
     elif earlier.operation is Operation.CREATE:
         earlier.row = change.row
+        earlier.incomplete |= change.incomplete
     elif earlier.operation is Operation.DELETE and change.operation is Operation.CREATE:
         into[key] = _Change(Operation.UPDATE, change.registration, change.row_id, change.row)
     else:
@@ -360,6 +401,8 @@ def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, .
     else:
         if state.detached:  # expunged since its flush: what it lacks can't be loaded through it
             row = session.get(registration.model, state.identity) or row
+        elif change.incomplete:
+            session.refresh(row)
         version, data, problem = _serialise(registration, row)
     message_id = new_message_id(committed_at)
     if problem is not None:

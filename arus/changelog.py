@@ -72,6 +72,11 @@ _CONNECTED = text(
     " reconnect_attempts = :attempts, clean_start = false WHERE id = 1"
 )
 _ATTEMPTS = text("UPDATE arus_session SET reconnect_attempts = :attempts WHERE id = 1")
+_NEW_EPOCH = text("UPDATE arus_session SET epoch = :epoch, clean_start = true WHERE id = 1")
+_FIRST_OPEN = text(
+    "SELECT id FROM arus_change WHERE topic = :topic AND seq > :acked_seq ORDER BY seq LIMIT 1"
+)
+_BEGIN_CHAIN = text("UPDATE arus_change SET previous_seq = 0 WHERE id = :id")
 _STAND_DOWN = text(
     "UPDATE arus_session SET owner_pid = NULL, owner_host = NULL, owner_since = NULL WHERE id = 1"
 )
@@ -159,6 +164,11 @@ class ChangeLog:
         with translated():
             return self.entries(self._connection.execute(_READ, arguments).mappings())
 
+    def ids(self, statement: Any, arguments: Mapping[str, Any]) -> list[int]:
+        """Return the ids that a statement selects."""
+        with translated():
+            return list(self._connection.execute(statement, arguments).scalars())
+
     @staticmethod
     def entries(rows: Iterable[RowMapping]) -> list[Entry]:
         """Return the entries in rows of the change log."""
@@ -177,6 +187,27 @@ class ChangeLog:
             if connection.exec_driver_sql(fence).scalar() != self.generation:
                 raise OwnershipLostError
             yield Turn(self, connection)
+
+    def begin_epoch(self) -> None:
+        """Begin a new epoch: this database was restored from a backup and its numbers were given before.
+
+        What is not delivered goes out under the new epoch; the broker's half of the session is told to go.
+        """
+        epoch = str(uuid.uuid4())
+        with self.turn() as turn:
+            turn.execute(_NEW_EPOCH, {"epoch": epoch})
+            for lane in self.lanes.values():
+                wanted = {"topic": lane.topic, "acked_seq": lane.acked.value}
+                first = turn.connection.execute(_FIRST_OPEN, wanted).scalar()
+                if first is None:
+                    lane.head_seq = 0
+                else:
+                    turn.execute(_BEGIN_CHAIN, {"id": first})
+                lane.dirty = True
+            turn.save_lanes()
+        self.epoch = epoch
+        self.clean_start = True
+        self.reload()
 
     def stand_down(self) -> None:
         """Note that nobody owns the session any more."""

@@ -23,7 +23,6 @@ from .lane import Lane
 from .message import ChangeState, Entry, encode_change, now_ms
 from .overflow import GivenUp, Overflow
 from .session import Connected, Session, packet_id_of
-from .watermark import Watermark
 from .window import Window
 
 logger = logging.getLogger(__name__)
@@ -140,9 +139,7 @@ class Flow:
             if not connected.session_present and lane.again:
                 # The broker has forgotten what it confirmed: a PUBREL would release nothing. Journalled
                 # before the first PUBLISH, or a crash now would take these PUBRECs for this session's.
-                lane.received = Watermark(lane.acked.value)
-                for entry in lane.again:
-                    lane.received.open(entry.seq)
+                lane.received = lane.acked.copy()
                 lane.dirty = True
                 self._due = True
             for entry in [e for e in lane.again if e.qos == 2 and e.seq in lane.received]:
@@ -177,13 +174,22 @@ class Flow:
         return sum(lane.depth for lane in self._log.lanes.values())
 
     @property
+    def has_room(self) -> bool:
+        """Whether the broker takes one more message now."""
+        return self._window.room(self._unacknowledged, 0) > 0
+
+    @property
+    def _unacknowledged(self) -> int:
+        return len(self._flights) + self._session.beside
+
+    @property
     def can_send(self) -> bool:
         """Whether a turn now would send something."""
         return (
             self._connected_at is not None
             and not self._stuck
             and self._session.buffered < WRITE_AHEAD
-            and self._window.room(len(self._flights), self._bytes) > 0
+            and self._window.room(self._unacknowledged, self._bytes) > 0
             and (
                 self._repair_due
                 or self._catchups.ready
@@ -252,19 +258,13 @@ class Flow:
         queued: list[Entry] = []
         given_up: list[GivenUp] = []
         with self._log.turn() as turn:
-            for pick in picks:
-                if not pick.again:
-                    pick.lane.sent(pick.entry)
             if waiting:
                 entries = turn.number(waiting)
                 queued = self._note_queued(entries)
                 self._read_along(entries)
                 given_up = turn.relieve(self._overflow, entries)
                 # A change of an idle system goes out in the turn that numbers it.
-                fresh = self._pick(refill=False, beside=picks) if feed else []
-                for pick in fresh:
-                    pick.lane.sent(pick.entry)
-                picks += fresh
+                picks += self._pick(refill=False, beside=picks) if feed else []
             for entry, reason in self._refused:
                 turn.settle(entry.id, "quarantined", reason)
             self._counts[FAILURES, "", "", ""] += len(self._refused)
@@ -329,7 +329,7 @@ class Flow:
         if self._connected_at is None:
             return []
         beside = beside or []
-        used = len(self._flights) + len(beside) + self._catchups.outstanding
+        used = self._unacknowledged + len(beside)
         in_bytes = self._bytes + sum(len(pick.payload) for pick in beside)
         buffered = self._session.buffered
         taken = {packet_id_of(pick.entry.seq) for pick in beside}
@@ -345,7 +345,10 @@ class Flow:
                 blocked.add(lane.topic)  # the window has wrapped around an old message: wait for it
                 continue
             again = bool(lane.again)
-            pick = self._encode(lane, queue.popleft(), again)
+            entry = queue.popleft()
+            # Not journalled as sent yet: a refill must not read it once more.
+            lane.scanned = max(lane.scanned, entry.seq)
+            pick = self._encode(lane, entry, again)
             if pick is None:
                 continue
             taken.add(packet_id)
@@ -359,9 +362,9 @@ class Flow:
     def _encode(self, lane: Lane, entry: Entry, again: bool) -> _Pick | None:
         payload = encode_change(entry, epoch=self._log.epoch, vessel_id=self._log.vessel_id)
         size = len(payload) + len(self._prefix) + 1 + len(entry.topic) + _PUBLISH_OVERHEAD
+        if not again:
+            lane.sent(entry)  # at once: a refill reads on from here
         if self._maximum_packet is not None and size > self._maximum_packet:
-            if not again:
-                lane.sent(entry)
             lane.settled(entry.seq)
             reason = f"its packet of {size} bytes is larger than the broker takes ({self._maximum_packet})"
             self._refused.append((entry, reason))

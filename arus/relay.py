@@ -12,7 +12,10 @@ import random
 import select
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
+
+import orjson
 
 from . import signals
 from .bell import BellListener
@@ -22,7 +25,8 @@ from .counters import RECONNECTS
 from .errors import ConnectionLostError, SessionError
 from .flow import Flow
 from .message import encode_status, now_ms
-from .session import Connected, Received, Session
+from .retention import Retention
+from .session import Connected, LookedBack, Received, Session, SessionEvent
 from .settings import Settings
 from .topics import STATUS
 
@@ -38,6 +42,7 @@ class Relay:
     """Moves changes from the log to the broker while this process owns the session.
 
     :param sender: the sender of signals: the application.
+    :param topics: all topics under the prefix on which changes are published.
     :param urgent: topics that pass others while there is a queue.
     """
 
@@ -49,6 +54,7 @@ class Relay:
         settings: Settings,
         *,
         sender: Any,
+        topics: Sequence[str] = (),
         urgent: frozenset[str] = frozenset(),
     ) -> None:
         self._log = log
@@ -65,11 +71,21 @@ class Relay:
             urgent=urgent,
             sender=sender,
         )
+        self._retention = Retention(log, settings.retention_days)
         self._stopping = threading.Event()
+        #: Topics whose retained messages tell what this vessel has published before.
+        self._own_topics = [f"{settings.topic_prefix}/{topic}" for topic in (STATUS, *topics)]
+        #: The first connection of this owner, while it is asked for these.
+        self._looking_back: Connected | None = None
+        self._looked_back = False
+        #: The highest of our own numbers that the broker has shown.
+        self._seen_seq = 0
         self._connected = False
         #: Monotonic seconds until which CONNACK may take; None while no connection is being opened.
         self._connecting_until: float | None = None
         self._next_attempt = 0.0
+        #: Why attempts have failed since the last connection.
+        self._reasons: set[str] = set()
         #: Connection attempts since the last connection.
         self._attempts = 0
         #: Entries may be waiting for a number.
@@ -130,14 +146,18 @@ class Relay:
         if time.monotonic() >= self._next_poll:
             self._look = True
             self._next_poll = time.monotonic() + POLL_INTERVAL
+            self._retention.step()
 
-    def _take(self, event: Connected | Ack | Received) -> None:
+    def _take(self, event: SessionEvent) -> None:
         match event:
             case Connected():
-                self._opened(event)
+                self._answered(event)
+            case LookedBack():
+                self._compare()
             case Ack():
                 self._flow.acknowledged(event)
             case Received():
+                self._note_own(event)
                 signals.send(
                     signals.message, self._sender, topic=event.topic, payload=event.payload
                 )
@@ -175,10 +195,54 @@ class Relay:
         )
         self._connecting_until = time.monotonic() + self._settings.connect_timeout
 
+    def _answered(self, event: Connected) -> None:
+        """CONNACK has come. An owner's first connection is first asked what the broker has of us."""
+        if self._looked_back:
+            self._opened(event)
+            return
+        self._looking_back = event
+        self._seen_seq = 0
+        self._session.look_back(self._own_topics)
+
+    def _note_own(self, received: Received) -> None:
+        if self._looking_back is not None and received.topic in self._own_topics:
+            self._seen_seq = max(self._seen_seq, self._own_seq(received.payload))
+
+    def _own_seq(self, payload: bytes) -> int:
+        """Return the number in a message of this vessel and epoch; 0 for anything else."""
+        try:
+            body = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            return 0
+        if not isinstance(body, dict) or body.get("vesselId") != self._log.vessel_id:
+            return 0
+        seq = body.get("seq")
+        return seq if body.get("epoch") == self._log.epoch and isinstance(seq, int) else 0
+
+    def _compare(self) -> None:
+        event, self._looking_back = self._looking_back, None
+        if event is None:
+            return
+        self._looked_back = True
+        if self._seen_seq <= self._log.head_seq:
+            self._opened(event)
+            return
+        seen, head = self._seen_seq, self._log.head_seq
+        self._log.begin_epoch()
+        logger.error(
+            "[MQTT Reliable Sync] the broker holds change %d of this vessel, but the log ends at %d: the"
+            " database was restored from an older copy. A new epoch begins; followers must fetch all anew",
+            seen,
+            head,
+            extra={"epoch": self._log.epoch},
+        )
+        raise ConnectionLostError("a new epoch needs a new session")
+
     def _opened(self, event: Connected) -> None:
         self._connected = True
         self._connecting_until = None
         self._attempts = 0
+        self._reasons.clear()
         self._flow.begin(event)
         with self._log.turn() as turn:
             turn.connection_changed(True, protocol=event.protocol, attempts=0)
@@ -201,12 +265,16 @@ class Relay:
 
     def _disconnected(self, error: SessionError) -> None:
         was_connected, self._connected = self._connected, False
+        self._looking_back = None
         self._session.close()
         self._connecting_until = None
         self._attempts += 1
         jitter = random.uniform(0.8, 1.2)  # spreads a fleet's attempts, guards nothing
         self._next_attempt = time.monotonic() + self._settings.reconnect_period * jitter
-        level = logging.WARNING if was_connected or self._attempts == 1 else logging.DEBUG
+        # Each reason is said once: a broker that is there again but refuses us is news.
+        news = was_connected or str(error) not in self._reasons
+        self._reasons.add(str(error))
+        level = logging.WARNING if news else logging.DEBUG
         logger.log(
             level,
             "[MQTT Reliable Sync] %s",
@@ -224,12 +292,14 @@ class Relay:
         """Publish `offline`, wait for its acknowledgement and those on their way, and disconnect."""
         deadline = time.monotonic() + GOODBYE
         try:
-            status_id = self._session.publish_beside(
-                self._status_topic, self._status("offline"), retain=True
-            )
-            self._session.flush()
+            status_id: int | None = None
             taken = False
             while not taken and (left := deadline - time.monotonic()) > 0:
+                if status_id is None and self._flow.has_room:
+                    status_id = self._session.publish_beside(
+                        self._status_topic, self._status("offline"), retain=True
+                    )
+                self._session.flush()
                 sock = self._session.fileno()
                 if sock is None or not select.select([sock], [], [], left)[0]:
                     break

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import ssl
+import struct
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from flask_mqtt import Mqtt
+from paho.mqtt import MQTTException
 from paho.mqtt.client import (
     CallbackAPIVersion,
     Client,
@@ -44,6 +48,7 @@ from .codec import (
 from .errors import (
     ConnectError,
     ConnectionLostError,
+    MalformedPacketError,
     RefusedError,
     SessionError,
     UnsupportedClientError,
@@ -67,9 +72,9 @@ _READ_SIZE = 65_536
 _MAX_READS = 16
 
 _TOUCHED = (
-    "_client_id", "_clean_session", "_handle_connack", "_in_packet", "_last_bytes_received",
+    "_client_id", "_clean_session", "_create_socket_connection", "_handle_connack", "_in_packet", "_last_bytes_received",
     "_last_mid", "_last_msg_out", "_mid_generate", "_packet_handle", "_packet_queue", "_protocol",
-    "_sock_close", "_sock_recv", "_sock_send", "_transport",
+    "_sock_close", "_sock_recv", "_sock_send", "_ssl_wrap_socket", "_transport",
 )  # fmt: skip
 
 
@@ -106,7 +111,12 @@ class Received:
     retain: bool
 
 
-SessionEvent = Connected | Ack | Received
+@dataclass(frozen=True, slots=True)
+class LookedBack:
+    """All retained messages asked for by `look_back` have been received."""
+
+
+SessionEvent = Connected | Ack | Received | LookedBack
 
 
 class _DurableClient(Client):
@@ -125,10 +135,25 @@ class _DurableClient(Client):
             manual_ack=True,
         )
         self.outgoing = bytearray()
+        self._opening: socket.socket | None = None
 
     def reconnect(self) -> MQTTErrorCode:
         self.outgoing.clear()
         return super().reconnect()
+
+    def _create_socket_connection(self) -> socket.socket:
+        self._opening = super()._create_socket_connection()
+        return self._opening
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        self._opening = super()._ssl_wrap_socket(tcp_sock)
+        return self._opening
+
+    def give_up(self) -> None:
+        """Close what a failed `reconnect` has opened; paho forgets it."""
+        self._sock_close()
+        if self._opening is not None:
+            self._opening.close()
 
     def _packet_queue(
         self,
@@ -199,6 +224,8 @@ class Session(Mqtt):
         )
         self._frames = FrameReader()
         self._events: list[SessionEvent] = []
+        #: Unacknowledged packets of `publish_beside`.
+        self._beside: set[int] = set()
         self._ended: SessionError | None = None
         self._answered = False
         self._v5_refused = False
@@ -220,6 +247,7 @@ class Session(Mqtt):
             self._protocol = MQTTProtocolVersion.MQTTv5
         self._frames = FrameReader()
         self._events.clear()
+        self._beside.clear()
         self._ended = None
         self._answered = False
         self._clean_start_wanted = clean_start
@@ -231,9 +259,10 @@ class Session(Mqtt):
             # Flask-MQTT asks nothing of the application but its config; init_app ends in _connect below.
             self.init_app(cast("Flask", SimpleNamespace(config=config)))
             self.client.on_message = self._on_message
+            self.client.on_unsubscribe = self._handle_unsubscribe
             self.client.reconnect()
         except (OSError, ValueError) as error:
-            self.client._sock_close()
+            self.client.give_up()
             raise ConnectError(_explain(error, self._settings)) from error
         _tune(self.client.socket())
 
@@ -348,12 +377,10 @@ class Session(Mqtt):
     def say_goodbye(self, deadline: float) -> None:
         """Write what is buffered and a DISCONNECT until `deadline` (monotonic), then close: no will."""
         self.client.disconnect()
-        sock = self.client.socket()
-        if sock is not None:
-            cast("socket.socket", sock).settimeout(max(0.05, deadline - time.monotonic()))
-            with contextlib.suppress(
-                SessionError
-            ):  # the link went just now: the will speaks instead
+        with contextlib.suppress(SessionError):  # the link went just now: the will speaks instead
+            self.flush()
+            while self.wants_write and (left := deadline - time.monotonic()) > 0:
+                select.select([], [self.fileno()], [], left)
                 self.flush()
         self.close()
 
@@ -381,7 +408,10 @@ class Session(Mqtt):
             safe as if the link had gone a moment earlier.
         """
         client = self.client
-        for _ in range(_MAX_READS):
+        reads = 0
+        # What TLS has decrypted already, no poll of the socket tells.
+        while reads < _MAX_READS or _pending(client.socket()):
+            reads += 1
             try:
                 data = client._sock_recv(_READ_SIZE)
             except BlockingIOError:
@@ -391,19 +421,30 @@ class Session(Mqtt):
             if not data:
                 self._lost("the broker closed the connection")
             client._last_bytes_received = time.monotonic()
-            for header, body in self._frames.feed(data):
-                if header & 0xF0 in {PUBACK, PUBREC, PUBCOMP}:
-                    self._events.append(decode_ack(header, body))
-                elif (
-                    client.feed(header, body) is not MQTTErrorCode.MQTT_ERR_SUCCESS
-                    and not self._ended
-                ):
-                    self._lost("the broker sent a packet that is not expected")
-                if self._ended is not None:
-                    raise self._ended
+            try:
+                for header, body in self._frames.feed(data):
+                    self._take(header, body)
+            except MalformedPacketError as error:
+                self._lost(str(error))
         _acknowledge_at_once(client.socket())
         events, self._events = self._events, []
         return events
+
+    def _take(self, header: int, body: bytes) -> None:
+        if header & 0xF0 in {PUBACK, PUBREC, PUBCOMP}:
+            ack = decode_ack(header, body)
+            self._beside.discard(ack.packet_id)
+            self._events.append(ack)
+            return
+        try:
+            taken = self.client.feed(header, body) is MQTTErrorCode.MQTT_ERR_SUCCESS
+        except (ArithmeticError, LookupError, MQTTException, ValueError, struct.error) as error:
+            # paho takes a packet apart without looking whether its fields are there.
+            raise MalformedPacketError("the broker sent a packet that is not MQTT") from error
+        if self._ended is not None:
+            raise self._ended
+        if not taken:
+            self._lost("the broker sent a packet that is not expected")
 
     def flush(self) -> None:
         """Write as much of the buffer as the socket takes.
@@ -445,6 +486,7 @@ class Session(Mqtt):
     def publish_beside(self, topic: str, payload: bytes, *, retain: bool) -> int:
         """Queue a QoS 1 message that is not a change of the log; return its packet id."""
         packet_id = self.client._mid_generate()
+        self._beside.add(packet_id)
         self.client.outgoing += encode_publish(
             topic.encode(),
             payload,
@@ -456,9 +498,27 @@ class Session(Mqtt):
         )
         return packet_id
 
+    def look_back(self, topics: Iterable[str]) -> None:
+        """Ask for the retained messages of topics; `LookedBack` follows the last of them.
+
+        At QoS 0 and unsubscribed at once: the answer to the second request comes behind all that the
+        first one has brought, and nothing of it stays in the session.
+        """
+        for topic in topics:
+            self.client.subscribe(topic, 0)
+        self.client.unsubscribe(list(topics))
+
+    def _handle_unsubscribe(self, *_: Any) -> None:
+        self._events.append(LookedBack())
+
     def release(self, packet_id: int) -> None:
         """Queue a PUBREL; that its PUBREC arrived was journalled."""
         self.client.outgoing += encode_pubrel(packet_id)
+
+    @property
+    def beside(self) -> int:
+        """Unacknowledged messages that are no changes of the log: they take room in the window too."""
+        return len(self._beside)
 
     @property
     def v5(self) -> bool:
@@ -477,8 +537,20 @@ class Session(Mqtt):
         raise self._ended or ConnectionLostError(reason)
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """A TLS socket that does not stay open when its handshake fails."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def _tls_context(settings: Settings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=settings.tls_ca)
+    context.sslsocket_class = _TlsSocket
     if settings.tls_cert is not None:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)
     if not settings.tls_verify:
@@ -492,6 +564,8 @@ def _explain(error: Exception, settings: Settings) -> str:
         return f"the broker's certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS with {settings.broker}: {error.reason or error}; does the broker speak TLS there?"
+    if isinstance(error, ConnectionResetError) and settings.broker.tls:
+        return f"{settings.broker} hung up on the TLS handshake; does the broker speak TLS there?"
     if isinstance(error, socket.gaierror):
         return f"the name {settings.broker.host!r} can't be resolved"
     return f"{settings.broker} can't be reached: {error}"
@@ -500,6 +574,10 @@ def _explain(error: Exception, settings: Settings) -> str:
 def _tune(sock: Any) -> None:
     if isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _pending(sock: Any) -> bool:
+    return hasattr(sock, "pending") and sock.pending() > 0
 
 
 def _acknowledge_at_once(sock: Any) -> None:

@@ -31,6 +31,12 @@ class Watermark:
     def __contains__(self, number: int) -> bool:
         return number <= self.value or number in self._above
 
+    def copy(self) -> Watermark:
+        """Return a watermark that knows the same."""
+        copy = Watermark(self._highest, self._above)
+        copy._open = deque(self._open)
+        return copy
+
     def open(self, number: int) -> None:
         """Add a number, higher than all before; it is open unless `above` already held it."""
         self._highest = number

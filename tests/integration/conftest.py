@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,22 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from extensions import db, sync
+from tests.support.postgres import PostgresServer
+from tests.support.vessel import StartVessel, Vessel
 from tests.support.waiting import free_port
+
+
+@pytest.fixture(scope="session")
+def _small_postgres_url(postgres_server: PostgresServer) -> str:
+    return postgres_server.url(postgres_server.create_database())
+
+
+@pytest.fixture
+def small_database_url(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """A database for `small_app` on SQLite and on PostgreSQL; the latter is one for all tests."""
+    if database_kind == "sqlite":
+        return f"sqlite:///{tmp_path}/small.sqlite"
+    return str(request.getfixturevalue("_small_postgres_url"))
 
 
 @pytest.fixture
@@ -58,3 +76,18 @@ def equipment_id(client: FlaskClient) -> str:
     """The id of a piece of equipment."""
     answer = client.post("/api/equipment", json={"name": "Fire pump No.1", "type": "pump"})
     return str(answer.get_json()["id"])
+
+
+@pytest.fixture
+def start_vessel(
+    migrated_database_url: str, caplog: pytest.LogCaptureFixture
+) -> Iterator[StartVessel]:
+    """Starts the relay on a migrated database: the broker's URL, and settings; stopped after the test."""
+    caplog.set_level(logging.INFO, "arus")
+    with ExitStack() as stack:
+
+        def start(broker_url: str, **settings: Any) -> Vessel:
+            vessel = Vessel(migrated_database_url, MQTT_BROKER_URL=broker_url, **settings)
+            return stack.enter_context(vessel)
+
+        yield start

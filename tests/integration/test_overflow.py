@@ -1,0 +1,175 @@
+"""A queue that is full: history gives way, never state (CONTRACT, 5.4)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import text
+
+from arus.database import transaction
+from arus.message import new_message_id, now_ms
+from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Subscriber
+from tests.support.vessel import StartVessel, Vessel
+from tests.support.waiting import eventually
+
+_INSERT = text(
+    "INSERT INTO arus_change (message_id, entity, topic, qos, operation, row_id, version,"
+    " committed_at, data) VALUES (:message_id, :topic, :topic, :qos, :operation, :row_id, :version,"
+    " :committed_at, :data)"
+)
+
+Change = tuple[str, str, str, int]
+
+
+def commit(vessel: Vessel, changes: Iterable[Change]) -> None:
+    """Commit (topic, operation, row id, version), each in a transaction of its own."""
+    for topic, operation, row_id, version in changes:
+        at = now_ms()
+        row: dict[str, Any] = {
+            "message_id": new_message_id(at),
+            "topic": topic,
+            "qos": 2 if topic == "alerts" else 1,
+            "operation": operation,
+            "row_id": row_id,
+            "version": version,
+            "committed_at": at,
+            "data": orjson.dumps({"id": row_id, "version": version}),
+        }
+        with vessel.engine.connect() as connection, transaction(connection):
+            connection.execute(_INSERT, row)
+    vessel.bell.ring()
+
+
+def outcomes(vessel: Vessel) -> dict[tuple[str, str], str | None]:
+    """Outcome by row id and version."""
+    rows = vessel.query("SELECT row_id, version, outcome FROM arus_change ORDER BY id")
+    return {(row_id, version): outcome for row_id, version, outcome in rows}
+
+
+def settled_at(vessel: Vessel, depth: int, head: int) -> None:
+    """Wait until all is numbered and the queue has come to its bound."""
+    eventually(
+        lambda: vessel.status().head_seq == head and vessel.status().depth == depth,
+        message=f"{head} changes are numbered and {depth} kept",
+    )
+
+
+def test_changes_that_a_newer_one_replaces_go_first(
+    mosquitto: Mosquitto, start_vessel: StartVessel
+) -> None:
+    mosquitto.stop()
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=4)
+    commit(vessel, [("work_orders", "create", row, 1) for row in "abcd"])
+    commit(vessel, [("work_orders", "update", row, 2) for row in "ba"])
+    settled_at(vessel, 4, 6)
+    given_up = {key for key, outcome in outcomes(vessel).items() if outcome == "superseded"}
+    assert given_up == {("a", 1), ("b", 1)}
+    assert vessel.status().counter("messages_dropped") == 0
+
+
+def test_a_superseded_change_is_no_gap_and_a_dropped_one_is(
+    mosquitto: Mosquitto, start_vessel: StartVessel
+) -> None:
+    mosquitto.stop()
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=3)
+    commit(vessel, [("work_orders", "create", row, 1) for row in "abc"])
+    commit(vessel, [("work_orders", "update", "b", 2), ("work_orders", "create", "d", 1)])
+    settled_at(vessel, 3, 5)
+    chain = vessel.query(
+        "SELECT seq, previous_seq, outcome FROM arus_change WHERE outcome IS NULL"
+        " OR outcome <> 'superseded' ORDER BY seq"
+    )
+    # b's first change (2) is superseded, a's (1) dropped: 3 follows on 1, which nobody will see.
+    assert chain == [(1, 0, "dropped"), (3, 1, None), (4, 3, None), (5, 4, None)]
+
+
+def test_alerts_and_deletes_are_dropped_last(
+    mosquitto: Mosquitto, start_vessel: StartVessel
+) -> None:
+    mosquitto.stop()
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=3)
+    commit(vessel, [("alerts", "create", "alarm", 1), ("work_orders", "delete", "gone", 5)])
+    commit(vessel, [("work_orders", "create", row, 1) for row in "abcd"])
+    settled_at(vessel, 3, 6)
+    kept = {row_id for (row_id, _), outcome in outcomes(vessel).items() if outcome is None}
+    assert kept == {"alarm", "gone", "d"}
+    commit(vessel, [("alerts", "create", row, 1) for row in "wxyz"])
+    settled_at(vessel, 3, 10)
+    kept = {row_id for (row_id, _), outcome in outcomes(vessel).items() if outcome is None}
+    assert kept == {"x", "y", "z"}
+    assert vessel.status().counter("messages_dropped") == 7
+
+
+def test_a_burst_is_said_once_and_each_drop_signalled(
+    mosquitto: Mosquitto, start_vessel: StartVessel, caplog: pytest.LogCaptureFixture
+) -> None:
+    mosquitto.stop()
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=5)
+    commit(vessel, [("work_orders", "create", str(row), 1) for row in range(20)])
+    settled_at(vessel, 5, 20)
+    assert sum("the queue is full" in record.message for record in caplog.records) == 1
+    assert vessel.status().counter("messages_dropped") == 15
+
+
+def test_whoever_listens_converges_after_an_overflow_deletes_included(
+    mosquitto: Mosquitto, start_vessel: StartVessel, start_subscriber: Any
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    subscriber: Subscriber = start_subscriber("vessel/sync/#", client_id="shore")
+    mosquitto.stop()
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=40)
+    versions: dict[tuple[str, str], int] = {}
+    alive: set[tuple[str, str]] = set()
+    changes: list[Change] = []
+    for _ in range(400):
+        topic = chance.choice(["work_orders", "work_orders", "alerts"])
+        row_id = f"{topic}-{chance.randrange(150)}"
+        key = (topic, row_id)
+        if key in versions and key not in alive:
+            continue  # a row that is gone does not come back
+        versions[key] = versions.get(key, 0) + 1
+        operation = "update" if key in alive else "create"
+        if key in alive and chance.random() < 0.2:
+            operation = "delete"
+        alive.discard(key) if operation == "delete" else alive.add(key)
+        changes.append((topic, operation, row_id, versions[key]))
+    commit(vessel, changes)
+    settled_at(vessel, 40, len(changes))
+    assert vessel.status().counter("messages_dropped") > 0
+    mosquitto.start()
+    vessel.wait_connected()
+    vessel.wait_drained()
+    eventually(
+        lambda: (
+            not vessel.query("SELECT 1 FROM arus_catchup WHERE status <> 'complete'")
+            and not vessel.query("SELECT 1 FROM arus_change WHERE reason = 'queue full'")
+        ),
+        message="the repair is complete",
+    )
+
+    def seen() -> dict[tuple[str, str], tuple[int, str]]:
+        found: dict[tuple[str, str], tuple[int, str]] = {}
+        for body in subscriber.payloads:
+            if body.get("type") in {"data_change", "catchup"}:
+                key = (body["entity"], body["data"]["id"])
+                found[key] = max(found.get(key, (0, "")), (body["version"], body["operation"]))
+        return found
+
+    eventually(
+        lambda: {key: version for key, (version, _) in seen().items()} == versions,
+        message="the subscriber knows the last version of each row",
+    )
+    assert {key for key, (_, operation) in seen().items() if operation != "delete"} == alive
+    bodies = subscriber.payloads
+    begins = [body for body in bodies if body.get("type") == "catchup_begin"]
+    ends = [body for body in bodies if body.get("type") == "catchup_end"]
+    items = [body for body in bodies if body.get("type") == "catchup"]
+    assert sorted(b["total"] for b in begins) == sorted(e["total"] for e in ends)
+    assert sum(b["total"] for b in begins) == len(items)
