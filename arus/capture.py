@@ -62,8 +62,6 @@ class _Change:
     row: Any
     #: The row as it last was, for a delete: once it is flushed, nothing can be loaded any more.
     last: tuple[int, bytes | None, str | None] | None = None
-    #: The object lacks what the row had before: it took the place of another.
-    incomplete: bool = False
 
 
 #: The changes made directly in one (nested) transaction, by entity and row id.
@@ -79,6 +77,8 @@ class _Log:
     sealed: bool = False
     #: Entries could not be written: a commit now would lose them.
     failed: bool = False
+    #: Rows deleted and added anew in one flush: updated, from objects that know only part of them.
+    incomplete: list[Any] = field(default_factory=list)
     #: The savepoints whose release has begun.
     releasing: set[SessionTransaction] = field(default_factory=set)
     #: The rows whose changes were written, and their message ids.
@@ -145,10 +145,9 @@ class Capture:
         registration = self._registration(row)
         if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
             raise _changed_key(registration)
-        change = _change(operation, registration, row)
-        # A row deleted and added anew in one flush is updated from an object that knows part of it.
-        change.incomplete = operation is Operation.UPDATE and inspect(row).pending
-        self._note(session, change)
+        self._note(session, _change(operation, registration, row))
+        if operation is Operation.UPDATE and inspect(row).pending:
+            session.info[_CHANGES].incomplete.append(row)
 
     def _do_orm_execute(self, state: ORMExecuteState) -> Any:
         """Capture ORM bulk statements on registered models, through RETURNING."""
@@ -214,7 +213,15 @@ class Capture:
         self._write_if_sealed(session)
 
     def _after_flush_postexec(self, session: Session, _context: UOWTransaction) -> None:
-        # Another before_commit hook changed rows after ours had run.
+        log: _Log | None = session.info.get(_CHANGES)
+        if log is None:
+            return
+        while log.incomplete:
+            row = log.incomplete.pop()
+            unloaded = inspect(row).unloaded
+            if unloaded and row in session:
+                session.expire(row, unloaded)
+        # Another before_commit hook may have changed rows after ours had run.
         self._write_if_sealed(session)
 
     def _after_commit(self, session: Session) -> None:
@@ -371,7 +378,6 @@ def _merge(into: _Changes, change: _Change) -> None:
         del into[key]
     elif earlier.operation is Operation.CREATE:
         earlier.row = change.row
-        earlier.incomplete |= change.incomplete
     elif earlier.operation is Operation.DELETE and change.operation is Operation.CREATE:
         into[key] = _Change(Operation.UPDATE, change.registration, change.row_id, change.row)
     else:
@@ -401,8 +407,6 @@ def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, .
     else:
         if state.detached:  # expunged since its flush: what it lacks can't be loaded through it
             row = session.get(registration.model, state.identity) or row
-        elif change.incomplete:
-            session.refresh(row)
         version, data, problem = _serialise(registration, row)
     message_id = new_message_id(committed_at)
     if problem is not None:

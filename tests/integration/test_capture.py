@@ -1,0 +1,685 @@
+"""Capture: what a transaction has changed is in the log exactly when the transaction is in the database."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy import delete, event, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from arus.counters import FAILURES, read_counters
+from arus.errors import CaptureError
+from tests.support.small_app import (
+    Hull,
+    Logged,
+    Memo,
+    Part,
+    db,
+    log,
+    new_id,
+    replayed,
+    small_app,
+    sync,
+    tables,
+)
+
+
+@pytest.fixture
+def app(small_database_url: str) -> Iterator[Flask]:
+    with small_app(small_database_url) as app:
+        yield app
+        db.session.remove()
+        if not any(entry.outcome for entry in log()) and not app.config.get("LOG_WAS_GONE"):
+            assert replayed(log()) == tables(), "who follows the log has the tables"
+
+
+def short(entries: list[Logged]) -> list[tuple[str, str | None, int]]:
+    return [(e.operation, e.data.get("name"), e.version) for e in entries]
+
+
+def added(*names: str) -> list[Hull]:
+    hulls = [Hull(name=name) for name in names]
+    db.session.add_all(hulls)
+    db.session.commit()
+    return hulls
+
+
+# -- single changes -----------------------------------------------------------------------------
+
+
+def test_create_update_and_delete_are_three_entries(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.name = "b"
+    db.session.commit()
+    db.session.delete(hull)
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1), ("update", "b", 2), ("delete", "b", 3)]
+    assert {e.row_id for e in log()} == {hull.id}
+    assert log()[0].data["tag"] == "untagged", "what the server gave is in it"
+
+
+def test_entries_carry_the_registrations_topic_and_qos(app: Flask) -> None:
+    db.session.add(Part(hull=Hull()))
+    db.session.commit()
+    with db.engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT entity, topic, qos, seq FROM arus_change"))
+        assert sorted(map(tuple, rows)) == [
+            ("hulls", "hulls", 1, None),
+            ("parts", "deck/parts", 2, None),
+        ]
+
+
+def test_an_update_without_a_net_change_is_no_entry(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.name = "b"
+    hull.name = "a"
+    db.session.commit()
+    hull.parts = []
+    db.session.commit()
+    assert len(log()) == 1
+
+
+def test_a_change_of_a_collection_alone_is_an_entry_of_the_other_side(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.parts.append(Part(name="anchor"))
+    db.session.commit()
+    assert [(e.entity, e.operation) for e in log()] == [("hulls", "create"), ("parts", "create")]
+
+
+def test_an_unregistered_model_is_no_entry(app: Flask) -> None:
+    db.session.add(Memo())
+    db.session.commit()
+    db.session.execute(update(Memo).values(id="x"))
+    db.session.commit()
+    assert log() == []
+
+
+def test_orphans_and_cascades_are_entries(app: Flask) -> None:
+    hull = Hull(name="a", parts=[Part(name="anchor"), Part(name="bell")])
+    db.session.add(hull)
+    db.session.commit()
+    hull.parts.pop(0)
+    db.session.commit()
+    assert [(e.entity, e.operation, e.data["name"]) for e in log()[3:]] == [
+        ("parts", "delete", "anchor")
+    ]
+    db.session.delete(hull)
+    db.session.commit()
+    assert {(e.entity, e.operation) for e in log()[4:]} == {
+        ("parts", "delete"),
+        ("hulls", "delete"),
+    }
+
+
+# -- transactions -------------------------------------------------------------------------------
+
+
+def test_a_rollback_leaves_nothing(app: Flask) -> None:
+    db.session.add(Hull(name="a"))
+    db.session.flush()
+    db.session.rollback()
+    added("b")
+    assert short(log()) == [("create", "b", 1)]
+
+
+def test_a_closed_session_leaves_nothing(app: Flask) -> None:
+    db.session.add(Hull(name="a"))
+    db.session.flush()
+    db.session.remove()
+    added("b")
+    assert short(log()) == [("create", "b", 1)]
+
+
+def test_several_flushes_give_the_net_change(app: Flask) -> None:
+    hull = Hull(name="a")
+    db.session.add(hull)
+    db.session.flush()
+    hull.name = "b"
+    db.session.flush()
+    hull.name = "c"
+    db.session.commit()
+    assert short(log()) == [("create", "c", 3)]
+    hull.name = "d"
+    db.session.flush()
+    db.session.delete(hull)
+    db.session.commit()
+    assert short(log()[1:]) == [("delete", "d", 5)]
+
+
+def test_a_row_created_and_deleted_in_one_transaction_is_nothing(app: Flask) -> None:
+    hull = Hull(name="a")
+    db.session.add(hull)
+    db.session.flush()
+    db.session.delete(hull)
+    db.session.commit()
+    assert log() == []
+
+
+def test_a_row_replaced_in_one_flush_is_an_update(app: Flask) -> None:
+    (hull,) = added("a")
+    db.session.delete(hull)
+    db.session.add(Hull(id=hull.id, name="b"))
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1), ("update", "b", 2)]
+
+
+def test_a_flush_that_fails_takes_its_entries_along(app: Flask) -> None:
+    (hull,) = added("a")
+    db.session.add(Hull(name="b"))
+    db.session.flush()
+    db.session.execute(select(Hull))
+    db.session.expunge(hull)
+    db.session.add(Hull(id=hull.id, name="c"))
+    with pytest.raises(DBAPIError):
+        db.session.flush()
+    db.session.rollback()
+    added("d")
+    assert short(log()) == [("create", "a", 1), ("create", "d", 1)]
+
+
+def test_a_released_savepoint_counts_and_one_rolled_back_does_not(app: Flask) -> None:
+    with db.session.begin_nested():
+        db.session.add(Hull(name="released"))
+    savepoint = db.session.begin_nested()
+    db.session.add(Hull(name="rolled back"))
+    db.session.flush()
+    savepoint.rollback()
+    db.session.add(Hull(name="after"))
+    db.session.commit()
+    assert sorted(short(log())) == [("create", "after", 1), ("create", "released", 1)]
+
+
+def test_a_savepoint_released_inside_one_rolled_back_does_not_count(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.name = "b"
+    outer = db.session.begin_nested()
+    hull.name = "c"
+    with db.session.begin_nested():
+        db.session.delete(hull)
+        db.session.add(Hull(name="x"))
+    outer.rollback()
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1), ("update", "b", 2)]
+
+
+def test_a_savepoint_rolled_back_inside_one_released_does_not_count(app: Flask) -> None:
+    hull = Hull(name="a")
+    with db.session.begin_nested():
+        db.session.add(hull)
+        inner = db.session.begin_nested()
+        hull.name = "b"
+        db.session.flush()
+        inner.rollback()
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1)]
+
+
+def test_a_delete_in_a_savepoint_of_a_row_created_before_it(app: Flask) -> None:
+    hull, other = Hull(name="a"), Hull(name="b")
+    db.session.add_all([hull, other])
+    db.session.flush()
+    with db.session.begin_nested():
+        db.session.delete(hull)
+    savepoint = db.session.begin_nested()
+    db.session.delete(other)
+    db.session.flush()
+    savepoint.rollback()
+    db.session.commit()
+    assert short(log()) == [("create", "b", 1)]
+
+
+def test_a_commit_releases_the_savepoints_that_are_open(app: Flask) -> None:
+    db.session.begin_nested()
+    db.session.add(Hull(name="a"))
+    db.session.begin_nested()
+    db.session.add(Hull(name="b"))
+    db.session.commit()
+    assert sorted(short(log())) == [("create", "a", 1), ("create", "b", 1)]
+
+
+def test_a_transaction_committed_by_itself_under_an_open_savepoint_is_refused(app: Flask) -> None:
+    with db.session.begin():
+        db.session.begin_nested()
+        db.session.add(Memo())
+    transaction = db.session.begin()
+    db.session.begin_nested()
+    db.session.add(Hull(name="a"))
+    with pytest.raises(CaptureError, match="end the savepoint first"):
+        transaction.commit()
+    db.session.rollback()
+    assert tables() == {}
+
+
+def test_a_savepoint_released_first_thing_goes_with_its_transaction(app: Flask) -> None:
+    """SQLite's driver begins no transaction for a SAVEPOINT, and its RELEASE would be a commit."""
+    with db.session.begin_nested():
+        db.session.add(Hull(name="a"))
+    db.session.rollback()
+    db.session.scalars(select(Hull)).all()
+    with db.session.begin_nested():
+        db.session.add(Hull(name="b"))
+    db.session.rollback()
+    assert tables() == {}
+    assert log() == []
+
+
+def test_a_savepoint_begun_inside_a_flush_counts(app: Flask) -> None:
+    def after_flush(session: Any, _context: Any) -> None:
+        if session.info.pop("once", None):
+            with session.begin_nested():
+                session.execute(insert(Hull), [{"name": "b"}])
+
+    event.listen(db.session, "after_flush", after_flush)
+    try:
+        db.session().info["once"] = True
+        added("a")
+    finally:
+        event.remove(db.session, "after_flush", after_flush)
+    assert sorted(short(log())) == [("create", "a", 1), ("create", "b", 1)]
+
+
+def test_an_expunged_row_is_an_entry_as_it_was_flushed(app: Flask) -> None:
+    hull = Hull(name="a")
+    db.session.add(hull)
+    db.session.flush()
+    db.session.expunge(hull)
+    hull.name = "not in the database"
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1)]
+
+
+@pytest.mark.parametrize("captured_before", [True, False])
+def test_rows_changed_by_a_later_before_commit_hook_are_entries(
+    app: Flask, captured_before: bool
+) -> None:
+    (hull,) = added("a")
+
+    def before_commit(session: Any) -> None:
+        if not session.info.get("done") and session.get_nested_transaction() is None:
+            session.info["done"] = True
+            session.add(Hull(name="added"))
+            session.execute(update(Hull).where(Hull.id == hull.id).values(name="bulk"))
+            with session.begin_nested():
+                session.add(Hull(name="in a savepoint"))
+            with session.begin_nested() as savepoint:
+                session.add(Hull(name="in a savepoint rolled back"))
+                session.flush()
+                savepoint.rollback()
+
+    event.listen(db.session, "before_commit", before_commit)
+    try:
+        if captured_before:
+            db.session.add(Hull(name="b"))
+        db.session.connection()
+        db.session.commit()
+    finally:
+        event.remove(db.session, "before_commit", before_commit)
+        db.session().info.pop("done", None)
+    expected = [("create", "added", 1), ("create", "in a savepoint", 1), ("update", "bulk", 2)]
+    expected += [("create", "b", 1)] if captured_before else []
+    assert sorted(short(log()[1:])) == sorted(expected)
+
+
+# -- bulk statements ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
+def test_a_bulk_update_is_an_entry_a_row_and_raises_the_version(
+    app: Flask, synchronize: Any
+) -> None:
+    a, _b, c = added("a", "b", "c")
+    c_id = c.id
+    db.session.expunge(c)
+    result: Any = db.session.execute(
+        update(Hull).where(Hull.name != "b").values(name=Hull.name + "!"),
+        execution_options={"synchronize_session": synchronize},
+    )
+    assert result.rowcount == 2
+    db.session.commit()
+    assert sorted(short(log()[3:])) == [("update", "a!", 2), ("update", "c!", 2)]
+    assert {e.row_id for e in log()[3:]} == {a.id, c_id}
+    assert all(e.data["changedAt"] for e in log()[3:])
+    a.name = "goes on from the version that the database has"
+    db.session.commit()
+
+
+def test_a_bulk_update_flushes_first(app: Flask) -> None:
+    a, b = added("a", "b")
+    with db.session.no_autoflush:
+        a.name = "mine"
+        db.session.add(Hull(name="new"))
+        db.session.execute(update(Hull).values(tag="all"))
+    b.tag = "b's own"
+    db.session.commit()
+    assert sorted((e.operation, e.data["name"], e.data["tag"]) for e in log()[2:]) == [
+        ("create", "new", "all"),
+        ("update", "b", "b's own"),
+        ("update", "mine", "all"),
+    ]
+
+
+def test_a_query_update_and_delete_are_captured(app: Flask) -> None:
+    added("a", "b")
+    assert db.session.query(Hull).filter(Hull.name == "a").update({"name": "c"}) == 1
+    assert db.session.query(Hull).filter(Hull.name == "b").delete() == 1
+    db.session.commit()
+    assert short(log()[2:]) == [("update", "c", 2), ("delete", "b", 2)]
+
+
+@pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
+def test_a_bulk_delete_is_an_entry_a_row(app: Flask, synchronize: Any) -> None:
+    a, b, c = added("a", "b", "c")
+    b_id, c_id = b.id, c.id
+    db.session.expunge(b)
+    result: Any = db.session.execute(
+        delete(Hull).where(Hull.name != "c"),
+        execution_options={"synchronize_session": synchronize},
+    )
+    assert result.rowcount == 2
+    assert db.session.get(Hull, b_id) is None, "nobody finds what is deleted"
+    assert (a in db.session) == (synchronize is False)
+    db.session.commit()
+    assert sorted(short(log()[3:])) == [("delete", "a", 2), ("delete", "b", 2)]
+    assert db.session.get(Hull, c_id) is c
+
+
+def test_a_bulk_delete_rolled_back_leaves_the_rows(app: Flask) -> None:
+    (a,) = added("a")
+    with db.session.begin_nested() as savepoint:
+        db.session.execute(delete(Hull))
+        savepoint.rollback()
+    a.name = "b"
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1), ("update", "b", 2)]
+
+
+@pytest.mark.parametrize("statement", ["update", "delete"])
+def test_a_bulk_statement_logs_what_the_database_has_and_not_what_the_session_remembers(
+    app: Flask, statement: str
+) -> None:
+    (hull,) = added("a")
+    with app.app_context():  # a session of its own
+        db.session.get_one(Hull, hull.id).name = "b"
+        db.session.commit()
+    assert (hull.name, hull.version) == ("a", 1)
+    change: Any = update(Hull).values(tag="x") if statement == "update" else delete(Hull)
+    db.session.execute(change)
+    db.session.commit()
+    assert short(log()[-1:]) == [(statement, "b", 3)]
+
+
+def test_a_bulk_insert_is_an_entry_a_row(app: Flask) -> None:
+    db.session.execute(insert(Hull), [{"name": "a"}, {"name": "b"}])
+    db.session.execute(insert(Hull).values(id=new_id(), name="c", version=1))
+    db.session.commit()
+    assert sorted(short(log())) == [("create", "a", 1), ("create", "b", 1), ("create", "c", 1)]
+
+
+def test_a_bulk_statement_after_single_changes_gives_the_net_change(app: Flask) -> None:
+    (old,) = added("old")
+    db.session.add(Hull(name="new"))
+    old.name = "older"
+    db.session.execute(update(Hull).values(tag="x"))
+    db.session.execute(delete(Hull).where(Hull.name == "older"))
+    db.session.commit()
+    assert sorted(short(log()[1:])) == [("create", "new", 2), ("delete", "older", 4)]
+
+
+def _returning() -> Any:
+    return update(Hull).values(name="x").returning(Hull.id)
+
+
+def _from_statement() -> Any:
+    changed = update(Hull).values(name="x").returning(Hull)
+    return select(Hull).from_statement(changed)
+
+
+def _upsert() -> Any:
+    dialect: Any = postgresql if db.engine.dialect.name == "postgresql" else sqlite
+    upsert = dialect.insert(Hull).values(id="1", version=1, name="x")
+    return upsert.on_conflict_do_update(index_elements=["id"], set_={"name": "x"})
+
+
+def _or_replace() -> Any:
+    return insert(Hull).values(id="1", version=1).prefix_with("OR REPLACE")
+
+
+def _key() -> Any:
+    return update(Hull).values(id="x")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_returning, "Hull can't have a RETURNING of its own"),
+        (_from_statement, "Hull can't have a RETURNING of its own"),
+        (_upsert, "an upsert of Hull can't be captured"),
+        (_or_replace, "an upsert of Hull can't be captured"),
+        (_key, "the primary key of a Hull can't be changed"),
+    ],
+)
+def test_a_bulk_statement_that_hides_its_rows_is_refused(app: Flask, make: Any, words: str) -> None:
+    added("a")
+    before = tables()
+    with pytest.raises(CaptureError, match=words):
+        db.session.execute(make())
+    db.session.commit()
+    assert tables() == before
+    assert len(log()) == 1
+
+
+def test_a_bulk_update_by_primary_key_is_refused(app: Flask) -> None:
+    (hull,) = added("a")
+    with pytest.raises(CaptureError, match="by primary key can't be captured"):
+        db.session.execute(update(Hull), [{"id": hull.id, "name": "b"}])
+    with pytest.raises(CaptureError, match="the primary key of a Hull can't be changed"):
+        db.session.execute(update(Hull).where(Hull.name == "a"), {"id": "b"})
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1)]
+
+
+def test_a_bulk_update_takes_its_values_as_parameters(app: Flask) -> None:
+    added("a")
+    db.session.execute(update(Hull).where(Hull.name == "a"), {"name": "b"})
+    db.session.commit()
+    assert short(log()[1:]) == [("update", "b", 2)]
+
+
+def test_a_changed_primary_key_is_refused(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.id = new_id()
+    with pytest.raises(CaptureError, match="the primary key of a Hull can't be changed"):
+        db.session.commit()
+    db.session.rollback()
+    assert len(log()) == 1
+
+
+# -- past the ORM -------------------------------------------------------------------------------
+
+
+def test_raw_sql_is_captured_by_record(app: Flask) -> None:
+    (hull,) = added("a")
+    db.session.execute(sa.text("UPDATE hull SET name = 'b', version = 2"))
+    db.session.refresh(hull)
+    sync.record("update", hull)
+    db.session.commit()
+    db.session.execute(sa.text("DELETE FROM hull"))
+    sync.record("delete", hull)
+    db.session.commit()
+    made = Hull(id=new_id(), name="c", version=1, tag="untagged")
+    db.session.execute(
+        sa.text("INSERT INTO hull (id, name, version) VALUES (:id, 'c', 1)"), {"id": made.id}
+    )
+    sync.record("create", made)
+    db.session.commit()
+    assert short(log()[1:]) == [("update", "b", 2), ("delete", "b", 3), ("create", "c", 1)]
+
+
+def test_record_goes_with_the_savepoint(app: Flask) -> None:
+    db.session.connection()
+    savepoint = db.session.begin_nested()
+    sync.record("create", Hull(id=new_id(), version=1))
+    savepoint.rollback()
+    db.session.commit()
+    assert log() == []
+
+
+def test_record_refuses_what_is_not_registered_and_what_has_no_transaction(app: Flask) -> None:
+    with pytest.raises(CaptureError, match="only inside a transaction"):
+        sync.record("create", Hull(id="1", version=1))
+    db.session.connection()
+    with pytest.raises(CaptureError, match="Memo is not registered"):
+        sync.record("create", Memo())
+    with pytest.raises(ValueError, match="upsert"):
+        sync.record("upsert", Hull())
+
+
+# -- what can't be serialised -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("unserialisable", r"ValueError: no words for it: \ud800 \0"), ("not JSON", "TypeError: ")],
+)
+def test_a_row_that_cannot_be_serialised_is_quarantined_and_the_commit_succeeds(
+    app: Flask, caplog: pytest.LogCaptureFixture, name: str, reason: str
+) -> None:
+    good, bad = added("good", name)
+    assert [e.outcome for e in log()] == [None, "quarantined"]
+    assert log()[1].data == {"id": bad.id, "version": 1}
+    with db.engine.connect() as connection:
+        told = connection.execute(sa.text("SELECT reason FROM arus_change ORDER BY id")).scalars()
+        assert told.all()[1].startswith(reason)
+        assert read_counters(connection) == {(FAILURES, "", "", ""): 1}
+    assert "[MQTT Reliable Sync] change quarantined" in caplog.text
+    assert sync.change_states("hulls", [good.id, bad.id, "unknown"]) == {
+        good.id: "pending",
+        bad.id: "quarantined",
+    }
+    receipt = sync.publish_change("create", bad)
+    assert receipt, "a quarantined change is in the log too"
+    db.session.delete(bad)
+    db.session.commit()
+    assert log()[2].outcome == "quarantined"
+    assert log()[2].version == 2
+
+
+def test_a_row_that_is_gone_at_the_commit_is_quarantined(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.name = "b"
+    db.session.flush()
+    db.session.execute(sa.text("DELETE FROM hull"))
+    db.session.expire(hull)
+    db.session.commit()
+    assert [e.outcome for e in log()] == [None, "quarantined"]
+
+
+# -- receipts, LOCAL_MODE -----------------------------------------------------------------------
+
+
+def message_ids() -> list[str]:
+    with db.engine.connect() as connection:
+        ids = connection.execute(sa.text("SELECT message_id FROM arus_change ORDER BY id"))
+        return list(ids.scalars())
+
+
+def test_the_receipt_names_the_last_change_of_the_row(app: Flask) -> None:
+    (hull,) = added("a")
+    first = sync.publish_change("create", hull)
+    hull.name = "b"
+    db.session.commit()
+    second = sync.publish_change("update", hull)
+    db.session.delete(hull)
+    db.session.commit()
+    third = sync.publish_change("delete", hull)
+    assert [r and r.message_id for r in (first, second, third)] == message_ids()
+
+
+def test_a_row_that_was_not_captured_has_no_receipt(app: Flask) -> None:
+    hull = Hull(name="a")
+    db.session.add(hull)
+    db.session.flush()
+    assert sync.publish_change("create", hull) is None
+    db.session.rollback()
+    assert sync.publish_change("create", hull) is None
+    with pytest.raises(ValueError, match="upsert"):
+        sync.publish_change("upsert", hull)
+
+
+def test_a_commit_rings_the_bell_and_neither_a_rollback_nor_an_empty_commit_does(
+    app: Flask,
+) -> None:
+    bell = app.extensions["arus"].bell
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.setblocking(False)
+        listener.bind(bell._path)
+        db.session.add(Hull())
+        db.session.flush()
+        db.session.rollback()
+        db.session.add(Memo())
+        db.session.commit()
+        with pytest.raises(BlockingIOError):
+            listener.recv(1)
+        added("a")
+        assert listener.recv(1) == b"!"
+
+
+def test_ashore_nothing_is_captured_and_nothing_refused(small_database_url: str) -> None:
+    with small_app(small_database_url, LOCAL_MODE="false"):
+        (hull,) = added("a")
+        hull.name = "b"
+        db.session.commit()
+        rows = db.session.execute(update(Hull).values(name="c").returning(Hull.name)).scalars()
+        assert rows.all() == ["c"]
+        db.session.execute(delete(Hull))
+        sync.record("delete", hull)
+        db.session.commit()
+        assert log() == []
+        assert sync.publish_change("delete", hull) is None
+
+
+# -- a log that can't be written ----------------------------------------------------------------
+
+
+def test_without_its_log_entry_a_row_is_not_committed(app: Flask) -> None:
+    app.config["LOG_WAS_GONE"] = True
+    (hull,) = added("a")
+    with db.engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE arus_change"))
+    hull.name = "b"
+    db.session.add(Hull(name="c"))
+    with pytest.raises(DBAPIError):
+        db.session.commit()
+    with pytest.raises((CaptureError, DBAPIError, sa.exc.InvalidRequestError)):
+        db.session.commit()  # a second try must not leave the entries out
+    db.session.rollback()
+    assert [row["name"] for row in tables().values()] == ["a"]
+    db.create_all()
+    hull.name = "d"
+    db.session.commit()
+    assert short(log()) == [("update", "d", 2)]
+
+
+def test_a_commit_that_another_hook_stops_can_be_tried_again(app: Flask) -> None:
+    hull = Hull(name="a")
+    db.session.add(hull)
+
+    def stop(session: Any) -> None:
+        raise RuntimeError("not yet")
+
+    event.listen(db.session, "before_commit", stop)
+    try:
+        with pytest.raises(RuntimeError):
+            db.session.commit()
+    finally:
+        event.remove(db.session, "before_commit", stop)
+    assert sync.publish_change("create", hull) is None
+    hull.name = "b"
+    db.session.commit()
+    assert short(log()) == [("create", "a", 1), ("update", "b", 2)]

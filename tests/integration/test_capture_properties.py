@@ -1,0 +1,182 @@
+"""Random transactions against a model: whatever is done, who replays the log has the tables."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, insert, update
+
+from tests.support.small_app import Hull, Part, db, empty, log, replayed, small_app, tables
+
+STEPS = (
+    "add", "add", "change", "change", "change", "delete", "part", "move part", "touch", "flush",
+    "bulk update", "bulk delete", "bulk insert", "expunge", "raw", "replace",
+    "savepoint", "savepoint", "release", "roll back savepoint",
+    "commit", "commit", "roll back", "other session",
+)  # fmt: skip
+
+
+class Sailor:
+    """Does random steps in sessions, one after another, and remembers nothing but the random numbers."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.count = 0
+        self.savepoints: list[Any] = []
+
+    def name(self) -> str:
+        self.count += 1
+        return f"name {self.count}"
+
+    def some(self, model: type[Any]) -> Any:
+        ids = db.session.scalars(sa.select(model.id).order_by(model.name)).all()
+        return db.session.get(model, self.random.choice(ids)) if ids else None
+
+    def do(self, step: str) -> None:
+        getattr(self, step.replace(" ", "_"))()
+
+    def add(self) -> None:
+        db.session.add(
+            Hull(name=self.name(), parts=[Part(name=self.name())] * self.random.randint(0, 1))
+        )
+
+    def change(self) -> None:
+        row = self.some(self.random.choice([Hull, Part]))
+        if row:
+            row.name = self.name()
+
+    def touch(self) -> None:
+        hull = self.some(Hull)
+        if hull:
+            before, hull.name = hull.name, "other"
+            hull.name = before
+
+    def delete(self) -> None:
+        hull = self.some(Hull)
+        if hull:
+            db.session.delete(hull)
+
+    def part(self) -> None:
+        hull = self.some(Hull)
+        if hull:
+            hull.parts.append(Part(name=self.name()))
+
+    def move_part(self) -> None:
+        part, hull = self.some(Part), self.some(Hull)
+        if part and self.random.random() < 0.5:
+            part.hull = hull
+        elif part:
+            part.hull.parts.remove(part)
+
+    def replace(self) -> None:
+        hull = self.some(Hull)
+        if hull and not hull.parts:
+            db.session.flush()
+            db.session.delete(hull)
+            db.session.add(Hull(id=hull.id, name=self.name()))
+
+    def flush(self) -> None:
+        db.session.flush()
+
+    def bulk_update(self) -> None:
+        chosen = Hull.name.endswith(str(self.random.randint(0, 9)))
+        how = self.random.choice(["auto", "evaluate", "fetch", False])
+        db.session.execute(
+            update(Hull).where(chosen).values(tag=self.name()),
+            execution_options={"synchronize_session": how if how != "evaluate" else "auto"},
+        )
+
+    def bulk_delete(self) -> None:
+        chosen = Part.name.endswith(str(self.random.randint(0, 9)))
+        how = self.random.choice(["auto", "fetch"])
+        db.session.execute(
+            delete(Part).where(chosen), execution_options={"synchronize_session": how}
+        )
+        # As everyone must after a bulk delete: the collections do not know of it.
+        db.session.expire_all()
+
+    def bulk_insert(self) -> None:
+        db.session.execute(insert(Hull), [{"name": self.name()}, {"name": self.name()}])
+
+    def expunge(self) -> None:
+        db.session.flush()
+        db.session.expunge_all()
+
+    def raw(self) -> None:
+        db.session.execute(sa.text("SELECT 1"))
+
+    def savepoint(self) -> None:
+        self.savepoints.append(db.session.begin_nested())
+
+    def release(self) -> None:
+        if self.savepoints:
+            self.savepoints.pop().commit()
+
+    def roll_back_savepoint(self) -> None:
+        if self.savepoints:
+            self.savepoints.pop().rollback()
+
+    def commit(self) -> None:
+        self.savepoints.clear()
+        db.session.commit()
+        if self.random.random() < 0.3:
+            db.session.remove()
+
+    def roll_back(self) -> None:
+        self.savepoints.clear()
+        db.session.rollback()
+
+    def other_session(self) -> None:
+        self.commit()
+        ours = db.session()
+        with db.session.registry.createfunc() as other:  # the same factory, a session of its own
+            hulls = other.scalars(sa.select(Hull)).all()
+            for hull in hulls[:2]:
+                hull.name = self.name()
+            other.commit()
+        assert db.session() is ours
+        db.session.expire_all()
+
+
+def sail(seed: int, steps: list[str]) -> None:
+    print(f"seed {seed}, steps {steps}")
+    empty()
+    sailor = Sailor(seed)
+    try:
+        for step in steps:
+            sailor.do(step)
+            if step in {"commit", "roll back", "other session"}:
+                assert replayed(log()) == tables()
+        sailor.commit()
+    finally:
+        db.session.remove()
+    assert replayed(log()) == tables()
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(seed=st.integers(0, 2**32), steps=st.lists(st.sampled_from(STEPS), min_size=4, max_size=30))
+def _any_voyage(seed: int, steps: list[str]) -> None:
+    sail(seed, steps)
+
+
+def test_replaying_the_log_gives_the_tables_whatever_was_done(small_database_url: str) -> None:
+    with small_app(small_database_url):
+        _any_voyage()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_replaying_the_log_gives_the_tables_after_a_long_voyage(
+    small_database_url: str, seed: int
+) -> None:
+    with small_app(small_database_url):
+        sail(seed, random.Random(seed).choices(STEPS, k=400))
