@@ -1,0 +1,394 @@
+"""At most one process holds the session, and another takes over the moment it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+
+from arus.changelog import ChangeLog
+from arus.database import open_engine
+from arus.errors import OwnershipLostError
+from arus.ownership import FileLock, open_lock
+from tests.support import http
+from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp, clean_environment
+from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Subscriber
+from tests.support.vessel import Vessel, VesselProcess
+from tests.support.waiting import eventually, free_port
+from tools.processes import Child
+
+CREW = "/api/crew"
+
+StartApp = Callable[..., GunicornApp]
+
+
+def write(app: GunicornApp, count: int = 1) -> None:
+    for _ in range(count):
+        answer = app.post(CREW, {"name": "Maria Villanueva"})
+        assert answer.status == 201, answer.text
+
+
+def check_delivery(subscriber: Subscriber, count: int, timeout: float = 15) -> None:
+    """All changes have arrived, the first deliveries in order."""
+
+    def arrived() -> list[int]:
+        return list(dict.fromkeys(change["seq"] for change in subscriber.changes()))
+
+    subscriber.wait_until(lambda: len(arrived()) >= count, timeout, f"{count} changes")
+    assert arrived() == list(range(1, count + 1))
+
+
+def generations(subscriber: Subscriber) -> list[tuple[str, int]]:
+    return [
+        (m.json["status"], m.json["generation"])
+        for m in subscriber.messages
+        if m.topic.endswith("system/status")
+    ]
+
+
+def connections(mosquitto: Mosquitto) -> int:
+    """How many processes have a connection to the broker, by the kernel's account."""
+    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    broker = f"0100007F:{mosquitto.port:04X}"
+    established = [row.split() for row in rows if row.split()[3] == "01"]
+    return sum(fields[1] == broker for fields in established)
+
+
+# -- gunicorn -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("database_kind", "worker_class", "preload"),
+    [
+        ("sqlite", "sync", False),
+        ("sqlite", "gthread", True),
+        ("postgresql", "sync", True),
+        ("postgresql", "gthread", False),
+    ],
+)
+def test_another_worker_takes_over_within_a_second(
+    worker_class: str,
+    preload: bool,
+    start_app: StartApp,
+    mosquitto: Mosquitto,
+    subscriber: Subscriber,
+) -> None:
+    listeners = connections(mosquitto)
+    app = start_app(workers=3, worker_class=worker_class, preload=preload)
+    owner = app.wait_connected()
+    assert owner in app.worker_pids()
+    assert {app.owner_pid() for _ in range(10)} == {owner}
+    assert connections(mosquitto) == listeners + 1
+    write(app, 5)
+    for round_ in range(2):
+        killed_at = time.monotonic()
+        app.kill_worker(owner)
+        write(app)
+
+        def new_owner(old: int = owner) -> int | None:
+            pid = app.owner_pid()
+            return pid if pid != old else None
+
+        successor = eventually(new_owner, 5, interval=0.005, message="another owner")
+        took = time.monotonic() - killed_at
+        assert took < 1, f"{took:.2f} s"
+        assert successor is not None
+        owner = successor
+        write(app, 4)
+        check_delivery(subscriber, 10 + 5 * round_)
+    app.wait_connected()
+    assert connections(mosquitto) == listeners + 1
+    assert app.health()["owner"]["generation"] == 3
+    online = [generation for status, generation in generations(subscriber) if status == "online"]
+    assert online == [1, 2, 3]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_workers_that_are_replaced_hand_over(
+    start_app: StartApp, subscriber: Subscriber, mosquitto: Mosquitto
+) -> None:
+    listeners = connections(mosquitto)
+    app = start_app(workers=2, args=["--max-requests", "15", "--max-requests-jitter", "5"])
+    first = app.wait_connected()
+    write(app, 80)
+    check_delivery(subscriber, 80)
+    eventually(lambda: app.owner_pid() not in (None, first), message="another owner")
+    app.wait_connected()
+    assert connections(mosquitto) == listeners + 1
+    states = generations(subscriber)
+    # each owner says goodbye before the next one comes
+    assert [status for status, _ in states] == ["online", "offline"] * (len(states) // 2) + [
+        "online"
+    ] * (len(states) % 2)
+
+
+@pytest.mark.parametrize(("database_kind", "preload"), [("sqlite", False), ("postgresql", True)])
+def test_hup_hands_over(preload: bool, start_app: StartApp, subscriber: Subscriber) -> None:
+    app = start_app(workers=2, preload=preload)
+    before = set(app.worker_pids())
+    assert app.wait_connected() in before
+    write(app, 10)
+    app.hup()
+    write(app, 10)
+    eventually(lambda: not before & set(app.worker_pids()), 15, message="new workers")
+    eventually(lambda: app.owner_pid() in app.worker_pids(), message="a new owner")
+    write(app, 10)
+    check_delivery(subscriber, 30)
+    app.wait_connected()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_stop_says_goodbye(start_app: StartApp, subscriber: Subscriber) -> None:
+    app = start_app(workers=2)
+    app.wait_connected()
+    write(app, 3)
+    check_delivery(subscriber, 3)
+    assert app.stop() == 0
+    assert generations(subscriber)[-1][0] == "offline"
+    assert "the relay failed" not in app.log
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_an_owner_whose_database_connection_is_gone_is_replaced(
+    start_app: StartApp, migrated_database_url: str, subscriber: Subscriber, mosquitto: Mosquitto
+) -> None:
+    """A paused host: its successor takes over, and it does not come back when it wakes."""
+    listeners = connections(mosquitto)
+    app = start_app(workers=2)
+    owner = app.wait_connected()
+    write(app, 5)
+    check_delivery(subscriber, 5)
+    os.kill(owner, signal.SIGSTOP)
+    engine = open_engine(make_url(migrated_database_url))
+    try:
+        with engine.connect() as connection:
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                    " WHERE locktype = 'advisory' AND granted"
+                )
+            )
+        vessel_owner = text("SELECT owner_pid FROM arus_session WHERE connected")
+
+        def replaced() -> bool:
+            with engine.connect() as connection:
+                return connection.execute(vessel_owner).scalar() not in (None, owner)
+
+        eventually(replaced, 10, message="another owner")
+    finally:
+        os.kill(owner, signal.SIGCONT)
+        engine.dispose()
+    write(app, 10)
+    check_delivery(subscriber, 15)
+    assert app.owner_pid() != owner
+    eventually(lambda: connections(mosquitto) == listeners + 1, message="one session")
+
+
+# -- flask run ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("options", [[], ["--debug"]], ids=["plain", "debug"])
+def test_flask_run_becomes_owner_at_its_first_request(
+    options: list[str],
+    tmp_path: Path,
+    migrated_database_url: str,
+    mosquitto: Mosquitto,
+    subscriber: Subscriber,
+) -> None:
+    port = free_port()
+    environment = clean_environment(
+        LOCAL_MODE="true",
+        DATABASE_URL=migrated_database_url,
+        MQTT_BROKER_URL=mosquitto.url,
+        SECRET_KEY="for-tests-only-and-long-enough",
+    )
+    flask = str(Path(sys.executable).with_name("flask"))
+    argv = [flask, "--app", "wsgi", "run", *options, "--port", str(port)]
+    with (tmp_path / "flask.log").open("wb") as log:
+        child = Child("flask", argv, env=environment, cwd=ROOT, output=log, own_group=True)
+    try:
+        eventually(lambda: http.request(port, "GET", "/healthz").status == 200, 20)
+        answer = http.request(port, "POST", CREW, {"name": "Maria Villanueva"})
+        assert answer.status == 201, answer.text
+        check_delivery(subscriber, 1)
+        health = http.request(port, "GET", HEALTH).json
+        assert health["mqtt"]["status"] == "connected"
+        assert [s for s, _ in generations(subscriber)] == ["online"]
+    finally:
+        child.kill_group()
+        child.kill()
+
+
+# -- the lock -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held_by_a_thread(tmp_path: Path) -> Iterator[tuple[FileLock, Callable[[], None]]]:
+    url = make_url(f"sqlite:///{tmp_path}/lock.sqlite")
+    lock, _ = open_lock(url)
+    assert isinstance(lock, FileLock)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock.hold():
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(5)
+
+    def release() -> None:
+        done.set()
+        thread.join()
+
+    yield lock, release
+    release()
+
+
+def test_a_forked_child_does_not_keep_the_lock(
+    held_by_a_thread: tuple[FileLock, Callable[[], None]],
+) -> None:
+    lock, release = held_by_a_thread
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(ready[1], b"!")
+        os.read(go[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        assert lock.is_held()  # nor does it release it
+        release()
+        assert not lock.is_held()
+    finally:
+        os.write(go[1], b"!")
+        os.waitpid(child, 0)
+        for fd in (*ready, *go):
+            os.close(fd)
+
+
+def test_a_started_program_does_not_keep_the_lock(
+    held_by_a_thread: tuple[FileLock, Callable[[], None]],
+) -> None:
+    lock, release = held_by_a_thread
+    child = Child("sleep", ["sleep", "60"])
+    try:
+        release()
+        assert not lock.is_held()
+    finally:
+        child.kill()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_sigkill_of_several_in_a_row(
+    migrated_database_url: str, mosquitto: Mosquitto, subscriber: Subscriber, tmp_path: Path
+) -> None:
+    """Candidates queue up; each death hands over to exactly one."""
+    log = tmp_path / "vessels.log"
+    with ExitStack() as stack:
+        processes = {}
+        for _ in range(4):
+            process = stack.enter_context(
+                VesselProcess(migrated_database_url, log, MQTT_BROKER_URL=mosquitto.url)
+            )
+            processes[process.child.pid] = process
+        vessel = Vessel(migrated_database_url)
+        stack.callback(vessel.engine.dispose)
+        stack.callback(vessel.bell.close)
+
+        def owner() -> int | None:
+            with suppress(TypeError):
+                status = vessel.status()
+                if status.connected and status.owner and status.owner.pid in processes:
+                    return status.owner.pid
+            return None
+
+        for generation in range(1, 5):
+            pid = eventually(owner, 10, message="an owner")
+            assert pid is not None
+            vessel.commit(25)
+            check_delivery(subscriber, 25 * generation)
+            processes.pop(pid).kill()
+    online = [g for status, g in generations(subscriber) if status == "online"]
+    assert online == [1, 2, 3, 4]
+
+
+# -- the fence ------------------------------------------------------------------------------------
+
+
+def test_a_former_owner_can_write_nothing(migrated_database_url: str) -> None:
+    engine = open_engine(make_url(migrated_database_url))
+    vessel = Vessel(migrated_database_url)
+    try:
+        with engine.connect() as one, engine.connect() as other:
+            former = ChangeLog(one, vessel_id="ship-1")
+            vessel.commit(3)
+            with former.turn() as turn:
+                turn.number(former.unnumbered(1))
+                turn.save_lanes()
+            current = ChangeLog(other, vessel_id="ship-1")
+            assert (former.generation, current.generation) == (1, 2)
+            assert (current.epoch, current.vessel_id) == (former.epoch, "ship-1")
+            waiting = former.unnumbered(10)
+
+            def number_as_former() -> None:
+                with former.turn() as turn:
+                    turn.number(waiting)
+                    turn.save_lanes()
+
+            with pytest.raises(OwnershipLostError):
+                number_as_former()
+            with pytest.raises(OwnershipLostError):
+                former.stand_down()
+            with current.turn() as turn:
+                entries = turn.number(current.unnumbered(10))
+                turn.save_lanes()
+            assert [(e.seq, e.previous_seq) for e in entries] == [(2, 1), (3, 2)]
+            assert vessel.query("SELECT seq FROM arus_change ORDER BY id") == [(1,), (2,), (3,)]
+            rows: list[Any] = vessel.query("SELECT owner_pid, generation FROM arus_session")
+            assert rows == [(os.getpid(), 2)]
+    finally:
+        vessel.engine.dispose()
+        vessel.bell.close()
+        engine.dispose()
+
+
+def test_a_takeover_waits_for_the_turn_that_is_open(migrated_database_url: str) -> None:
+    """What a turn commits licenses packets: no successor may read the log from before it."""
+    engine = open_engine(make_url(migrated_database_url))
+    vessel = Vessel(migrated_database_url)
+    successor: list[int] = []
+    try:
+        with engine.connect() as one:
+            former = ChangeLog(one, vessel_id="ship-1")
+            vessel.commit(5)
+
+            def take_over() -> None:
+                with engine.connect() as other:
+                    successor.append(ChangeLog(other, vessel_id="ship-1").head_seq)
+
+            thread = threading.Thread(target=take_over)
+            with former.turn() as turn:
+                turn.number(former.unnumbered(10))
+                turn.save_lanes()
+                thread.start()
+                thread.join(0.3)
+                assert thread.is_alive()
+            thread.join(10)
+            assert successor == [5]
+    finally:
+        vessel.engine.dispose()
+        vessel.bell.close()
+        engine.dispose()
