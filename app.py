@@ -9,12 +9,14 @@ from flask import Flask
 
 from blueprints.alerts.routes import blueprint as alerts
 from blueprints.common.failures import register_failures
+from blueprints.common.origin import refuse_foreign_writes
 from blueprints.crew.routes import blueprint as crew
 from blueprints.demo.commands import blueprint as demo
 from blueprints.docs.routes import blueprint as docs
 from blueprints.equipment.routes import blueprint as equipment
 from blueprints.health.routes import blueprint as health
 from blueprints.maintenance.routes import blueprint as maintenance
+from blueprints.sync.changes import blueprint as changes
 from blueprints.sync.routes import blueprint as sync
 from blueprints.ui.routes import blueprint as ui
 from blueprints.work_orders.routes import blueprint as work_orders
@@ -35,7 +37,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     configure_logging()
     init_extensions(app)
     register_failures(app)
-    for resource in (work_orders, alerts, equipment, crew, maintenance):
+    app.before_request(refuse_foreign_writes)
+    for resource in (work_orders, alerts, equipment, crew, maintenance, changes):
         api.register_blueprint(resource)
     for blueprint in (health, sync, demo, docs, ui):
         app.register_blueprint(blueprint)

@@ -13,7 +13,11 @@
     │   ├── RefusedError             the broker answered CONNECT with a refusal
     │   └── ConnectionLostError      an established connection ended
     ├── OwnershipLostError           another process has taken over the session
-    └── LogUnavailableError          the database with the change log can't be used now
+    ├── LogUnavailableError          the database with the change log can't be used now
+    └── ChangeError                  a change can't be retried or discarded
+        ├── UnknownChangeError       the log has no such change
+        ├── NotQuarantinedError      it is not quarantined
+        └── UnsendableChangeError    sending it would be no use, or do harm
 
 The first line of a class's docstring is its message where none is given.
 """
@@ -92,3 +96,30 @@ class OwnershipLostError(ArusError):
 
 class LogUnavailableError(ArusError):
     """The database that holds the change log can't be used at the moment."""
+
+
+class ChangeError(ArusError):
+    """The change can't be retried or discarded."""
+
+
+class UnknownChangeError(ChangeError):
+    """The log has no such change."""
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+        super().__init__(f"there is no change {message_id[:40]!r} in the log")
+
+
+class NotQuarantinedError(ChangeError):
+    """The change is not quarantined."""
+
+    def __init__(self, message_id: str, state: str) -> None:
+        self.message_id = message_id
+        self.state = state
+        super().__init__(
+            f"change {message_id} is {state}: only a quarantined one can be retried or discarded"
+        )
+
+
+class UnsendableChangeError(ChangeError):
+    """Sending the change would be no use, or do harm."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Flask, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import Session as OrmSession
 
-from . import topics
+from . import changes, topics
 from .bell import Bell, BellListener
 from .capture import Capture, receipt_of
 from .changelog import ChangeLog
+from .changes import ChangePage, ChangeRecord
 from .cli import sync_commands
 from .errors import ArusError, NotInitialisedError, RegistrationError
 from .health import health_document
@@ -79,9 +82,55 @@ class AppState:
             return read_status(
                 connection,
                 enabled=self.settings.local_mode,
-                owned=self.settings.local_mode and self.lock.is_held(),
+                owned=self.settings.local_mode and self.lock.is_held(connection),
                 max_queue_size=self.settings.max_queue_size,
             )
+
+    def entities(self) -> list[str]:
+        """Return the names of what is synchronised."""
+        return [registration.entity for registration in self.registry]
+
+    def changes(self, **wanted: Any) -> ChangePage:
+        """Return a page of the change log; the arguments are those of `changes.list_changes`."""
+        with self.db.engine.connect() as connection:
+            return changes.list_changes(connection, **wanted)
+
+    def each_change(
+        self, states: Collection[ChangeState], entity: str | None
+    ) -> Iterator[ChangeRecord]:
+        """Yield changes with their data, oldest first, in bounded memory."""
+        with self.db.engine.connect() as connection:
+            yield from changes.each_change(connection, states=states, entity=entity)
+
+    def change(self, message_id: str) -> ChangeRecord:
+        """Return a change with its data."""
+        with self.db.engine.connect() as connection:
+            return changes.find_change(connection, message_id)
+
+    def retry_change(self, message_id: str) -> ChangeRecord:
+        """Let a quarantined change flow again, in a transaction of the application's session."""
+        session = self.db.session()
+        with _committed(session):
+            changes.retry(session, self.registry, message_id)
+        self.bell.ring()
+        return self.change(message_id)
+
+    def discard_change(self, message_id: str) -> ChangeRecord:
+        """Give a quarantined change up, in a transaction of the application's session."""
+        session = self.db.session()
+        with _committed(session):
+            changes.discard(session.connection(), message_id)
+        return self.change(message_id)
+
+
+@contextmanager
+def _committed(session: OrmSession) -> Iterator[None]:
+    try:
+        yield
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
 
 
 class ReliableSync:
@@ -141,6 +190,7 @@ class ReliableSync:
                 bell,
                 settings,
                 sender=app,
+                topics=sorted({registration.topic for registration in self._registry}),
                 urgent=frozenset(r.topic for r in self._registry if r.qos == 2),
             )
 
@@ -228,6 +278,50 @@ class ReliableSync:
     def change_states(self, entity: str, row_ids: Iterable[str]) -> dict[str, ChangeState]:
         """Return the state of the last change of each row, by row id."""
         return read_change_states(self._state().db.session.connection(), entity, row_ids)
+
+    def entities(self) -> list[str]:
+        """Return the names of what is synchronised."""
+        return self._state().entities()
+
+    def changes(
+        self,
+        *,
+        states: Collection[ChangeState] = (),
+        entity: str | None = None,
+        limit: int = 50,
+        cursor: int | None = None,
+    ) -> ChangePage:
+        """Return a page of the change log, newest first.
+
+        :param states: only changes in one of these; all when empty.
+        :param limit: up to `arus.changes.MAX_LIMIT`.
+        :param cursor: `next` of the page before.
+        """
+        return self._state().changes(states=states, entity=entity, limit=limit, cursor=cursor)
+
+    def change(self, message_id: str) -> ChangeRecord:
+        """Return a change with its data.
+
+        :raises UnknownChangeError: the log has no such change (any more).
+        """
+        return self._state().change(message_id)
+
+    def retry_change(self, message_id: str) -> ChangeRecord:
+        """Let a quarantined change flow again; commits the application's session (`arus.changes`).
+
+        :raises UnknownChangeError: the log has no such change (any more).
+        :raises NotQuarantinedError: it is not quarantined.
+        :raises UnsendableChangeError: it would be no use, or do harm; it stays quarantined.
+        """
+        return self._state().retry_change(message_id)
+
+    def discard_change(self, message_id: str) -> ChangeRecord:
+        """Give a quarantined change up; commits the application's session.
+
+        :raises UnknownChangeError: the log has no such change (any more).
+        :raises NotQuarantinedError: it is not quarantined.
+        """
+        return self._state().discard_change(message_id)
 
     def collector(self, app: Flask) -> SyncCollector:
         """Return the Prometheus collector of an application's sync."""

@@ -139,6 +139,10 @@ class ProblemApi(Api):
         app.config.setdefault("API_VERSION", "1")
         app.config.setdefault("OPENAPI_VERSION", "3.1.0")
         app.config.setdefault("OPENAPI_URL_PREFIX", "/api")
+        app.config.setdefault(
+            "API_SPEC_OPTIONS",
+            {"externalDocs": {"url": "/api/docs", "description": "The same for people"}},
+        )
         super().init_app(app, **kwargs)
 
     def handle_http_exception(self, error: HTTPException) -> Response:

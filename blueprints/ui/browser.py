@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from flask import Response, abort, render_template, request
+
+from blueprints.common.origin import SAFE_METHODS, is_same_origin
 
 #: No inline code or styles, nothing from elsewhere; Pico's icons are data: images.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBLEM = "application/problem+json"
 #: Never pages, whoever asks.
 MACHINE_PATHS = ("/api/", "/metrics", "/healthz", "/readyz")
 
 
 def refuse_foreign_forms() -> None:
-    """Refuse a write that a page of another site has sent.
-
-    On plain http by host name a browser sends no Sec-Fetch-Site, so Origin and Referer decide.
-    """
-    if request.method in SAFE_METHODS:
-        return
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        ours = site == "same-origin"
-    else:
-        source = request.headers.get("Origin") or request.headers.get("Referer", "")
-        ours = urlsplit(source).netloc.lower() == request.host.lower()
-    if not ours:
+    """Refuse a write that a page of another site has sent."""
+    if request.method not in SAFE_METHODS and not is_same_origin(otherwise=False):
         abort(403, "The form was not sent from a page of this server.")
 
 
