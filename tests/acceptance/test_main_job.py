@@ -236,12 +236,7 @@ def vessel(
     flask("db", "upgrade", settings=settings)
     # durable: the broker keeps for it what comes while it is away; it subscribes again at each
     # connection, and -R leaves out the retained messages that it is given then
-    ashore = Subscriber(
-        mosquitto.port,
-        f"{PREFIX}#",
-        client_id="ashore",
-        args=("-R", "-D", "connect", "receive-maximum", "65535"),
-    )
+    ashore = Subscriber(mosquitto.port, f"{PREFIX}#", client_id="ashore", args=("-R",))
     with ashore, GunicornApp(tmp_path, settings, workers=WORKERS) as app:
         app.wait_connected()
         yield Vessel(app), ashore
