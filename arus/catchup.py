@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +113,8 @@ class Catchups:
         self._run: Run | None = None
         #: Packet ids of the chunk on its way.
         self._outstanding: set[int] = set()
+        #: Messages of the chunk that wait for room in the window: topic and payload.
+        self.waiting: deque[tuple[str, bytes]] = deque()
         #: The chunk on its way: how far the run will have come once it is acknowledged.
         self._coming: Run | None = None
         self._done = False
@@ -125,12 +127,8 @@ class Catchups:
         self._coming = None
         self._done = False
         self._outstanding.clear()
+        self.waiting.clear()
         self.look = True
-
-    @property
-    def outstanding(self) -> int:
-        """Messages sent and not acknowledged."""
-        return len(self._outstanding)
 
     @property
     def ready(self) -> bool:
@@ -140,7 +138,7 @@ class Catchups:
         )
 
     def messages(self, connection: Connection) -> list[tuple[str, bytes]]:
-        """Return the topics and payloads of the next chunk; to be sent once its packet ids are noted."""
+        """Return the topics and payloads of the next chunk; to be sent as the window has room."""
         if self._run is None:
             row = connection.execute(_NEXT).mappings().one_or_none()
             self.look = row is not None
@@ -210,9 +208,9 @@ class Catchups:
             }
         )
 
-    def sent(self, packet_ids: Iterable[int]) -> None:
-        """Note under which packet ids the chunk was sent."""
-        self._outstanding = set(packet_ids)
+    def sent(self, packet_id: int) -> None:
+        """Note the packet id of a message of the chunk."""
+        self._outstanding.add(packet_id)
 
     def acknowledged(self, packet_id: int) -> bool:
         """Take an acknowledgement; return whether the chunk is now complete."""
@@ -224,7 +222,7 @@ class Catchups:
     @property
     def due(self) -> bool:
         """Whether an acknowledged chunk waits to be journalled."""
-        return self._coming is not None and not self._outstanding
+        return self._coming is not None and not self._outstanding and not self.waiting
 
     def journal(self, connection: Connection) -> Run | None:
         """Write how far the run has come; return it when it is complete."""

@@ -193,6 +193,7 @@ class Flow:
             and (
                 self._repair_due
                 or self._catchups.ready
+                or bool(self._catchups.waiting)
                 or any(self._has_next(lane, set()) for lane in self._log.lanes.values())
             )
         )
@@ -254,6 +255,8 @@ class Flow:
         beside = beside and (self._repair_due or self._catchups.ready)
         due = self._due or self._catchups.due or bool(self._refused)
         if not (waiting or picks or due or beside):
+            if feed:
+                self._send_beside()
             return False
         queued: list[Entry] = []
         given_up: list[GivenUp] = []
@@ -277,15 +280,21 @@ class Flow:
             turn.save_lanes()
             turn.count(+self._counts)
         self._send(picks)
-        if chunk:
-            self._catchups.sent(
-                self._session.publish_beside(f"{self._prefix}/{topic}", payload, retain=False)
-                for topic, payload in chunk
-            )
+        self._catchups.waiting.extend(chunk)
+        if feed:
+            self._send_beside()
         self._tell(queued, flushed)
         self._tell_dropped(dropped)
         self._tell_caught_up(caught_up)
         return len(waiting) == NUMBER_BATCH
+
+    def _send_beside(self) -> None:
+        """Send what the window has room for of the catch-up's chunk; it is journalled once all is acknowledged."""
+        while self._catchups.waiting and self.has_room:
+            topic, payload = self._catchups.waiting.popleft()
+            self._catchups.sent(
+                self._session.publish_beside(f"{self._prefix}/{topic}", payload, retain=False)
+            )
 
     def _catch_up(self, turn: Turn) -> list[tuple[str, bytes]]:
         """Plan the repair of what was dropped, and return the next chunk of a catch-up."""
@@ -345,10 +354,7 @@ class Flow:
                 blocked.add(lane.topic)  # the window has wrapped around an old message: wait for it
                 continue
             again = bool(lane.again)
-            entry = queue.popleft()
-            # Not journalled as sent yet: a refill must not read it once more.
-            lane.scanned = max(lane.scanned, entry.seq)
-            pick = self._encode(lane, entry, again)
+            pick = self._encode(lane, queue.popleft(), again)
             if pick is None:
                 continue
             taken.add(packet_id)

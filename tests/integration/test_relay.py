@@ -219,6 +219,25 @@ def test_acknowledgements_of_nothing_are_ignored(
     assert vessel.status().counter("messages_published") == 1
 
 
+def test_a_catch_up_keeps_to_the_window_too(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_MAX_QUEUE_SIZE="5")
+    for n in range(60):
+        vessel.commit(data=f'{{"id":"{n}"}}', row_id=str(n))
+    eventually(lambda: vessel.status().counter("messages_dropped") == 55, message="the overflow")
+    link = broker.accept()
+    link.accept(receive_maximum=5)
+    link.acks(PUBACK, [p.packet_id for p in link.publishes(5)])
+    sent: list[Publish] = []
+    while not sent or sent[-1].json["type"] != "catchup_end":
+        unacknowledged = flying(link, 0.2)
+        assert 1 <= len(unacknowledged) <= 5
+        link.acks(PUBACK, [p.packet_id for p in unacknowledged])
+        sent += unacknowledged
+    assert len({p.json["data"]["id"] for p in sent[1:-1]}) == 55
+
+
 # -- after a reconnect ----------------------------------------------------------------------------
 
 

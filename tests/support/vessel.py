@@ -105,6 +105,7 @@ class Vessel:
         data: str = '{"id":"1"}',
         ring: bool = True,
         committed_at: int | None = None,
+        row_id: str | None = None,
     ) -> list[str]:
         """Commit changes as capture does; return their message ids."""
         at = committed_at or now_ms()
@@ -114,7 +115,7 @@ class Vessel:
                 "entity": topic,
                 "topic": topic,
                 "qos": 2 if topic == "alerts" else 1,
-                "row_id": "1",
+                "row_id": row_id or "1",
                 "committed_at": at,
                 "data": data.encode(),
             }
