@@ -524,14 +524,31 @@ def test_pahos_own_table_of_messages_stays_empty(
     assert client._last_mid <= 8  # a status, and the look back at what is retained
 
 
-def test_a_disconnect_of_the_broker_is_said(
-    broker: ScriptedBroker, start_vessel: StartVessel, caplog: pytest.LogCaptureFixture
+def test_a_session_taken_over_is_left_alone_for_a_while(
+    broker: ScriptedBroker,
+    start_vessel: StartVessel,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("arus.relay.STAND_DOWN", 0.8)
     vessel = start_vessel(broker.url)
     link: Link = broker.accept()
     link.accept()
     vessel.wait_connected()
+    taken_at = time.monotonic()
     link.send(packet(0xE0, b"\x8e\x00"))
-    assert "taken over" in wait_said(caplog, "ended the connection").lower()
+    wait_said(caplog, "another client has taken this vessel's session")
     broker.accept().accept()
+    assert time.monotonic() - taken_at >= 0.8
     assert vessel.wait_signal("connected", 2)
+
+
+def test_another_disconnect_of_the_broker_is_said(
+    broker: ScriptedBroker, start_vessel: StartVessel, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_vessel(broker.url)
+    link = broker.accept()
+    link.accept()
+    link.send(packet(0xE0, b"\x8b\x00"))
+    assert "shutting down" in wait_said(caplog, "ended the connection").lower()
+    broker.accept().accept()
