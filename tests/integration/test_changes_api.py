@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +314,23 @@ def test_queue_export(
     assert [path.name for path in tmp_path.glob("*out*")] == ["out.jsonl"]
     lines = run("export", "--state", "quarantined").stdout.splitlines()
     assert [json.loads(line)["messageId"] for line in lines] == [crew[2]]
+
+
+# -- at the same time -----------------------------------------------------------------------------
+
+
+def test_of_two_who_decide_at_once_one_is_told(
+    app: Flask, crew: list[str], quarantine: Callable[[str], None]
+) -> None:
+    for _ in range(5):
+        quarantine(crew[0])
+        start = threading.Barrier(4)
+
+        def decide(act: str, start: threading.Barrier = start) -> int:
+            with app.test_client() as client:
+                start.wait()
+                return client.post(f"{CHANGES}/{crew[0]}/{act}").status_code
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(decide, ["retry", "discard", "retry", "discard"]))
+        assert sorted(answers) == [200, 409, 409, 409]
