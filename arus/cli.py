@@ -31,13 +31,13 @@ sync_commands = AppGroup("sync", help="See and steer the synchronisation with th
 @sync_commands.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def status_command(as_json: bool) -> None:
-    r"""Show connection, queue, owner and counters.
+    """Show connection, queue, owner and counters.
 
     \b
     Examples:
       flask --app wsgi sync status
       flask --app wsgi sync status --json
-    """
+    """  # noqa: D301  # a backspace tells click to keep the lines
     state = _state()
     with _one_line():
         status = state.status()
@@ -82,7 +82,7 @@ _ids_argument = click.argument("message_ids", nargs=-1, metavar="[MESSAGE_ID]...
 @_entity_option
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10_000),
     default=50,
     show_default=True,
     help="How many, counted from the newest.",
@@ -91,14 +91,14 @@ _ids_argument = click.argument("message_ids", nargs=-1, metavar="[MESSAGE_ID]...
 def list_command(
     states: tuple[ChangeState, ...] | None, entity: str | None, limit: int, as_json: bool
 ) -> None:
-    r"""List changes, newest first.
+    """List changes, newest first.
 
     \b
     Examples:
       flask --app wsgi sync queue list
       flask --app wsgi sync queue list --state quarantined
       flask --app wsgi sync queue list --state pending,in_flight --entity alerts --json
-    """
+    """  # noqa: D301  # a backspace tells click to keep the lines
     with _one_line():
         found = list(islice(_newest(_state(), states or (), _known(entity), limit), limit))
     if as_json:
@@ -113,12 +113,12 @@ def list_command(
 @queue_commands.command("show")
 @click.argument("message_id")
 def show_command(message_id: str) -> None:
-    r"""Show a change with its data, as JSON.
+    """Show a change with its data, as JSON.
 
     \b
     Example:
       flask --app wsgi sync queue show 1795334400000_abc123def
-    """
+    """  # noqa: D301  # a backspace tells click to keep the lines
     with _one_line():
         document = _state().change(message_id).document()
     click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
@@ -130,7 +130,7 @@ def show_command(message_id: str) -> None:
 @_entity_option
 @_yes_option
 def retry_command(message_ids: tuple[str, ...], every: bool, entity: str | None, yes: bool) -> None:
-    r"""Send quarantined changes after all, once what was in their way is gone.
+    """Send quarantined changes after all, once what was in their way is gone.
 
     Each goes out with its row's present data, after everything that waits on its topic.
 
@@ -138,7 +138,7 @@ def retry_command(message_ids: tuple[str, ...], every: bool, entity: str | None,
     Examples:
       flask --app wsgi sync queue retry 1795334400000_abc123def
       flask --app wsgi sync queue retry --all --entity work_orders --yes
-    """
+    """  # noqa: D301  # a backspace tells click to keep the lines
     _decide("retry", _state().retry_change, message_ids, every=every, entity=entity, yes=yes)
 
 
@@ -150,13 +150,13 @@ def retry_command(message_ids: tuple[str, ...], every: bool, entity: str | None,
 def discard_command(
     message_ids: tuple[str, ...], every: bool, entity: str | None, yes: bool
 ) -> None:
-    r"""Give quarantined changes up: they are never sent, and counted as dropped.
+    """Give quarantined changes up: they are never sent, and counted as dropped.
 
     \b
     Examples:
       flask --app wsgi sync queue discard 1795334400000_abc123def
       flask --app wsgi sync queue discard --all --yes
-    """
+    """  # noqa: D301  # a backspace tells click to keep the lines
     _decide("discard", _state().discard_change, message_ids, every=every, entity=entity, yes=yes)
 
 
@@ -171,7 +171,7 @@ def discard_command(
     help="Where to; a file is there once it is whole. Standard output by default.",
 )
 def export_command(states: tuple[ChangeState, ...] | None, entity: str | None, output: str) -> None:
-    r"""Write undelivered changes with their data, oldest first, a line of JSON each.
+    """Write undelivered changes with their data, oldest first, a line of JSON each.
 
     Without --state: pending, in_flight and quarantined ones.
 
@@ -179,7 +179,7 @@ def export_command(states: tuple[ChangeState, ...] | None, entity: str | None, o
     Examples:
       flask --app wsgi sync queue export > undelivered.jsonl
       flask --app wsgi sync queue export --state quarantined -o /media/usb/quarantined.jsonl
-    """
+    """  # noqa: D301  # a backspace tells click to keep the lines
     count = 0
     with _one_line():
         found = _state().each_change(states or UNDELIVERED, _known(entity))

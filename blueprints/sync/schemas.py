@@ -45,7 +45,9 @@ class ChangesQuerySchema(CamelSchema):
     state = DelimitedList(
         Choice(tuple(ChangeState)),
         validate=validate.Length(max=20),
-        metadata={"description": "only changes in these states, with commas between"},
+        metadata={
+            "description": f"only changes in these states, with commas between: {', '.join(ChangeState)}"
+        },
     )
     entity = Text(64, allow_none=False, validate=known_entity)
     limit = Whole(1, MAX_LIMIT, load_default=DEFAULT_LIMIT)

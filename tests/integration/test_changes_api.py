@@ -275,7 +275,7 @@ def test_usage(run: Run) -> None:
         assert run(*words).exit_code == 2
     for command in ("list", "show", "retry", "discard", "export"):
         text = run(command, "--help").stdout
-        assert f"flask --app wsgi sync queue {command}" in text
+        assert f"\n    flask --app wsgi sync queue {command}" in text
 
 
 def test_queue_retry_goes_on_after_a_failure(
