@@ -73,8 +73,9 @@ _CONNECTED = text(
 )
 _ATTEMPTS = text("UPDATE arus_session SET reconnect_attempts = :attempts WHERE id = 1")
 _NEW_EPOCH = text("UPDATE arus_session SET epoch = :epoch, clean_start = true WHERE id = 1")
-_FIRST_OPEN = text(
-    "SELECT id FROM arus_change WHERE topic = :topic AND seq > :acked_seq ORDER BY seq LIMIT 1"
+_FIRST_UNSENT = text(
+    "SELECT id FROM arus_change WHERE topic = :topic AND seq > :after AND outcome IS NULL"
+    " ORDER BY seq LIMIT 1"
 )
 _BEGIN_CHAIN = text("UPDATE arus_change SET previous_seq = 0 WHERE id = :id")
 _STAND_DOWN = text(
@@ -197,8 +198,12 @@ class ChangeLog:
         with self.turn() as turn:
             turn.execute(_NEW_EPOCH, {"epoch": epoch})
             for lane in self.lanes.values():
-                wanted = {"topic": lane.topic, "acked_seq": lane.acked.value}
-                first = turn.connection.execute(_FIRST_OPEN, wanted).scalar()
+                wanted = {"topic": lane.topic, "after": lane.sent_seq}
+                first = (
+                    lane.again[0].id
+                    if lane.again
+                    else turn.connection.execute(_FIRST_UNSENT, wanted).scalar()
+                )
                 if first is None:
                     lane.head_seq = 0
                 else:

@@ -9,6 +9,7 @@ and only then lets the packets leave which that transaction has licensed:
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 NUMBER_BATCH = 1_000
 #: Entries of a lane read ahead at a time.
 READ_AHEAD = 500
+#: Seconds for which plain acknowledgements wait for company before they are journalled: nothing is
+#: licensed by them, and each transaction costs the writers on board a disk flush.
+ACK_DELAY = 0.02
 #: Bytes waiting for the socket beyond which nothing more is picked.
 WRITE_AHEAD = 256 * 1024
 #: Seconds for which a lane holds still after the broker said that it is too busy for it.
@@ -120,8 +124,10 @@ class Flow:
         self._counts: Counter[CounterKey] = Counter()
         #: Nothing can be sent before something is acknowledged.
         self._stuck = False
-        #: Something was acknowledged that the journal does not know yet.
+        #: Something is to be journalled at once: packets wait for it.
         self._due = False
+        #: Monotonic seconds by which acknowledgements are to be journalled; None without any.
+        self._due_at: float | None = None
         #: What had waited when the connection began: by topic, up to which number.
         self._backlog: dict[str, int] = {}
         self._backlog_size = 0
@@ -163,6 +169,7 @@ class Flow:
         self._backlog.clear()
         self._backlog_size = 0
         self._due = False
+        self._due_at = None
         self._stuck = False
         self._catchups.forget()
         self._repair_due = True
@@ -189,7 +196,7 @@ class Flow:
             self._connected_at is not None
             and not self._stuck
             and self._session.buffered < WRITE_AHEAD
-            and self._window.room(self._unacknowledged, self._bytes) > 0
+            and self._worth_feeding
             and (
                 self._repair_due
                 or self._catchups.ready
@@ -197,6 +204,17 @@ class Flow:
                 or any(self._has_next(lane, set()) for lane in self._log.lanes.values())
             )
         )
+
+    @property
+    def _worth_feeding(self) -> bool:
+        """Whether a fair part of the window is free: a transaction for each message would be slow."""
+        room = self._window.room(self._unacknowledged, self._bytes)
+        return room > 0 and (not self._flights or room >= self._window.size // 4)
+
+    @property
+    def wake_at(self) -> float:
+        """When a turn is due without anything happening before, in monotonic seconds."""
+        return math.inf if self._due_at is None else self._due_at
 
     # -- acknowledgements -------------------------------------------------------------------------
 
@@ -214,6 +232,7 @@ class Flow:
                 flight.confirmed = True
                 flight.lane.confirmed(flight.entry.seq)
             self._releases.append(ack.packet_id)
+            self._due = True
         elif flight.entry.qos == 1 or flight.confirmed:
             now = time.monotonic()
             self._window.acknowledged(now - flight.sent_at, now)
@@ -221,7 +240,8 @@ class Flow:
             entry = flight.entry
             self._counts[PUBLISHED, entry.entity, entry.operation, str(entry.qos)] += 1
             self._landed.append(entry)
-        self._due = True
+        if self._due_at is None:
+            self._due_at = time.monotonic() + ACK_DELAY
 
     def _refuse(self, ack: Ack, flight: Flight) -> None:
         if ack.reason in _BUSY:
@@ -254,6 +274,7 @@ class Flow:
         beside = feed and self._connected_at is not None and not picks
         beside = beside and (self._repair_due or self._catchups.ready)
         due = self._due or self._catchups.due or bool(self._refused)
+        due = due or (self._due_at is not None and (not feed or time.monotonic() >= self._due_at))
         if not (waiting or picks or due or beside):
             if feed:
                 self._send_beside()
@@ -325,7 +346,9 @@ class Flow:
         """Return how many changes had waited, once the last of them is settled."""
         if not self._backlog:
             return 0
-        if any(self._log.lanes[t].acked.value < seq for t, seq in self._backlog.items()):
+        lanes = self._log.lanes
+        # By depth too: the last that had waited may have been given up, and is never acknowledged.
+        if any(lanes[t].depth and lanes[t].acked.value < seq for t, seq in self._backlog.items()):
             return 0
         self._backlog.clear()
         flushed, self._backlog_size = self._backlog_size, 0
@@ -335,7 +358,7 @@ class Flow:
     # -- picking ----------------------------------------------------------------------------------
 
     def _pick(self, *, refill: bool, beside: list[_Pick] | None = None) -> list[_Pick]:
-        if self._connected_at is None:
+        if self._connected_at is None or not self._worth_feeding:
             return []
         beside = beside or []
         used = self._unacknowledged + len(beside)
@@ -432,6 +455,7 @@ class Flow:
         self._releases.clear()
         self._counts.clear()
         self._due = False
+        self._due_at = None
         for entry in queued:
             signals.send(signals.message_queued, self._sender, **_described(entry))
         for entry in landed:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -43,8 +43,11 @@ class OwnerLock(Protocol):
     def hold(self) -> AbstractContextManager[Connection]:
         """Block until the lock is held; yield the connection on which the owner works."""
 
-    def is_held(self) -> bool:
-        """Whether any process holds the lock."""
+    def is_held(self, connection: Connection | None = None) -> bool:
+        """Whether any process holds the lock.
+
+        :param connection: one to the application's database, which spares making another.
+        """
 
 
 class FileLock:
@@ -75,7 +78,7 @@ class FileLock:
             if fd is not None:
                 os.close(fd)
 
-    def is_held(self) -> bool:
+    def is_held(self, connection: Connection | None = None) -> bool:  # noqa: ARG002  # the kernel knows
         """Whether any process holds the lock."""
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
@@ -120,7 +123,7 @@ class AdvisoryLock:
                 connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_KEY})
             yield connection
 
-    def is_held(self) -> bool:
+    def is_held(self, connection: Connection | None = None) -> bool:
         """Whether any process holds the lock."""
         query = text(
             "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
@@ -128,7 +131,8 @@ class AdvisoryLock:
             " AND classid::bigint = :high AND objid::bigint = :low)"
         )
         high, low = divmod(_ADVISORY_KEY, 2**32)
-        with translated(), self._engine.connect() as connection:
+        with translated(), ExitStack() as stack:
+            connection = connection or stack.enter_context(self._engine.connect())
             return bool(connection.execute(query, {"high": high, "low": low}).scalar())
 
 

@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the log when the bell is silent.
 POLL_INTERVAL = 1.0
+#: Reason code of a DISCONNECT: another connection uses our client id (MQTT 5, 3.14.2.1).
+SESSION_TAKEN_OVER = 0x8E
+#: Seconds before the session is tried again after it was taken over.
+STAND_DOWN = 60.0
 #: Seconds that a stop waits for the broker to take the last message.
 GOODBYE = 1.0
 
@@ -91,6 +95,8 @@ class Relay:
         #: Entries may be waiting for a number.
         self._look = True
         self._next_poll = 0.0
+        # The keepalive is looked after at each poll: a short one is not to be missed.
+        self._poll_interval = min(POLL_INTERVAL, settings.keepalive / 4)
 
     def stop(self) -> None:
         """Ask the relay to end; ring the bell to be heard at once. Safe from any thread."""
@@ -127,7 +133,7 @@ class Relay:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        wake_at = self._next_poll
+        wake_at = min(self._next_poll, self._flow.wake_at)
         if self._connecting_until is not None:
             wake_at = min(wake_at, self._connecting_until)
         elif not self._connected:
@@ -145,7 +151,7 @@ class Relay:
             self._look = True
         if time.monotonic() >= self._next_poll:
             self._look = True
-            self._next_poll = time.monotonic() + POLL_INTERVAL
+            self._next_poll = time.monotonic() + self._poll_interval
             self._retention.step()
 
     def _take(self, event: SessionEvent) -> None:
@@ -157,7 +163,9 @@ class Relay:
             case Ack():
                 self._flow.acknowledged(event)
             case Received():
-                self._note_own(event)
+                if self._looking_back is not None:
+                    self._note_own(event)
+                    return
                 signals.send(
                     signals.message, self._sender, topic=event.topic, payload=event.payload
                 )
@@ -205,7 +213,7 @@ class Relay:
         self._session.look_back(self._own_topics)
 
     def _note_own(self, received: Received) -> None:
-        if self._looking_back is not None and received.topic in self._own_topics:
+        if received.topic in self._own_topics:
             self._seen_seq = max(self._seen_seq, self._own_seq(received.payload))
 
     def _own_seq(self, payload: bytes) -> int:
@@ -270,7 +278,18 @@ class Relay:
         self._connecting_until = None
         self._attempts += 1
         jitter = random.uniform(0.8, 1.2)  # spreads a fleet's attempts, guards nothing
-        self._next_attempt = time.monotonic() + self._settings.reconnect_period * jitter
+        pause = self._settings.reconnect_period * jitter
+        if isinstance(error, ConnectionLostError) and error.code == SESSION_TAKEN_OVER:
+            # Somebody else uses our client id. Where it is another process of this vessel, the next
+            # attempt's fence says so; where it is not, two that reconnect at once would never stop.
+            pause = max(pause, STAND_DOWN)
+            logger.error(
+                "[MQTT Reliable Sync] another client has taken this vessel's session (client id %s);"
+                " standing down for %d s",
+                self._session.client_id,
+                STAND_DOWN,
+            )
+        self._next_attempt = time.monotonic() + pause
         # Each reason is said once: a broker that is there again but refuses us is news.
         news = was_connected or str(error) not in self._reasons
         self._reasons.add(str(error))

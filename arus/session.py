@@ -380,7 +380,9 @@ class Session(Mqtt):
         with contextlib.suppress(SessionError):  # the link went just now: the will speaks instead
             self.flush()
             while self.wants_write and (left := deadline - time.monotonic()) > 0:
-                select.select([], [self.fileno()], [], left)
+                poll = select.poll()
+                poll.register(cast("int", self.fileno()), select.POLLOUT)
+                poll.poll(left * 1000)
                 self.flush()
         self.close()
 
