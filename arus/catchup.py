@@ -8,6 +8,7 @@ applies an item only where its version is newer, so a repeated one does no harm.
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from collections import deque
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .topics import CATCHUP
 if TYPE_CHECKING:
     from .changelog import ChangeLog
 
+logger = logging.getLogger(__name__)
+
 #: Items sent before their acknowledgements are waited for and journalled.
 CHUNK = 200
 
@@ -31,12 +34,13 @@ _UNREPAIRED_ENTITIES = text(
     " WHERE outcome = 'dropped' AND reason = :unrepaired"
 )
 # The last change of a row holds its present state. Where that one was not dropped it will be, or was,
-# delivered itself.
+# delivered itself. One that a person discarded tells receivers nothing.
 _CLAIM = text(
     "UPDATE arus_change SET reason = :claimed WHERE outcome = 'dropped' AND reason = :unrepaired"
     " AND entity = :entity AND NOT EXISTS (SELECT 1 FROM arus_change n"
     " WHERE n.entity = arus_change.entity AND n.row_id = arus_change.row_id"
-    " AND n.id > arus_change.id AND (n.outcome IS NULL OR n.outcome = 'dropped'))"
+    " AND n.id > arus_change.id AND (n.outcome IS NULL"
+    " OR (n.outcome = 'dropped' AND n.reason NOT LIKE 'discarded%')))"
 )
 _COVERED = text(
     "UPDATE arus_change SET reason = 'queue full; a newer change tells the state'"
@@ -118,6 +122,8 @@ class Catchups:
         #: The chunk on its way: how far the run will have come once it is acknowledged.
         self._coming: Run | None = None
         self._done = False
+        #: The broker takes no catch-up in this connection.
+        self._refused = False
         #: A catch-up may be waiting.
         self.look = True
 
@@ -126,6 +132,7 @@ class Catchups:
         self._run = None
         self._coming = None
         self._done = False
+        self._refused = False
         self._outstanding.clear()
         self.waiting.clear()
         self.look = True
@@ -133,9 +140,9 @@ class Catchups:
     @property
     def ready(self) -> bool:
         """Whether a chunk can be sent."""
-        return (
-            not self._outstanding and self._coming is None and (self.look or self._run is not None)
-        )
+        if self._refused or self._outstanding or self._coming is not None:
+            return False
+        return self.look or self._run is not None
 
     def messages(self, connection: Connection) -> list[tuple[str, bytes]]:
         """Return the topics and payloads of the next chunk; to be sent as the window has room."""
@@ -212,12 +219,22 @@ class Catchups:
         """Note the packet id of a message of the chunk."""
         self._outstanding.add(packet_id)
 
-    def acknowledged(self, packet_id: int) -> bool:
-        """Take an acknowledgement; return whether the chunk is now complete."""
+    def acknowledged(self, packet_id: int, reason: int) -> None:
+        """Take an acknowledgement of whatever message.
+
+        A refusal ends the run for this connection: the rows' state is owed until the broker takes it.
+        """
         if packet_id not in self._outstanding:
-            return False
-        self._outstanding.remove(packet_id)
-        return not self._outstanding
+            return
+        if reason >= 0x80 and not self._refused:
+            logger.error(
+                "[MQTT Reliable Sync] the broker refuses the catch-up topic (reason code 0x%02x);"
+                " trying again with the next connection",
+                reason,
+            )
+            self.forget()
+            self._refused = True
+        self._outstanding.discard(packet_id)
 
     @property
     def due(self) -> bool:

@@ -10,6 +10,7 @@
     ├── UnsupportedClientError       the installed paho-mqtt lacks what the session relies on
     ├── SessionError                 the MQTT session ended or could not begin
     │   ├── ConnectError             the broker could not be reached
+    │   │   └── ProtocolRefusedError the broker does not speak this version of MQTT
     │   ├── RefusedError             the broker answered CONNECT with a refusal
     │   └── ConnectionLostError      an established connection ended
     ├── OwnershipLostError           another process has taken over the session
@@ -72,6 +73,10 @@ class SessionError(ArusError):
 
 class ConnectError(SessionError):
     """The broker could not be reached."""
+
+
+class ProtocolRefusedError(ConnectError):
+    """The broker does not speak MQTT 5; trying 3.1.1."""
 
 
 class RefusedError(SessionError):

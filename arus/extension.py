@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class AppState:
     owner: Owner | None = None
     #: Process in which the owner's thread runs: threads do not survive a fork.
     owner_pid: int | None = None
+    starting: threading.Lock = field(default_factory=threading.Lock)
     subscriptions: list[str] = field(default_factory=list)
 
     def captured(self) -> None:
@@ -63,10 +65,13 @@ class AppState:
         """Become a candidate for ownership in this process; once a process, and only on a vessel."""
         if not self.settings.local_mode or self.owner_pid == os.getpid():
             return
-        self.owner_pid = os.getpid()
-        self.bell.close()
-        self.owner = self.make_owner()
-        self.owner.start()
+        with self.starting:  # two first requests may come at once
+            if self.owner_pid == os.getpid():
+                return
+            self.bell.close()
+            self.owner = self.make_owner()
+            self.owner.start()
+            self.owner_pid = os.getpid()
 
     def stop(self, timeout: float = 5.0) -> None:
         """Give ownership up; another process takes over."""

@@ -20,6 +20,7 @@ from .catchup import Catchups, Run, plan_repairs
 from .changelog import ChangeLog, Turn
 from .codec import PUBREC, Ack
 from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
+from .errors import ConnectionLostError
 from .lane import Lane
 from .message import ChangeState, Entry, encode_change, now_ms
 from .overflow import GivenUp, Overflow
@@ -42,8 +43,10 @@ BUSY_PAUSE = 5.0
 #: What the fixed header, the packet id and empty properties of a PUBLISH take at most, in bytes.
 _PUBLISH_OVERHEAD = 10
 
-#: Refusals that pass by themselves (MQTT 5, 2.4): packet id in use, quota exceeded.
-_BUSY = {0x91, 0x97}
+#: The broker may take it later (MQTT 5, 2.4).
+_QUOTA_EXCEEDED = 0x97
+#: The broker holds something else under this packet id: its half of the session is not of this log.
+_PACKET_ID_IN_USE = 0x91
 #: The broker no longer knows the packet id of a PUBREL: its handshake is complete (MQTT 5, 4.4).
 _PACKET_ID_NOT_FOUND = 0x92
 _REFUSALS = {
@@ -122,12 +125,16 @@ class Flow:
         self._refused: list[tuple[Entry, str]] = []
         self._landed: list[Entry] = []
         self._counts: Counter[CounterKey] = Counter()
+        #: Numbers that the broker was too busy for: sent again they are new messages (MQTT 5, 4.3.2).
+        self._postponed: set[int] = set()
         #: Nothing can be sent before something is acknowledged.
         self._stuck = False
         #: Something is to be journalled at once: packets wait for it.
         self._due = False
         #: Monotonic seconds by which acknowledgements are to be journalled; None without any.
         self._due_at: float | None = None
+        #: Highest id numbered by this owner.
+        self._last_id = 0
         #: What had waited when the connection began: by topic, up to which number.
         self._backlog: dict[str, int] = {}
         self._backlog_size = 0
@@ -164,6 +171,7 @@ class Flow:
         self._bytes = 0
         self._releases.clear()
         self._refused.clear()
+        self._postponed.clear()
         self._landed.clear()
         self._counts.clear()
         self._backlog.clear()
@@ -223,7 +231,7 @@ class Flow:
         self._stuck = False
         flight = self._flights.get(ack.packet_id)
         if flight is None:
-            self._catchups.acknowledged(ack.packet_id)
+            self._catchups.acknowledged(ack.packet_id, ack.reason)
             return  # else of a control message, or the second of the same packet
         if ack.reason >= 0x80 and ack.reason != _PACKET_ID_NOT_FOUND:
             self._refuse(ack, flight)
@@ -244,9 +252,13 @@ class Flow:
             self._due_at = time.monotonic() + ACK_DELAY
 
     def _refuse(self, ack: Ack, flight: Flight) -> None:
-        if ack.reason in _BUSY:
+        if ack.reason == _PACKET_ID_IN_USE:
+            self._log.clean_start = True
+            raise ConnectionLostError("the broker's half of the session does not match the log")
+        if ack.reason == _QUOTA_EXCEEDED:
             del self._flights[ack.packet_id]
             self._bytes -= flight.size
+            self._postponed.add(flight.entry.seq)
             flight.lane.postpone(flight.entry, until=time.monotonic() + BUSY_PAUSE)
             return
         reason = _REFUSALS.get(ack.reason, f"reason code 0x{ack.reason:02x}")
@@ -256,6 +268,7 @@ class Flow:
     def _land(self, packet_id: int, flight: Flight) -> None:
         del self._flights[packet_id]
         self._bytes -= flight.size
+        self._postponed.discard(flight.entry.seq)
         flight.lane.settled(flight.entry.seq)
 
     # -- a turn -----------------------------------------------------------------------------------
@@ -327,7 +340,13 @@ class Flow:
 
     def _note_queued(self, entries: list[Entry]) -> list[Entry]:
         since = self._connected_at
-        queued = [e for e in entries if since is None or e.committed_at < since]
+        # One with an id from before is a retried one: it has met its connection.
+        queued = [
+            entry
+            for entry in entries
+            if since is None or (entry.committed_at < since and entry.id > self._last_id)
+        ]
+        self._last_id = max(self._last_id, entries[-1].id)
         if queued:
             self._counts[QUEUED, "", "", ""] += len(queued)
             if since is not None:
@@ -445,7 +464,7 @@ class Flow:
                 pick.payload,
                 packet_id=packet_id,
                 qos=entry.qos,
-                dup=pick.again and self._session_present,
+                dup=pick.again and self._session_present and entry.seq not in self._postponed,
             )
 
     def _tell(self, queued: list[Entry], flushed: int) -> None:

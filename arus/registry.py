@@ -72,6 +72,11 @@ class Registry:
         keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
         if len(keys) != 1:
             raise RegistrationError(f"{model.__name__} needs a primary key of one column")
+        if _bind_key(mapper) is not None:
+            raise RegistrationError(
+                f"{model.__name__} is in another database ({_bind_key(mapper)!r}) than the change log:"
+                " row and entry could not be committed together"
+            )
         if not mapper.has_property(version):
             raise RegistrationError(
                 f"{model.__name__} has no attribute {version!r} for its version"
@@ -116,3 +121,10 @@ class Registry:
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._by_entity.values())
+
+
+def _bind_key(mapper: Mapper[Any]) -> str | None:
+    """Return which of Flask-SQLAlchemy's databases a model is in; None for the first."""
+    metadata = getattr(mapper.local_table, "metadata", None)
+    key: str | None = metadata.info.get("bind_key") if metadata is not None else None
+    return key

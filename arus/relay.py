@@ -22,7 +22,7 @@ from .bell import BellListener
 from .changelog import ChangeLog
 from .codec import Ack
 from .counters import RECONNECTS
-from .errors import ConnectionLostError, SessionError
+from .errors import ConnectionLostError, ProtocolRefusedError, SessionError
 from .flow import Flow
 from .message import encode_status, now_ms
 from .retention import Retention
@@ -279,6 +279,8 @@ class Relay:
         self._attempts += 1
         jitter = random.uniform(0.8, 1.2)  # spreads a fleet's attempts, guards nothing
         pause = self._settings.reconnect_period * jitter
+        if isinstance(error, ProtocolRefusedError):
+            pause = 0.0  # it is there, and was only asked in the wrong version
         if isinstance(error, ConnectionLostError) and error.code == SESSION_TAKEN_OVER:
             # Somebody else uses our client id. Where it is another process of this vessel, the next
             # attempt's fence says so; where it is not, two that reconnect at once would never stop.
@@ -320,7 +322,7 @@ class Relay:
                     )
                 self._session.flush()
                 sock = self._session.fileno()
-                if sock is None or not select.select([sock], [], [], left)[0]:
+                if sock is None or not _readable(sock, left):
                     break
                 for event in self._session.receive():
                     self._take(event)
@@ -354,3 +356,10 @@ def _is_logged(attempt: int) -> bool:
     """The first ten attempts, then each tenth up to a hundred, then each hundredth."""
     every = 1 if attempt <= 10 else 10 if attempt <= 100 else 100
     return attempt > 0 and attempt % every == 0
+
+
+def _readable(sock: int, timeout: float) -> bool:
+    # Not select(): it fails for descriptors from 1024 on.
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))

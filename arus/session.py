@@ -49,6 +49,7 @@ from .errors import (
     ConnectError,
     ConnectionLostError,
     MalformedPacketError,
+    ProtocolRefusedError,
     RefusedError,
     SessionError,
     UnsupportedClientError,
@@ -316,7 +317,7 @@ class Session(Mqtt):
         self._answered = True
         if reason.is_failure:
             if self._falls_back(reason.value):
-                self._ended = ConnectError("the broker does not speak MQTT 5; trying 3.1.1")
+                self._ended = ProtocolRefusedError()
             else:
                 self._ended = RefusedError(str(reason), reason.value)
             return
