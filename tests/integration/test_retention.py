@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from arus.message import now_ms
 from arus.retention import STEP
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
-from tests.support.vessel import StartVessel
+from tests.support.vessel import StartVessel, Vessel
 from tests.support.waiting import eventually
 
 _DAY = 86_400_000
@@ -57,10 +58,8 @@ def test_a_restored_backup_begins_a_new_epoch_loudly(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if make_url(migrated_database_url).get_backend_name() == "sqlite":
-        restore = _sqlite_backup
-    else:
-        restore = _postgres_rewind
+    sqlite = make_url(migrated_database_url).get_backend_name() == "sqlite"
+    restore = _sqlite_backup if sqlite else _postgres_rewind
     subscriber: Subscriber = start_subscriber("vessel/sync/#")
     vessel = start_vessel(mosquitto.url)
     vessel.wait_connected()
@@ -91,7 +90,7 @@ def test_a_restored_backup_begins_a_new_epoch_loudly(
     assert last[1]["previousSeq"] == last[0]["seq"]
 
 
-def _sqlite_backup(_vessel: Any, database_url: str, tmp_path: Path) -> Any:
+def _sqlite_backup(_vessel: Vessel, database_url: str, tmp_path: Path) -> Callable[[], None]:
     database = Path(str(make_url(database_url).database))
     backup = tmp_path / "backup"
     backup.mkdir()
@@ -108,7 +107,7 @@ def _sqlite_backup(_vessel: Any, database_url: str, tmp_path: Path) -> Any:
     return put_back
 
 
-def _postgres_rewind(vessel: Any, _database_url: str, _tmp_path: Path) -> Any:
+def _postgres_rewind(vessel: Vessel, _database_url: str, _tmp_path: Path) -> Callable[[], None]:
     def put_back() -> None:
         for statement in (
             "DELETE FROM arus_change WHERE seq > 5",
