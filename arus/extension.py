@@ -240,10 +240,10 @@ class ReliableSync:
             self._capture.watch(model)
 
     def publish_change(self, operation: str, row: Any) -> Receipt | None:
-        """Return the receipt of a row's change, after its commit; rings for the owner once more.
+        """Return the receipt of a row's change, after its commit.
 
-        Durability does not depend on this call: the change is in the log since the commit. Never raises
-        for the broker's sake.
+        Durability does not depend on this call: the commit has put the change into the log and rung the
+        bell. Never raises for the broker's sake.
 
         :param operation: `create`, `update` or `delete`.
         :returns: None where changes are not captured (ashore).
@@ -253,7 +253,6 @@ class ReliableSync:
         state = self._state()
         if not state.settings.local_mode:
             return None
-        state.bell.ring()
         message_id = receipt_of(row)
         return Receipt(message_id) if message_id else None
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -78,8 +79,14 @@ def now_ms() -> int:
 
 def iso(milliseconds: int) -> str:
     """Return a time as ISO 8601 in UTC with milliseconds and `Z`."""
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+    seconds, fraction = divmod(milliseconds, 1000)
+    return f"{_iso_second(seconds)}.{fraction:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(seconds: int) -> str:
+    # Messages come in bursts of the same second, and formatting it costs as much as encoding one.
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def new_message_id(milliseconds: int) -> str:

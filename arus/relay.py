@@ -8,6 +8,7 @@ whatever dies, and whenever, the log says which packets the broker may have seen
 from __future__ import annotations
 
 import logging
+import math
 import random
 import select
 import threading
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the log when the bell is silent.
 POLL_INTERVAL = 1.0
+#: Seconds between two looks while the bell keeps ringing: the first change of a burst goes at once, and
+#: those behind it share their transactions, each of which the writers on board have to wait for.
+PACE = 0.003
 #: Reason code of a DISCONNECT: another connection uses our client id (MQTT 5, 3.14.2.1).
 SESSION_TAKEN_OVER = 0x8E
 #: Seconds before the session is tried again after it was taken over.
@@ -92,8 +96,9 @@ class Relay:
         self._reasons: set[str] = set()
         #: Connection attempts since the last connection.
         self._attempts = 0
-        #: Entries may be waiting for a number.
-        self._look = True
+        #: Monotonic seconds at which to look for entries that wait for a number.
+        self._look_at = 0.0
+        self._looked_at = 0.0
         self._next_poll = 0.0
         # The keepalive is looked after at each poll: a short one is not to be missed.
         self._poll_interval = min(POLL_INTERVAL, settings.keepalive / 4)
@@ -125,7 +130,7 @@ class Relay:
             if self._session.fileno() is not None:
                 for event in self._session.receive():
                     self._take(event)
-            self._look = self._flow.turn(look=self._look)
+            self._turn()
             if self._session.fileno() is not None:
                 self._session.flush()
         except SessionError as error:
@@ -138,7 +143,8 @@ class Relay:
             wake_at = min(wake_at, self._connecting_until)
         elif not self._connected:
             wake_at = min(wake_at, self._next_attempt)
-        busy = self._look or (self._connected and self._flow.can_send)
+        wake_at = min(wake_at, self._look_at)
+        busy = self._connected and self._flow.can_send
         poll = select.poll()
         poll.register(self._bell.fileno(), select.POLLIN)
         sock = self._session.fileno()
@@ -148,11 +154,20 @@ class Relay:
             )
         ready = poll.poll(0 if busy else max(0.0, wake_at - now) * 1000)
         if any(fd == self._bell.fileno() for fd, _ in ready) and self._bell.answer():
-            self._look = True
+            self._look_at = min(self._look_at, self._looked_at + PACE)
         if time.monotonic() >= self._next_poll:
-            self._look = True
+            self._look_at = 0.0
             self._next_poll = time.monotonic() + self._poll_interval
             self._retention.step()
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        look = now >= self._look_at
+        if look:
+            self._looked_at = now
+        more = self._flow.turn(look=look)
+        if look:
+            self._look_at = 0.0 if more else math.inf
 
     def _take(self, event: SessionEvent) -> None:
         match event:
