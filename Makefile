@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test bench lint format lock
+.PHONY: help setup setup-dev run test soak bench lint format lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -19,6 +19,10 @@ run: setup ## the vessel app with a broker and demo data: http://127.0.0.1:8000
 test: setup-dev ## all tests, on real servers; ARGS="-k name" for some of them
 	@tools/install_test_servers
 	@$(PY) -m pytest $(ARGS)
+
+soak: setup-dev ## faults without end, at random: MINUTES=60 SEED=7 DATABASE=sqlite|postgresql
+	@tools/install_test_servers
+	@exec $(PY) -m tests.faults --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
 
 bench: setup-dev ## the benchmarks: a table of ratios, kept in bench/results/
 	@tools/install_test_servers
