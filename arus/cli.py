@@ -304,7 +304,6 @@ def _output(name: str) -> Iterator[IO[bytes]]:
 
 
 def _as_json(status: SyncStatus, broker: str) -> dict[str, object]:
-    owner = status.owner
     return {
         "enabled": status.enabled,
         "connected": status.connected,
@@ -318,14 +317,7 @@ def _as_json(status: SyncStatus, broker: str) -> dict[str, object]:
         "maxQueueSize": status.max_queue_size,
         "oldestPendingAt": _time(status.oldest_pending_at),
         "reconnectAttempts": status.reconnect_attempts,
-        "owner": {
-            "pid": owner.pid,
-            "host": owner.host,
-            "since": iso(owner.since),
-            "generation": owner.generation,
-        }
-        if owner
-        else None,
+        "owner": status.owner.document() if status.owner else None,
         "published": status.counter(PUBLISHED),
         "dropped": status.counter(DROPPED),
         "publishFailures": status.counter(FAILURES),

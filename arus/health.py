@@ -18,7 +18,6 @@ def health_document(
     :param topics: topics that this vessel publishes under the prefix.
     :param subscriptions: filters that this vessel subscribes to.
     """
-    owner = status.owner
     return {
         "service": "MQTT Reliable Sync Service",
         "status": "healthy" if status.connected else "degraded",
@@ -49,12 +48,5 @@ def health_document(
             "isConnected": status.connected,
             "reconnectAttempts": status.reconnect_attempts,
         },
-        "owner": {
-            "pid": owner.pid,
-            "host": owner.host,
-            "since": iso(owner.since),
-            "generation": owner.generation,
-        }
-        if owner
-        else None,
+        "owner": status.owner.document() if status.owner else None,
     }

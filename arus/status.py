@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, text
 
 from .counters import CounterKey, read_counters
-from .message import ChangeState
+from .message import ChangeState, iso
 
 _SESSION = text(
     "SELECT epoch, vessel_id, head_seq, generation, owner_pid, owner_host, owner_since, connected,"
@@ -43,6 +43,15 @@ class OwnerInfo:
     #: Milliseconds since the epoch.
     since: int
     generation: int
+
+    def document(self) -> dict[str, Any]:
+        """Return it as it stands in JSON."""
+        return {
+            "pid": self.pid,
+            "host": self.host,
+            "since": iso(self.since),
+            "generation": self.generation,
+        }
 
 
 @dataclass(frozen=True, slots=True)

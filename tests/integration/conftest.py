@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from extensions import db, sync
 from tests.support.postgres import PostgresServer
+from tests.support.scripted_broker import ScriptedBroker
 from tests.support.vessel import StartVessel, Vessel
 from tests.support.waiting import free_port
 
@@ -91,3 +92,10 @@ def start_vessel(
             return stack.enter_context(vessel)
 
         yield start
+
+
+@pytest.fixture
+def broker() -> Iterator[ScriptedBroker]:
+    """A broker that says what the test makes it say."""
+    with ScriptedBroker() as broker:
+        yield broker

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,38 +26,16 @@ from tests.support.scripted_broker import (
     packet,
 )
 from tests.support.subscriber import Subscriber
-from tests.support.vessel import Vessel, VesselProcess
+from tests.support.vessel import StartVessel, Vessel, VesselProcess
 from tests.support.waiting import eventually
 
 STATUS = "vessel/sync/system/status"
-
-StartVessel = Callable[..., Vessel]
 
 
 @pytest.fixture
 def database_kind() -> str:
     """The ownership tests run the relay on each database."""
     return "sqlite"
-
-
-@pytest.fixture
-def start_vessel(
-    migrated_database_url: str, caplog: pytest.LogCaptureFixture
-) -> Iterator[StartVessel]:
-    caplog.set_level(logging.INFO, "arus")
-    with ExitStack() as stack:
-
-        def start(broker_url: str, **settings: Any) -> Vessel:
-            vessel = Vessel(migrated_database_url, MQTT_BROKER_URL=broker_url, **settings)
-            return stack.enter_context(vessel)
-
-        yield start
-
-
-@pytest.fixture
-def broker() -> Iterator[ScriptedBroker]:
-    with ScriptedBroker() as broker:
-        yield broker
 
 
 def seqs(publishes: list[Publish]) -> list[int]:

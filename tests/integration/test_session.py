@@ -6,10 +6,8 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from paho.mqtt.client import Client
@@ -22,39 +20,17 @@ from tests.support.certificates import Certificates
 from tests.support.mosquitto import Mosquitto
 from tests.support.scripted_broker import DISCONNECT, Link, Packet, ScriptedBroker, packet
 from tests.support.subscriber import Subscriber
-from tests.support.vessel import Vessel, VesselProcess
+from tests.support.vessel import StartVessel, VesselProcess
 from tests.support.waiting import eventually, free_port
 
 NEVER = b"\x11\xff\xff\xff\xff"
 STATUS = "vessel/sync/system/status"
-
-StartVessel = Callable[..., Vessel]
 
 
 @pytest.fixture
 def database_kind() -> str:
     """The session is the same on each database."""
     return "sqlite"
-
-
-@pytest.fixture
-def start_vessel(
-    migrated_database_url: str, caplog: pytest.LogCaptureFixture
-) -> Iterator[StartVessel]:
-    caplog.set_level(logging.INFO, "arus")
-    with ExitStack() as stack:
-
-        def start(broker_url: str, **settings: Any) -> Vessel:
-            vessel = Vessel(migrated_database_url, MQTT_BROKER_URL=broker_url, **settings)
-            return stack.enter_context(vessel)
-
-        yield start
-
-
-@pytest.fixture
-def broker() -> Iterator[ScriptedBroker]:
-    with ScriptedBroker() as broker:
-        yield broker
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
