@@ -88,10 +88,15 @@ class RefusedError(SessionError):
 
 
 class ConnectionLostError(SessionError):
-    """The connection to the broker was lost."""
+    """The connection to the broker was lost.
 
-    def __init__(self, reason: str, code: int | None = None) -> None:
+    :param code: reason code of the broker's DISCONNECT; None without one.
+    :param hung_up: the broker's side ended it, with or without a word.
+    """
+
+    def __init__(self, reason: str, code: int | None = None, *, hung_up: bool = False) -> None:
         self.code = code
+        self.hung_up = hung_up
         super().__init__(reason)
 
 

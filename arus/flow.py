@@ -20,11 +20,12 @@ from .catchup import Catchups, Run, plan_repairs
 from .changelog import ChangeLog, Turn
 from .codec import PUBREC, Ack
 from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
-from .errors import ConnectionLostError
+from .errors import ConnectionLostError, SessionError
 from .lane import Lane
 from .message import ChangeState, Entry, encode_change, now_ms
 from .overflow import GivenUp, Overflow
 from .session import Connected, Session, packet_id_of
+from .suspicion import Suspicion
 from .window import Window
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,9 @@ class Flow:
         self._window = Window(max_inflight)
         self._overflow = Overflow(max_queue_size, urgent)
         self._catchups = Catchups(log)
+        self._suspicion = Suspicion()
+        #: Something was acknowledged in this connection.
+        self._fruitful = False
         #: Changes may have been dropped whose rows' state was not sent yet.
         self._repair_due = True
         #: The queue is full; said once for the whole of it.
@@ -144,7 +148,8 @@ class Flow:
     def begin(self, connected: Connected) -> None:
         """Put every handshake where it stood: what was confirmed is released, the rest goes again."""
         self.end()
-        self._window.connected(connected.receive_maximum)
+        careful = self._suspicion.careful
+        self._window.connected(1 if careful else connected.receive_maximum)
         self._maximum_packet = connected.maximum_packet_size
         self._session_present = connected.session_present
         self._connected_at = now_ms()
@@ -155,6 +160,11 @@ class Flow:
                 lane.received = lane.acked.copy()
                 lane.dirty = True
                 self._due = True
+            for entry in [e for e in lane.again if self._suspicion.convicted(e.seq)]:
+                lane.again.remove(entry)
+                lane.settled(entry.seq)
+                self._refused.append((entry, "the broker hangs up on it"))
+                self._suspicion.clear()
             for entry in [e for e in lane.again if e.qos == 2 and e.seq in lane.received]:
                 lane.again.remove(entry)
                 flight = Flight(lane, entry, 0, time.monotonic(), confirmed=True)
@@ -164,9 +174,21 @@ class Flow:
                 self._backlog[lane.topic] = lane.head_seq
                 self._backlog_size += lane.depth
 
+    def lost(self, error: SessionError) -> None:
+        """Note that the connection ended, and forget all that is not journalled."""
+        if (
+            isinstance(error, ConnectionLostError)
+            and error.hung_up
+            and self._connected_at is not None
+        ):
+            in_flight = [(flight.entry.seq, flight.size) for flight in self._flights.values()]
+            self._suspicion.hung_up(in_flight, acknowledged=self._fruitful)
+        self.end()
+
     def end(self) -> None:
         """Forget all that is not journalled, as if the packets had been lost on the way."""
         self._connected_at = None
+        self._fruitful = False
         self._flights.clear()
         self._bytes = 0
         self._releases.clear()
@@ -233,6 +255,7 @@ class Flow:
         if flight is None:
             self._catchups.acknowledged(ack.packet_id, ack.reason)
             return  # else of a control message, or the second of the same packet
+        self._fruitful = True
         if ack.reason >= 0x80 and ack.reason != _PACKET_ID_NOT_FOUND:
             self._refuse(ack, flight)
         elif ack.kind == PUBREC:
@@ -309,6 +332,8 @@ class Flow:
             dropped = [one for one in given_up if one.outcome is ChangeState.DROPPED]
             self._counts[DROPPED, "", "", ""] += len(dropped)
             flushed = self._backlog_flushed()
+            if not self.depth:
+                self._suspicion.clear()
             caught_up = self._catchups.journal(turn.connection) if self._catchups.due else None
             chunk = self._catch_up(turn) if beside else []
             turn.save_lanes()

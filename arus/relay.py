@@ -288,6 +288,9 @@ class Relay:
 
     def _disconnected(self, error: SessionError) -> None:
         was_connected, self._connected = self._connected, False
+        if was_connected:
+            # What was acknowledged before the end need not go again.
+            self._flow.turn(look=False, feed=False)
         self._looking_back = None
         self._session.close()
         self._connecting_until = None
@@ -317,7 +320,7 @@ class Relay:
             error,
             extra={"broker": str(self._settings.broker), "attempt": self._attempts},
         )
-        self._flow.end()
+        self._flow.lost(error)
         if was_connected:
             with self._log.turn() as turn:
                 turn.connection_changed(False, protocol=None, attempts=self._attempts)

@@ -346,6 +346,7 @@ class Session(Mqtt):
         self._ended = ConnectionLostError(
             f"the broker ended the connection: {reason}" if from_broker else str(reason),
             reason.value if from_broker else None,
+            hung_up=from_broker,
         )
 
     def _falls_back(self, code: int) -> bool:
@@ -405,11 +406,22 @@ class Session(Mqtt):
         return len(self.client.outgoing)
 
     def receive(self) -> list[SessionEvent]:
-        """Read what has arrived.
+        """Read what has arrived; what came before the end of a connection is handed over before it.
 
-        :raises SessionError: the connection ended; what had arrived before is lost with it, which is as
-            safe as if the link had gone a moment earlier.
+        :raises SessionError: the connection ended.
         """
+        if self._ended is not None:
+            raise self._ended
+        try:
+            self._read()
+        except SessionError as error:
+            if not self._events:
+                raise
+            self._ended = error
+        events, self._events = self._events, []
+        return events
+
+    def _read(self) -> None:
         client = self.client
         reads = 0
         # What TLS has decrypted already, no poll of the socket tells.
@@ -420,9 +432,9 @@ class Session(Mqtt):
             except BlockingIOError:
                 break
             except OSError as error:
-                self._lost(f"the connection was lost: {error}")
+                self._lost(f"the connection was lost: {error}", hung_up=_is_reset(error))
             if not data:
-                self._lost("the broker closed the connection")
+                self._lost("the broker closed the connection", hung_up=True)
             client._last_bytes_received = time.monotonic()
             try:
                 for header, body in self._frames.feed(data):
@@ -430,8 +442,6 @@ class Session(Mqtt):
             except MalformedPacketError as error:
                 self._lost(str(error))
         _acknowledge_at_once(client.socket())
-        events, self._events = self._events, []
-        return events
 
     def _take(self, header: int, body: bytes) -> None:
         if header & 0xF0 in {PUBACK, PUBREC, PUBCOMP}:
@@ -461,7 +471,7 @@ class Session(Mqtt):
             except BlockingIOError:
                 return
             except (OSError, ValueError) as error:
-                self._lost(f"the connection was lost: {error}")
+                self._lost(f"the connection was lost: {error}", hung_up=_is_reset(error))
             if not written:
                 return
             del client.outgoing[:written]
@@ -535,9 +545,9 @@ class Session(Mqtt):
             )
         )
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, *, hung_up: bool = False) -> None:
         self._hung_up_unanswered()
-        raise self._ended or ConnectionLostError(reason)
+        raise self._ended or ConnectionLostError(reason, hung_up=hung_up)
 
 
 class _TlsSocket(ssl.SSLSocket):
@@ -572,6 +582,10 @@ def _explain(error: Exception, settings: Settings) -> str:
     if isinstance(error, socket.gaierror):
         return f"the name {settings.broker.host!r} can't be resolved"
     return f"{settings.broker} can't be reached: {error}"
+
+
+def _is_reset(error: Exception) -> bool:
+    return isinstance(error, ConnectionResetError | BrokenPipeError)
 
 
 def _tune(sock: Any) -> None:
