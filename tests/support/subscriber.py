@@ -54,8 +54,9 @@ class Subscriber:
         self._argv = ["stdbuf", "-oL", find_program("mosquitto_sub")]
         self._argv += ["-h", "127.0.0.1", "-p", str(port)]
         self._argv += ["-V", "mqttv5", "-q", str(qos), "-F", "%j", "-d"]
-        # it would take 20 messages of QoS 2 at a time without saying so, and end at the next
-        self._argv += ["-D", "connect", "receive-maximum", "65535"]
+        if "mqttv311" not in args:
+            # it would take 20 messages of QoS 2 at a time without saying so, and end at the next
+            self._argv += ["-D", "connect", "receive-maximum", "65535"]
         if client_id:
             self._argv += ["-i", client_id, "-c", "-x", "4294967295"]
         for topic in topics or ("#",):
