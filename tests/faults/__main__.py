@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="the first run's; the next ones count on")
     parser.add_argument("--database", choices=DATABASES, help="both in turn when not given")
     parser.add_argument("--faults", type=int, default=FAULTS, help="a run")
+    parser.add_argument("--keep", action="store_true", help="the accounts of each run")
     given = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1, 1_000_000) if given.seed is None else given.seed
     databases = [given.database] if given.database else list(DATABASES)
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = f"DATABASE={database} SEED={seed}"
             began = time.monotonic()
             try:
-                outcome = run(database, seed, given.faults)
+                outcome = run(database, seed, given.faults, keep=given.keep)
             except AssertionError as error:
                 failed.append(f"{name}: {error}")
                 print(f"{name}: did not come to its end: {error}", flush=True)
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if verdict.failures:
                 failed.append(f"{name}: {outcome.directory}")
                 print("\n".join(f"  {failure[:600]}" for failure in verdict.failures), flush=True)
-            else:
+            elif not given.keep:
                 free_directory(outcome.directory)
         seed += 1
     for database, verdicts in results.items():

@@ -18,7 +18,10 @@ from tests.faults.stage import Stage
 from tests.support.waiting import eventually
 
 #: Seconds from one fault to the next.
-_PAUSE = (0.2, 2.6)
+_PAUSE = (0.1, 1.8)
+#: Every so many faults wait, for at most so many seconds, until something has arrived since the last
+#: one: in an outage without end there is nothing in flight that could be lost.
+_CALM, _PATIENCE = 0.6, 6.0
 
 
 @dataclass(slots=True)
@@ -90,6 +93,8 @@ class Faults:
         """Cause `count` faults; each of them may still last."""
         for _ in range(count):
             self._until(time.monotonic() + self._random.uniform(*_PAUSE))
+            if self._random.random() < _CALM:
+                self._wait_for_deliveries()
             while not self._cause_one():
                 self._until(time.monotonic() + 0.2)
 
@@ -108,6 +113,12 @@ class Faults:
             self._watch()
             soonest = min([moment, now + 0.1, *(ending[0] for ending in self._endings[:1])])
             time.sleep(max(0.0, soonest - time.monotonic()))
+
+    def _wait_for_deliveries(self) -> None:
+        before = self._stage.shore.count
+        give_up = time.monotonic() + _PATIENCE
+        while self._stage.shore.count < before + 5 and time.monotonic() < give_up:
+            self._until(time.monotonic() + 0.05)
 
     def _end(self, ending: tuple[float, int, Callable[[], None], Fault]) -> None:
         _, _, end, fault = ending

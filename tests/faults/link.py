@@ -106,6 +106,8 @@ class Link:
         self.port = port
         self._broker_port = broker_port
         self._random = random.Random(seed)
+        #: seconds each way in the best of times: what is never under way is never interrupted
+        self._distance = self._random.choice([0, 0.005, 0.05])
         self._lock = threading.Lock()
         self._mode = Mode.OPEN
         self._satellite = False
@@ -132,7 +134,8 @@ class Link:
         self._stop.set()
         self._wake()
         self._thread.join(10)
-        self._server.close()
+        for sock in (self._server, self._wake_read, self._wake_write):
+            sock.close()
         if self._failure is not None:
             raise self._failure
 
@@ -238,7 +241,7 @@ class Link:
         pipe.under_way.append((self._arrival(pipe), data))
 
     def _arrival(self, pipe: _Pipe) -> float:
-        at = time.monotonic()
+        at = time.monotonic() + self._distance
         if self._satellite:
             at += 0.3 + self._random.uniform(-0.025, 0.025)
             if self._random.random() < 0.02:

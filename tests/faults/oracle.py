@@ -141,6 +141,7 @@ def _version(row: dict[str, Any]) -> int:
 def _check_log(account: Account, verdict: Verdict) -> None:
     verdict.changes = len(account.log)
     heads: dict[str, int] = defaultdict(int)
+    versions: dict[tuple[str, str], int] = defaultdict(int)
     ordered = sorted(account.log, key=lambda row: row["seq"] or 0)
     for expected, row in enumerate(ordered, 1):
         if row["seq"] != expected:
@@ -149,6 +150,9 @@ def _check_log(account: Account, verdict: Verdict) -> None:
         if row["previous_seq"] != heads[row["topic"]]:
             verdict.fail("previousSeq", f"{row}, expected {heads[row['topic']]}")
         heads[row["topic"]] = row["seq"]
+        if row["version"] != versions[_key(row)] + 1:
+            verdict.fail("versions of a row not in seq order", str(row))
+        versions[_key(row)] = row["version"]
         if row["outcome"] is not None:  # no queue was ever full, nothing was ever refused
             verdict.fail("not delivered", str(row))
 

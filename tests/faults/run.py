@@ -31,8 +31,11 @@ class Outcome:
     healed_after: float
 
 
-def run(database: str, seed: int, faults: int) -> Outcome:
-    """Let `faults` things go wrong on a fresh stage."""
+def run(database: str, seed: int, faults: int, *, keep: bool = False) -> Outcome:
+    """Let `faults` things go wrong on a fresh stage.
+
+    :param keep: write the accounts down even when nothing failed.
+    """
     with Stage(database, seed) as stage:
         ledger = Ledger()
         writers = [Writer(number, seed, stage.app, ledger) for number in range(WRITERS)]
@@ -67,7 +70,8 @@ def run(database: str, seed: int, faults: int) -> Outcome:
         _check_fresh_writes(stage, ledger, verdict)
         stage.wait_healed(FRESH)  # arrived is not yet acknowledged
         _check_workers(stage, verdict)
-        _keep_account(stage, account, verdict)
+        if keep or verdict.failures:
+            _keep_account(stage, account, verdict)
         return Outcome(verdict, trouble.done, trouble.missing, stage.directory, healed_after)
 
 
@@ -132,8 +136,6 @@ def _keep_schedule(stage: Stage, trouble: Faults, began: float) -> None:
 
 def _keep_account(stage: Stage, account: Account, verdict: Verdict) -> None:
     """Write down what a person needs to find out why."""
-    if not verdict.failures:
-        return
     files = {
         "failures.txt": verdict.failures,
         "log.txt": account.log,

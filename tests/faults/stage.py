@@ -41,6 +41,11 @@ class DurableSubscriber(Subscriber):
         return True
 
     @property
+    def count(self) -> int:
+        """How many messages have arrived."""
+        return len(self._received)
+
+    @property
     def said(self) -> list[str]:
         """What it has said beside the messages."""
         return list(self._said)
