@@ -15,7 +15,7 @@ blueprint = Blueprint("sync", __name__)
 
 
 @blueprint.get("/api/mqtt/reliable-sync/health")
-@limiter.limit("50 per second; 600 per minute")
+@limiter.limit("200 per second; 2000 per minute")
 def health() -> dict[str, object]:
     """Return where the sync stands: 200 while the database can be reached, whatever the broker's state."""
     return sync.health()
