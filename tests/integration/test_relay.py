@@ -268,6 +268,89 @@ def test_a_confirmed_alert_is_released_not_sent_again(
     eventually(lambda: vessel.status().depth == 2, message="it is settled")
 
 
+@pytest.mark.parametrize("fails", ["before CONNACK", "refused", "after PUBREL"])
+def test_a_release_stays_a_release_through_failed_reconnects(
+    fails: str, broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    """paho turns it back into a PUBLISH at the second of them: the alert would be there twice."""
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5")
+    vessel.commit(2, "alerts")
+    link = broker.accept()
+    link.accept()
+    publishes = link.publishes(2)
+    link.acks(PUBREC, [p.packet_id for p in publishes])
+    released = [link.expect(PUBREL) for _ in publishes]
+    assert [p.packet_id for p in released] == [p.packet_id for p in publishes]
+    link.close()
+    for _ in range(3):
+        link = broker.accept()
+        link.connect()
+        if fails == "refused":
+            link.connack(reason=0x88)
+        elif fails == "after PUBREL":
+            link.connack(session_present=True)
+            assert [link.expect(PUBREL) for _ in publishes] == released
+        link.close()
+    link = broker.accept()
+    link.connect()
+    link.connack(session_present=True)
+    assert [link.expect(PUBREL) for _ in publishes] == released
+    link.greeting()
+    link.acks(PUBCOMP, [p.packet_id for p in released])
+    vessel.wait_drained()
+    link.silent()
+    assert vessel.status().counter("messages_published") == 2
+
+
+@pytest.mark.parametrize(
+    ("topic", "session_present"), [("work_orders", True), ("alerts", True), ("alerts", False)]
+)
+@pytest.mark.parametrize(("receive_maximum", "setting", "bound"), [(5, "auto", 5), (None, "7", 7)])
+def test_a_reconnect_keeps_to_the_window(
+    receive_maximum: int | None,
+    setting: str,
+    bound: int,
+    session_present: bool,
+    topic: str,
+    broker: ScriptedBroker,
+    migrated_database_url: str,
+    start_vessel: StartVessel,
+) -> None:
+    """paho sends all that is unacknowledged again at once, and never reads Receive Maximum."""
+    with Vessel(migrated_database_url, MQTT_BROKER_URL=broker.url) as before:
+        before.commit(40, topic)
+        link = broker.accept()
+        link.accept()
+        sent = link.publishes(40)
+        link.close()
+    vessel = start_vessel(broker.url, MQTT_MAX_INFLIGHT=setting)
+    link = broker.accept()
+    link.connect()
+    link.connack(session_present=session_present, receive_maximum=receive_maximum)
+    again: list[Publish] = []
+    first = flying(link)
+    assert len(first) == bound  # the status is one of them
+    queue = first
+    while queue:
+        assert len(queue) <= bound
+        publish = queue.pop(0)
+        if publish.topic != STATUS:
+            again.append(publish)
+        if publish.qos == 2:
+            link.ack(PUBREC, publish.packet_id)
+            assert link.expect(PUBREL).packet_id == publish.packet_id
+            link.ack(PUBCOMP, publish.packet_id)
+        else:
+            link.ack(PUBACK, publish.packet_id)
+        while len(again) + len(queue) < 40 and (more := link.next(0.05)) is not None:
+            assert isinstance(more, Publish)
+            queue.append(more)
+    assert seqs(again) == list(range(1, 41))
+    assert [p.packet_id for p in again] == [p.packet_id for p in sent]
+    assert {p.dup for p in again} == {session_present}
+    vessel.wait_drained()
+
+
 def test_a_confirmed_alert_whose_session_is_gone_is_published_anew(
     broker: ScriptedBroker, start_vessel: StartVessel
 ) -> None:
