@@ -194,6 +194,54 @@ def test_an_owner_whose_database_connection_is_gone_is_replaced(
     eventually(lambda: connections(mosquitto) == listeners + 1, message="one session")
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_two_hosts_on_one_database_have_one_owner(
+    start_app: StartApp, tmp_path: Path, subscriber: Subscriber, mosquitto: Mosquitto
+) -> None:
+    """Neither hears the other's bell: they have nothing in common but the database."""
+    listeners = connections(mosquitto)
+    hosts = [start_host(start_app, tmp_path / f"host-{n}") for n in (1, 2)]
+    first = hosts[0].wait_connected()
+    assert {host.owner_pid() for host in hosts for _ in range(5)} == {first}
+    assert connections(mosquitto) == listeners + 1
+    hosts.sort(key=lambda host: first not in host.worker_pids())
+    owning, other = hosts
+    assert first in owning.worker_pids()
+    for _ in range(5):
+        write(owning)
+        write(other)
+    check_delivery(subscriber, 10)
+    write(other, 3)
+    killed_at = time.monotonic()
+    owning.kill_all()
+    write(other, 2)
+    eventually(lambda: other.owner_pid() in other.worker_pids(), interval=0.005)
+    took = time.monotonic() - killed_at
+    assert took < 2, f"{took:.2f} s"
+    second = other.wait_connected()
+    check_delivery(subscriber, 15)
+    owning.start()
+    for _ in range(5):
+        write(owning)
+        write(other)
+    check_delivery(subscriber, 25)
+    assert {host.owner_pid() for host in hosts for _ in range(5)} == {second}
+    assert connections(mosquitto) == listeners + 1
+    online = [generation for status, generation in generations(subscriber) if status == "online"]
+    assert online == [1, 2]
+
+
+def start_host(start_app: StartApp, directory: Path) -> GunicornApp:
+    """The app as on a machine of its own: its own installation, instance folder and TMPDIR."""
+    temporary = directory / "tmp"
+    temporary.mkdir(parents=True)
+    for name in ("app.py", "wsgi.py", "arus", "extensions", "blueprints", "migrations"):
+        (directory / name).symlink_to(ROOT / name)
+    host = start_app({"TMPDIR": str(temporary)}, workers=2, args=["--chdir", str(directory)])
+    assert (directory / "instance").is_dir()
+    return host
+
+
 # -- flask run ------------------------------------------------------------------------------------
 
 
