@@ -61,6 +61,7 @@ def run(database: str, seed: int, faults: int, *, keep: bool = False) -> Outcome
             rows=stage.rows(),
             shore=stage.shore.messages,
             witness=stage.witness.messages,
+            mistaken=stage.shore.mistaken,
             packets=stage.link.packets,
             faults=trouble.done,
             broker_kills=trouble.broker_kills,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,10 @@ WORKERS = 3
 #: messages again; these repeats are its own doing.
 _NO_RETAINED = ("-R",)
 
+_NEW_QOS2 = re.compile(r"received PUBLISH \(d0, q2, r\d, m(\d+),")
+_REPEATED_QOS2 = re.compile(r"received PUBLISH \(d1, q2, r\d, m(\d+),")
+_RELEASED = re.compile(r"received PUBREL \(Mid: (\d+)\)")
+
 
 class DurableSubscriber(Subscriber):
     """A mosquitto_sub with a session that outlives the broker's restarts."""
@@ -44,6 +49,25 @@ class DurableSubscriber(Subscriber):
     def count(self) -> int:
         """How many messages have arrived."""
         return len(self._received)
+
+    @property
+    def mistaken(self) -> int:
+        """How often a new message came under a packet id whose handshake was not over.
+
+        The broker has forgotten whom it gave the id; the subscriber must take the message for a
+        repeat of that one, and drops it.
+        """
+        pending: set[str] = set()
+        mistaken = 0
+        for line in self.said:
+            if new := _NEW_QOS2.search(line):
+                mistaken += new[1] in pending
+                pending.add(new[1])
+            elif repeated := _REPEATED_QOS2.search(line):
+                pending.add(repeated[1])
+            elif over := _RELEASED.search(line):
+                pending.discard(over[1])
+        return mistaken
 
     @property
     def said(self) -> list[str]:
