@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from bench import backlog_drain, request_cost
+from bench import backlog_drain, far_link, request_cost
 from bench.report import Report
 
 BENCHMARKS: dict[str, Callable[..., Report]] = {
     "request_cost": request_cost.run,
     "backlog_drain": backlog_drain.run,
+    "far_link": far_link.run,
 }
 
 

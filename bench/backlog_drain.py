@@ -48,8 +48,8 @@ def run(rounds: int = ROUNDS) -> Report:
     ):
         directory = Path(name)
         for qos, topic in TOPICS.items():
-            backlog = _make_backlog(directory, qos)
-            payloads = _payloads(backlog, directory / f"payloads-{qos}", topic)
+            backlog = make_backlog(directory, qos)
+            payloads = make_payloads(backlog, directory / f"payloads-{qos}", topic)
             size = payloads.stat().st_size // CHANGES
             report.setup[f"QoS {qos}"] = f"{size} bytes a message"
             _measure(report, directory, broker, qos, backlog, payloads, rounds)
@@ -75,13 +75,13 @@ def _measure(
             if side == "relay":
                 database = directory / "drained.sqlite"
                 shutil.copy(backlog, database)
-                result = _child("bench.drain_relay", str(database), broker.url)
-                _check_delivered(database)
-                _forget(database)
+                result = child("bench.drain_relay", str(database), broker.url)
+                check_delivered(database)
+                forget(database)
             else:
                 window = str(WINDOWS[side.removeprefix("paho, ")])
                 arguments = (str(broker.port), topic, str(qos), window, str(payloads))
-                result = _child("bench.drain_paho", *arguments)
+                result = child("bench.drain_paho", *arguments)
             rates[side].append(CHANGES / result["seconds"])
             cpu[side].append(result["cpu"] * 1e6 / CHANGES)
         print(f"backlog_drain: QoS {qos}, round {number + 1} of {rounds}", file=sys.stderr)
@@ -94,9 +94,9 @@ def _measure(
     report.ratios(f"**QoS {qos}, relay / best of paho ({best.name.split(', ')[-1]})**", ours, best)
 
 
-def _make_backlog(directory: Path, qos: int) -> Path:
-    """A database that waits for its broker: `CHANGES` changes captured and numbered, as in a port."""
-    path = directory / f"backlog-{qos}.sqlite"
+def make_backlog(directory: Path, qos: int, changes: int = CHANGES) -> Path:
+    """A database that waits for its broker: `changes` changes captured and numbered, as in a port."""
+    path = directory / f"backlog-{qos}-{changes}.sqlite"
     settings = {
         "LOCAL_MODE": "true",
         "DATABASE_URL": f"sqlite:///{path}",
@@ -112,8 +112,8 @@ def _make_backlog(directory: Path, qos: int) -> Path:
         db.session.commit()
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("DELETE FROM arus_change")  # of the engine: one topic is measured
-        for start in range(0, CHANGES, BATCH):
-            for number in range(start, start + BATCH):
+        for start in range(0, changes, BATCH):
+            for number in range(start, min(changes, start + BATCH)):
                 db.session.add(_row(qos, number, engine.id))
             db.session.commit()
         sync.start(app)
@@ -152,7 +152,7 @@ def _unnumbered(path: Path) -> int:
         return int(count)
 
 
-def _payloads(database: Path, path: Path, topic: str) -> Path:
+def make_payloads(database: Path, path: Path, topic: str, changes: int = CHANGES) -> Path:
     """The same bytes that the relay sends, one message a line."""
     with closing(sqlite3.connect(database)) as connection, path.open("wb") as file:
         epoch, vessel_id = connection.execute(
@@ -162,7 +162,7 @@ def _payloads(database: Path, path: Path, topic: str) -> Path:
         rows = connection.execute(
             "SELECT * FROM arus_change WHERE topic = ? ORDER BY seq", (topic,)
         ).fetchall()
-        assert len(rows) == CHANGES
+        assert len(rows) == changes
         names = Entry.__dataclass_fields__
         for row in rows:
             fields = {name: row[name] for name in names}
@@ -171,7 +171,8 @@ def _payloads(database: Path, path: Path, topic: str) -> Path:
     return path
 
 
-def _child(module: str, *arguments: str) -> dict[str, Any]:
+def child(module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module in a process of its own; what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
@@ -185,17 +186,19 @@ def _child(module: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-def _check_delivered(database: Path) -> None:
+def check_delivered(database: Path, changes: int = CHANGES) -> None:
+    """Raise unless all has been delivered, and once."""
     with closing(sqlite3.connect(database)) as connection:
         depth, published = connection.execute(
             "SELECT (SELECT sum(depth) FROM arus_lane), (SELECT sum(value) FROM arus_counter"
             " WHERE name = 'messages_published')"
         ).fetchone()
-    if (depth, published) != (0, CHANGES):
+    if (depth, published) != (0, changes):
         raise RuntimeError(f"{published} published, {depth} left")
 
 
-def _forget(database: Path) -> None:
+def forget(database: Path) -> None:
+    """Remove a SQLite database with what is beside it."""
     for path in database.parent.glob(f"{database.name}*"):
         path.unlink()
 
@@ -205,8 +208,8 @@ def _profile(directory: Path, broker: Mosquitto, qos: int, backlog: Path) -> Non
     database = directory / "profiled.sqlite"
     shutil.copy(backlog, database)
     path = directory / "profile"
-    _child("bench.drain_relay", str(database), broker.url, str(path))
-    _forget(database)
+    child("bench.drain_relay", str(database), broker.url, str(path))
+    forget(database)
     RESULTS.mkdir(exist_ok=True)
     text = path.read_text().replace(f"{ROOT}/", "").replace(f"{sys.prefix}/", "")
     (RESULTS / f"backlog_drain.qos{qos}.profile.txt").write_text(text)

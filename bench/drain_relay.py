@@ -51,8 +51,8 @@ def run(database: str, broker_url: str, profile: str | None) -> dict[str, Any]:
         drive = Relay.run
         Relay.run = lambda self: profiler.runcall(drive, self)  # type: ignore[method-assign]
     sync.start(app)
-    if not flushed.wait(120):
-        raise SystemExit("the backlog was not drained within 120 s")
+    if not flushed.wait(600):
+        raise SystemExit("the backlog was not drained within 600 s")
     sync.stop(app)
     if profiler is not None and profile is not None:
         with open(profile, "w") as file:

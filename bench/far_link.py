@@ -1,0 +1,127 @@
+"""How much of a far or a slow link does a backlog make use of, with no setting touched?"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.backlog_drain import check_delivered, child, forget, make_backlog, make_payloads
+from bench.report import Report, machine
+from bench.slow_link import Profile, SlowLink
+from tests.support.mosquitto import Mosquitto
+
+ROUNDS = 3
+MANY, FEW = 10_000, 300
+TOPIC = "work_orders"
+
+NEAR = Profile("no distance", 0.0)
+STEADY = Profile("600 ms, steady", 0.6, jitter=0.05)
+SATELLITE = Profile("600 ms", 0.6, jitter=0.05, late=0.02, lateness=0.6)
+NARROW = Profile("64 kbit/s", 0.3, rate=64_000)
+
+#: Mosquitto as in deploy/mosquitto, but for its log; and with its own default of Receive Maximum.
+AS_DEPLOYED = ("log_type none",)
+RECEIVE_MAXIMUM_20 = (*AS_DEPLOYED, "max_inflight_messages 20")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Something that is measured."""
+
+    name: str
+    profile: Profile
+    changes: int
+    options: tuple[str, ...] = AS_DEPLOYED
+    paho: bool = False
+
+
+SIDES = (
+    # what the broker does by itself: it writes its state to the disk at each change
+    Side("no distance, 10,000 changes", NEAR, MANY),
+    Side("600 ms, no packet late, 10,000 changes", STEADY, MANY),
+    Side("600 ms, 10,000 changes", SATELLITE, MANY),
+    Side("600 ms, Receive Maximum 20, 300 changes", SATELLITE, FEW, RECEIVE_MAXIMUM_20),
+    Side("600 ms, paho as shipped, 300 messages", SATELLITE, FEW, paho=True),
+    Side("64 kbit/s, 300 changes", NARROW, FEW),
+)
+
+
+def run(rounds: int = ROUNDS) -> Report:
+    """Drain copies of a backlog over each link."""
+    report = Report(
+        "far_link",
+        "How fast does a backlog reach a broker far away, and what goes over the link for it?",
+        {
+            "rounds": rounds,
+            "QoS": 1,
+            "600 ms": "round trip 600 ms +-50 ms, 2 % of the packets 600 ms late and all behind them"
+            " held up",
+            "64 kbit/s": "each way, round trip 300 ms, headers of 52 bytes a segment counted",
+            "broker": "Mosquitto as in deploy/mosquitto",
+        },
+        machine=machine(),
+    )
+    with tempfile.TemporaryDirectory(prefix="arus-bench-") as name:
+        directory = Path(name)
+        backlogs = {count: make_backlog(directory, 1, count) for count in (MANY, FEW)}
+        payloads = {
+            count: make_payloads(path, directory / f"payloads-{count}", TOPIC, count)
+            for count, path in backlogs.items()
+        }
+        sizes = {count: path.stat().st_size - count for count, path in payloads.items()}
+        figures: defaultdict[str, list[float]] = defaultdict(list)
+        for number in range(rounds):
+            for side in SIDES:
+                files = backlogs[side.changes], payloads[side.changes]
+                seconds, link = _drain(directory, side, *files, seed=number)
+                _note(figures, side, seconds, link, sizes[side.changes])
+                said = f"{side.name}: {seconds:.1f} s"
+                print(f"far_link: round {number + 1} of {rounds}: {said}", file=sys.stderr)
+    for title, values in figures.items():
+        quantity, unit = title.rsplit("|", 1)
+        report.add(quantity, unit, values)
+    return report
+
+
+def _drain(
+    directory: Path, side: Side, backlog: Path, payloads: Path, seed: int
+) -> tuple[float, SlowLink]:
+    database = directory / "drained.sqlite"
+    shutil.copy(backlog, database)
+    with (
+        tempfile.TemporaryDirectory(dir=directory) as place,
+        Mosquitto(Path(place), options=side.options) as broker,
+        SlowLink(broker.port, side.profile, seed) as link,
+    ):
+        if side.paho:
+            arguments = (str(link.port), f"paho/sync/{TOPIC}", "1", "20", str(payloads))
+            result = child("bench.drain_paho", *arguments)
+        else:
+            result = child("bench.drain_relay", str(database), f"mqtt://127.0.0.1:{link.port}")
+            check_delivered(database, side.changes)
+    forget(database)
+    return result["seconds"], link
+
+
+def _note(
+    figures: defaultdict[str, list[float]],
+    side: Side,
+    seconds: float,
+    link: SlowLink,
+    payload: int,
+) -> None:
+    name = side.name
+    figures[f"**{name}**|messages/s"].append(side.changes / seconds)
+    if side.paho:
+        return
+    figures[f"{name}: sent twice|messages"].append(link.sent_twice)
+    figures[f"{name}: payload|bytes/change"].append(payload / side.changes)
+    figures[f"{name}: on the wire, out|bytes/change"].append(link.outward / side.changes)
+    figures[f"{name}: on the wire, in|bytes/change"].append(link.inward / side.changes)
+    if side.profile.rate:
+        share = payload * 8 / seconds / side.profile.rate
+        figures[f"**{name}: payload's share of the link**|ratio"].append(share)
