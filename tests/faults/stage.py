@@ -158,6 +158,7 @@ class Stage:
             "DATABASE_URL": self.database.url,
             "SECRET_KEY": "for-tests-only-and-long-enough",
             "VESSEL_ID": "ship-1",
+            "MQTT_PROTOCOL": "3.1.1" if self._seed % 2 else "5",
         }
         flask("db", "upgrade", settings=settings)
         self.app = GunicornApp(
