@@ -13,6 +13,8 @@ MAX_BYTES = 16 * 1024 * 1024
 #: Queueing that is put up with, in round trips and in seconds, before the window shrinks.
 _TOLERANCE = 2.0
 _SLACK = 0.1
+#: Round trips up to which a window grows steeply.
+_PROMPT = 1.25
 #: Seconds after which the shortest round trip is measured anew: links change.
 _MEMORY = 300.0
 
@@ -33,7 +35,7 @@ class Window:
         self._shortest = math.inf
         self._shortest_at = 0.0
         self._acked = 0
-        self._slowest = 0.0
+        self._fastest = math.inf
         self._was_full = False
 
     def connected(self, receive_maximum: int | None) -> None:
@@ -45,7 +47,7 @@ class Window:
         self._peer_limit = receive_maximum or 65_535
         self._shortest = math.inf
         self._acked = 0
-        self._slowest = 0.0
+        self._fastest = math.inf
         self._was_full = False
         if self._fixed is None:
             self._size = float(START)
@@ -67,18 +69,21 @@ class Window:
         """Learn from a message that took `round_trip` seconds until its acknowledgement."""
         if round_trip <= self._shortest or now - self._shortest_at > _MEMORY:
             self._shortest, self._shortest_at = round_trip, now
-        self._slowest = max(self._slowest, round_trip)
+        self._fastest = min(self._fastest, round_trip)
         self._acked += 1
         if self._fixed is None and self._acked >= self._size:
             self._adapt()
 
     def _adapt(self) -> None:
         """Once a window's worth was acknowledged: grow, hold or shrink."""
-        queueing = self._slowest > self._shortest * _TOLERANCE + _SLACK
+        # By the fastest of them: a lost packet delays many, a queue delays all.
+        queueing = self._fastest > self._shortest * _TOLERANCE + _SLACK
         if queueing:
             self._size = max(FLOOR, self._size * 0.7)
         elif self._was_full:
-            self._size = min(CEILING, self._size * 2)
+            # Steeply while nothing at all is felt: far away, each step takes a round trip.
+            prompt = self._fastest <= self._shortest * _PROMPT + _SLACK / 2
+            self._size = min(CEILING, self._size * (4 if prompt else 2))
         self._acked = 0
-        self._slowest = 0.0
+        self._fastest = math.inf
         self._was_full = False
