@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, Row, RowMapping, text
 
 from .counters import CounterKey, add_to_counters
 from .database import transaction, translated
@@ -164,6 +164,11 @@ class ChangeLog:
         }
         with translated():
             return self.entries(self._connection.execute(_READ, arguments).mappings())
+
+    def rows(self, statement: Any, arguments: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """Return the rows that a statement selects."""
+        with translated():
+            return self._connection.execute(statement, arguments).all()
 
     def ids(self, statement: Any, arguments: Mapping[str, Any]) -> list[int]:
         """Return the ids that a statement selects."""

@@ -79,7 +79,9 @@ class Relay:
             urgent=urgent,
             sender=sender,
         )
-        self._retention = Retention(log, settings.retention_days)
+        self._retention = Retention(
+            log, days=settings.retention_days, bound=settings.max_queue_size
+        )
         self._stopping = threading.Event()
         #: Topics whose retained messages tell what this vessel has published before.
         self._own_topics = [f"{settings.topic_prefix}/{topic}" for topic in (STATUS, *topics)]

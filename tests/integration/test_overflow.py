@@ -26,10 +26,13 @@ _INSERT = text(
 Change = tuple[str, str, str, int]
 
 
-def commit(vessel: Vessel, changes: Iterable[Change]) -> None:
-    """Commit (topic, operation, row id, version), each in a transaction of its own."""
+def commit(vessel: Vessel, changes: Iterable[Change], *, ago: int = 0) -> None:
+    """Commit (topic, operation, row id, version), each in a transaction of its own.
+
+    :param ago: milliseconds.
+    """
     for topic, operation, row_id, version in changes:
-        at = now_ms()
+        at = now_ms() - ago
         row: dict[str, Any] = {
             "message_id": new_message_id(at),
             "topic": topic,
@@ -173,3 +176,20 @@ def test_whoever_listens_converges_after_an_overflow_deletes_included(
     items = [body for body in bodies if body.get("type") == "catchup"]
     assert sorted(b["total"] for b in begins) == sorted(e["total"] for e in ends)
     assert sum(b["total"] for b in begins) == len(items)
+
+
+def test_history_given_up_long_ago_leaves_the_log_and_the_last_of_each_row_stays(
+    mosquitto: Mosquitto, start_vessel: StartVessel
+) -> None:
+    mosquitto.stop()
+    century = 100 * 365 * 86_400_000
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=2)
+    updates: list[Change] = [("work_orders", "update", "a", version) for version in range(1, 6)]
+    commit(vessel, updates, ago=century)
+    commit(vessel, [("work_orders", "create", row, 1) for row in "bcd"], ago=century)
+    settled_at(vessel, 2, 8)
+    assert sorted(filter(None, outcomes(vessel).values())) == ["dropped"] * 2 + ["superseded"] * 4
+    vessel.stop()
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=2)
+    last = {("a", 5): "dropped", ("b", 1): "dropped", ("c", 1): None, ("d", 1): None}
+    eventually(lambda: outcomes(vessel) == last, message="what a newer change tells is gone")

@@ -50,6 +50,23 @@ def test_what_is_not_delivered_stays_however_old_it_is(
     assert [m for (m,) in vessel.query("SELECT message_id FROM arus_change ORDER BY id")] == old
 
 
+def test_quarantined_changes_are_bounded_too(
+    mosquitto: Mosquitto, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=4)
+    vessel.wait_connected()
+    ids = vessel.commit(10)
+    vessel.wait_drained()
+    vessel.stop()
+    vessel.query_write("UPDATE arus_change SET outcome = 'quarantined', reason = 'for a test'")
+    vessel = start_vessel(mosquitto.url, MQTT_MAX_QUEUE_SIZE=4)
+    eventually(lambda: vessel.status().quarantined == 4, message="the newest four are kept")
+    kept = vessel.query(
+        "SELECT message_id FROM arus_change WHERE outcome = 'quarantined' ORDER BY id"
+    )
+    assert [message_id for (message_id,) in kept] == ids[-4:]
+
+
 def test_a_restored_backup_begins_a_new_epoch_loudly(
     mosquitto: Mosquitto,
     start_vessel: StartVessel,

@@ -142,6 +142,11 @@ class Vessel:
         with self.engine.connect() as connection:
             return list(connection.execute(text(statement), arguments))
 
+    def query_write(self, statement: str) -> None:
+        """Change the database."""
+        with self.engine.connect() as connection, transaction(connection):
+            connection.execute(text(statement))
+
     def wait_connected(self, timeout: float = 10) -> SyncStatus:
         """The status, once connected."""
 
