@@ -39,8 +39,6 @@ READ_AHEAD = 500
 ACK_DELAY = 0.02
 #: Bytes waiting for the socket beyond which nothing more is picked.
 WRITE_AHEAD = 256 * 1024
-#: Seconds for which a lane holds still after the broker said that it is too busy for it.
-BUSY_PAUSE = 5.0
 #: What the fixed header, the packet id and empty properties of a PUBLISH take at most, in bytes.
 _PUBLISH_OVERHEAD = 10
 
@@ -282,7 +280,7 @@ class Flow:
             del self._flights[ack.packet_id]
             self._bytes -= flight.size
             self._postponed.add(flight.entry.seq)
-            flight.lane.postpone(flight.entry, until=time.monotonic() + BUSY_PAUSE)
+            flight.lane.postpone(flight.entry, time.monotonic())
             return
         reason = _REFUSALS.get(ack.reason, f"reason code 0x{ack.reason:02x}")
         self._land(ack.packet_id, flight)

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from .message import Entry
 from .watermark import Watermark
 
+#: Seconds for which a lane holds still when the broker is too busy for it; doubled each further time.
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 60.0
+
 
 @dataclass(slots=True)
 class Lane:
@@ -39,6 +43,8 @@ class Lane:
     dirty: bool = False
     #: Monotonic seconds until which nothing is sent on this lane: the broker is too busy for it.
     held_until: float = 0.0
+    #: Seconds that it held still the last time; 0 since something was acknowledged.
+    pause: float = 0.0
 
     @property
     def read_seq(self) -> int:
@@ -67,14 +73,20 @@ class Lane:
         if seq not in self.received:
             self.received.close(seq)
         self.acked.close(seq)
+        self.pause = 0.0
         self.depth -= 1
         self.dirty = True
 
-    def postpone(self, entry: Entry, *, until: float) -> None:
-        """Send an entry again later, before anything newer of this lane."""
+    def postpone(self, entry: Entry, now: float) -> None:
+        """Send an entry again later, before anything newer of this lane.
+
+        :param now: monotonic seconds.
+        """
         self.again.append(entry)
         self.again = deque(sorted(self.again, key=lambda waiting: waiting.seq))
-        self.held_until = until
+        if not self.held(now):  # several of one window are refused at once: that is one refusal
+            self.pause = min(self.pause * 2, LONGEST_PAUSE) if self.pause else FIRST_PAUSE
+            self.held_until = now + self.pause
 
     def held(self, now: float) -> bool:
         """Whether the lane holds still, at `now` in monotonic seconds."""

@@ -523,7 +523,7 @@ def test_mosquittos_acl_quarantines(
 def test_quota_exceeded_is_tried_again(
     broker: ScriptedBroker, start_vessel: StartVessel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arus.flow.BUSY_PAUSE", 0.3)
+    monkeypatch.setattr("arus.lane.FIRST_PAUSE", 0.3)
     vessel = start_vessel(broker.url)
     link = broker.accept()
     link.accept()

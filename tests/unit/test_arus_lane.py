@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from arus.lane import Lane
+from arus.lane import FIRST_PAUSE, LONGEST_PAUSE, Lane
 from arus.message import Entry, Operation
 from arus.watermark import Watermark
 
@@ -51,7 +51,23 @@ def test_a_settled_message_counts_as_received() -> None:
 def test_what_is_postponed_goes_again_in_order_after_a_while() -> None:
     a = lane()
     for seq in (3, 1, 2):
-        a.postpone(entry(seq), until=100.0)
+        a.postpone(entry(seq), 100.0)
     assert [e.seq for e in a.again] == [1, 2, 3]
-    assert a.held(99.0)
-    assert not a.held(100.0)
+    assert a.held(100.0 + FIRST_PAUSE - 0.1)
+    assert not a.held(100.0 + FIRST_PAUSE)
+
+
+def test_pauses_double_up_to_the_longest_and_begin_anew_after_an_acknowledgement() -> None:
+    a = lane()
+    a.sent(entry(1))
+    now = 100.0
+    pauses = []
+    for _ in range(7):
+        a.postpone(entry(1), now)
+        a.again.clear()
+        pauses.append(a.held_until - now)
+        now = a.held_until
+    assert pauses == [2, 4, 8, 16, 32, LONGEST_PAUSE, LONGEST_PAUSE]
+    a.settled(1)
+    a.postpone(entry(2), now)
+    assert a.held_until - now == FIRST_PAUSE
