@@ -33,6 +33,9 @@ from .topics import STATUS
 
 logger = logging.getLogger(__name__)
 
+# Of our own: the process's shared generator may be somebody's seeded one.
+_chance = random.Random()
+
 #: Seconds between two looks at the log when the bell is silent.
 POLL_INTERVAL = 1.0
 #: Seconds between two looks while the bell keeps ringing: the first change of a burst goes at once, and
@@ -297,7 +300,7 @@ class Relay:
         self._session.close()
         self._connecting_until = None
         self._attempts += 1
-        jitter = random.uniform(0.8, 1.2)  # spreads a fleet's attempts, guards nothing
+        jitter = _chance.uniform(0.8, 1.2)  # spreads a fleet's attempts, guards nothing
         pause = self._settings.reconnect_period * jitter
         if isinstance(error, ProtocolRefusedError):
             pause = 0.0  # it is there, and was only asked in the wrong version
