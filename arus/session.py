@@ -192,16 +192,12 @@ def check_client_library() -> None:
 
     :raises UnsupportedClientError: it lacks something.
     """
-    client = _bare_client()
+    client = Client(CallbackAPIVersion.VERSION2, client_id="probe")
     missing = [name for name in _TOUCHED if not hasattr(client, name)]
     if missing:
         raise UnsupportedClientError(
             f"the installed paho-mqtt lacks {', '.join(missing)}; install the pinned version"
         )
-
-
-def _bare_client() -> Client:
-    return Client(CallbackAPIVersion.VERSION2, client_id="probe")
 
 
 class Session(Mqtt):
@@ -600,7 +596,6 @@ def _pending(sock: Any) -> bool:
 def _acknowledge_at_once(sock: Any) -> None:
     """Tell the kernel not to delay TCP acknowledgements: a broker's Nagle would wait 40 ms for them."""
     if isinstance(sock, socket.socket) and hasattr(socket, "TCP_QUICKACK"):
-        with contextlib.suppress(
-            OSError
-        ):  # closed by the other side meanwhile; the next read says so
+        # Closed by the other side meanwhile? The next read says so.
+        with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
