@@ -47,8 +47,9 @@ _COVERED = text(
     " WHERE outcome = 'dropped' AND reason = :unrepaired AND entity = :entity"
 )
 _QUEUE = text(
-    "INSERT INTO arus_catchup (catchup_id, entity, topic, status, high_seq, total, created_at)"
-    " VALUES (:catchup_id, :entity, :topic, 'queued', :high_seq, :total, :now)"
+    "INSERT INTO arus_catchup"
+    " (catchup_id, origin, entity, topic, status, mode, high_seq, total, created_at)"
+    " VALUES (:catchup_id, 'repair', :entity, :topic, 'queued', 'repair', :high_seq, :total, :now)"
 )
 _NEXT = text(
     "SELECT id, catchup_id, request_id, entity, topic, after_id, high_seq, total, published, digest"

@@ -1,8 +1,8 @@
 """The tables of the change log, defined in the application's own metadata.
 
-Five tables. `arus_change` grows by one row a change; the others hold a handful of rows each and say how
-far the relay has come, so that a change's delivery never has to be written to its own row: a change is
-delivered when its lane's watermark has passed it (docs/architecture.md, "Watermarks, not row states").
+`arus_change` grows by one row a change; the others hold a handful of rows each and say how far the relay
+has come, so that a change's delivery never has to be written to its own row: a change is delivered when its
+lane's watermark has passed it (docs/architecture.md, "Watermarks, not row states").
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ class Tables:
     session: Table
     counter: Table
     catchup: Table
+    follower: Table
+    subscription: Table
+    parked: Table
+    conflict: Table
+    sample: Table
+    link_event: Table
 
 
 def define(metadata: MetaData) -> Tables:
@@ -49,6 +55,12 @@ def define(metadata: MetaData) -> Tables:
         _session(metadata),
         _counter(metadata),
         _catchup(metadata),
+        _follower(metadata),
+        _subscription(metadata),
+        _parked(metadata),
+        _conflict(metadata),
+        _sample(metadata),
+        _link_event(metadata),
     )
 
 
@@ -122,6 +134,9 @@ def _session(metadata: MetaData) -> Table:
         Column("epoch", String(36), nullable=False),
         Column("vessel_id", String(64), nullable=False),
         Column("head_seq", BigInteger, nullable=False, server_default="0"),
+        # The log reaches back to here: by number (all above is there), and by time in milliseconds.
+        Column("pruned_seq", BigInteger, nullable=False, server_default="0"),
+        Column("complete_since", BigInteger, nullable=False, server_default="0"),
         # Raised at each takeover; each write of an owner checks that it still holds.
         Column("generation", BigInteger, nullable=False, server_default="0"),
         Column("owner_pid", Integer),
@@ -152,22 +167,136 @@ def _catchup(metadata: MetaData) -> Table:
     return Table(
         "arus_catchup",
         metadata,
+        # One row for each entity of a catch-up; the owner expands them in this order.
         Column("id", _Id, primary_key=True, autoincrement=True),
         Column("catchup_id", String(36), nullable=False),
+        # Given by whoever asked over MQTT: a request that comes twice is one.
         Column("request_id", String(64)),
+        # http, cli, mqtt or repair.
+        Column("origin", String(8), nullable=False),
         Column("entity", String(64), nullable=False),
         Column("topic", String(128), nullable=False),
         # queued, running, complete or failed.
         Column("status", String(8), nullable=False),
+        # What is asked for: where it begins (a time, or a number and its epoch, or a cursor), how many
+        # items at most, and which buckets of rows alone. All NULL: everything.
+        Column("since_at", BigInteger),
+        Column("since_seq", BigInteger),
+        Column("since_epoch", String(36)),
+        Column("cursor", Text),
+        Column("item_limit", BigInteger),
+        Column("buckets", Text),
+        Column("wants_snapshot", Boolean, nullable=False, server_default=text("false")),
+        # Planned by the owner when it begins: log, snapshot, repair or must_refetch.
+        Column("mode", String(12)),
+        Column("high_seq", BigInteger, nullable=False, server_default="0"),
+        Column("total", BigInteger),
         # The last item that was acknowledged: where a run goes on after a crash.
         Column("after_id", BigInteger, nullable=False, server_default="0"),
-        Column("high_seq", BigInteger, nullable=False),
-        Column("total", BigInteger, nullable=False),
+        Column("after_key", Text),
         Column("published", BigInteger, nullable=False, server_default="0"),
         # Over the items acknowledged so far.
         Column("digest", String(64), nullable=False, server_default=""),
+        # The cursor that continues where the limit stopped.
+        Column("next_cursor", Text),
+        Column("reason", Text),
         Column("created_at", BigInteger, nullable=False),
-        Index("ix_arus_catchup_catchup_id", "catchup_id", unique=True),
+        Column("finished_at", BigInteger),
+        Index("ix_arus_catchup_catchup_id", "catchup_id", "entity", unique=True),
+        Index("ix_arus_catchup_request_id", "request_id", "entity", unique=True),
         Index("ix_arus_catchup_status", "status", "id"),
+        sqlite_autoincrement=True,
+    )
+
+
+def _follower(metadata: MetaData) -> Table:
+    return Table(
+        "arus_follower",
+        metadata,
+        # What each consumer has told of itself on `watermarks/<name>`.
+        Column("name", String(64), primary_key=True),
+        Column("epoch", String(36), nullable=False),
+        # All up to here is durably applied there.
+        Column("seq", BigInteger, nullable=False),
+        # By the consumer's clock, and by ours.
+        Column("reported_at", BigInteger),
+        Column("received_at", BigInteger, nullable=False),
+        # Its last comparison with our digest.
+        Column("audit_seq", BigInteger),
+        Column("audit_equal", Boolean),
+        Column("audit_at", BigInteger),
+        Column("audit_detail", Text),
+    )
+
+
+def _subscription(metadata: MetaData) -> Table:
+    return Table(
+        "arus_subscription",
+        metadata,
+        # What the broker's half of the session holds.
+        Column("topic_filter", String(512), primary_key=True),
+        Column("qos", SmallInteger, nullable=False),
+    )
+
+
+def _parked(metadata: MetaData) -> Table:
+    return Table(
+        "arus_parked",
+        metadata,
+        # Inbound messages that their handler failed on; a person replays or discards them.
+        Column("id", _Id, primary_key=True, autoincrement=True),
+        Column("topic", Text, nullable=False),
+        Column("payload", LargeBinary, nullable=False),
+        Column("topic_filter", String(512), nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("parked_at", BigInteger, nullable=False),
+        sqlite_autoincrement=True,
+    )
+
+
+def _conflict(metadata: MetaData) -> Table:
+    return Table(
+        "arus_conflict",
+        metadata,
+        Column("id", _Id, primary_key=True, autoincrement=True),
+        # The proposal that met another version of its row.
+        Column("conflict_id", String(64), nullable=False),
+        Column("entity", String(64), nullable=False),
+        Column("row_id", String(64), nullable=False),
+        # local or remote.
+        Column("winner", String(8), nullable=False),
+        Column("rule", String(64), nullable=False),
+        Column("at", BigInteger, nullable=False),
+        # The report as it is published, JSON.
+        Column("report", LargeBinary, nullable=False),
+        Index("ix_arus_conflict_conflict_id", "conflict_id", unique=True),
+        sqlite_autoincrement=True,
+    )
+
+
+def _sample(metadata: MetaData) -> Table:
+    return Table(
+        "arus_sample",
+        metadata,
+        # A minute in which something moved: milliseconds at its beginning.
+        Column("minute", BigInteger, primary_key=True, autoincrement=False),
+        # Undelivered changes at its end, and changes acknowledged in it.
+        Column("depth", BigInteger, nullable=False),
+        Column("published", BigInteger, nullable=False),
+    )
+
+
+def _link_event(metadata: MetaData) -> Table:
+    return Table(
+        "arus_link_event",
+        metadata,
+        # Each time the link came or went.
+        Column("id", _Id, primary_key=True, autoincrement=True),
+        Column("at", BigInteger, nullable=False),
+        Column("connected", Boolean, nullable=False),
+        Column("reason", Text),
+        Column("generation", BigInteger, nullable=False),
+        Index("ix_arus_link_event_at", "at"),
         sqlite_autoincrement=True,
     )

@@ -11,6 +11,46 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "arus_catchup",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("catchup_id", sa.String(length=36), nullable=False),
+        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("origin", sa.String(length=8), nullable=False),
+        sa.Column("entity", sa.String(length=64), nullable=False),
+        sa.Column("topic", sa.String(length=128), nullable=False),
+        sa.Column("status", sa.String(length=8), nullable=False),
+        sa.Column("since_at", sa.BigInteger(), nullable=True),
+        sa.Column("since_seq", sa.BigInteger(), nullable=True),
+        sa.Column("since_epoch", sa.String(length=36), nullable=True),
+        sa.Column("cursor", sa.Text(), nullable=True),
+        sa.Column("item_limit", sa.BigInteger(), nullable=True),
+        sa.Column("buckets", sa.Text(), nullable=True),
+        sa.Column("wants_snapshot", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("mode", sa.String(length=12), nullable=True),
+        sa.Column("high_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("total", sa.BigInteger(), nullable=True),
+        sa.Column("after_id", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("after_key", sa.Text(), nullable=True),
+        sa.Column("published", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("digest", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("next_cursor", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_arus_catchup"),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("arus_catchup", schema=None) as batch_op:
+        batch_op.create_index("ix_arus_catchup_catchup_id", ["catchup_id", "entity"], unique=True)
+        batch_op.create_index("ix_arus_catchup_request_id", ["request_id", "entity"], unique=True)
+        batch_op.create_index("ix_arus_catchup_status", ["status", "id"], unique=False)
+
+    op.create_table(
         "arus_change",
         sa.Column(
             "id",
@@ -34,49 +74,46 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_arus_change"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_arus_change_lane", "arus_change", ["topic", "seq"], unique=True)
-    op.create_index("ix_arus_change_message_id", "arus_change", ["message_id"], unique=True)
-    op.create_index(
-        "ix_arus_change_outcome",
-        "arus_change",
-        ["outcome", "id"],
-        unique=False,
-        sqlite_where=sa.text("outcome IS NOT NULL"),
-        postgresql_where=sa.text("outcome IS NOT NULL"),
-    )
-    op.create_index("ix_arus_change_row", "arus_change", ["entity", "row_id", "id"], unique=False)
-    op.create_index(
-        "ix_arus_change_unnumbered",
-        "arus_change",
-        ["id"],
-        unique=False,
-        sqlite_where=sa.text("seq IS NULL AND outcome IS NULL"),
-        postgresql_where=sa.text("seq IS NULL AND outcome IS NULL"),
-    )
+    with op.batch_alter_table("arus_change", schema=None) as batch_op:
+        batch_op.create_index("ix_arus_change_lane", ["topic", "seq"], unique=True)
+        batch_op.create_index("ix_arus_change_message_id", ["message_id"], unique=True)
+        batch_op.create_index(
+            "ix_arus_change_outcome",
+            ["outcome", "id"],
+            unique=False,
+            sqlite_where=sa.text("outcome IS NOT NULL"),
+            postgresql_where=sa.text("outcome IS NOT NULL"),
+        )
+        batch_op.create_index("ix_arus_change_row", ["entity", "row_id", "id"], unique=False)
+        batch_op.create_index(
+            "ix_arus_change_unnumbered",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("seq IS NULL AND outcome IS NULL"),
+            postgresql_where=sa.text("seq IS NULL AND outcome IS NULL"),
+        )
+
     op.create_table(
-        "arus_catchup",
+        "arus_conflict",
         sa.Column(
             "id",
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
             autoincrement=True,
             nullable=False,
         ),
-        sa.Column("catchup_id", sa.String(length=36), nullable=False),
-        sa.Column("request_id", sa.String(length=64), nullable=True),
+        sa.Column("conflict_id", sa.String(length=64), nullable=False),
         sa.Column("entity", sa.String(length=64), nullable=False),
-        sa.Column("topic", sa.String(length=128), nullable=False),
-        sa.Column("status", sa.String(length=8), nullable=False),
-        sa.Column("after_id", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("high_seq", sa.BigInteger(), nullable=False),
-        sa.Column("total", sa.BigInteger(), nullable=False),
-        sa.Column("published", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("digest", sa.String(length=64), server_default="", nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_arus_catchup"),
+        sa.Column("row_id", sa.String(length=64), nullable=False),
+        sa.Column("winner", sa.String(length=8), nullable=False),
+        sa.Column("rule", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("report", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_arus_conflict"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_arus_catchup_catchup_id", "arus_catchup", ["catchup_id"], unique=True)
-    op.create_index("ix_arus_catchup_status", "arus_catchup", ["status", "id"], unique=False)
+    with op.batch_alter_table("arus_conflict", schema=None) as batch_op:
+        batch_op.create_index("ix_arus_conflict_conflict_id", ["conflict_id"], unique=True)
+
     op.create_table(
         "arus_counter",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -85,6 +122,19 @@ def upgrade() -> None:
         sa.Column("qos", sa.String(length=1), nullable=False),
         sa.Column("value", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("name", "entity_type", "operation", "qos", name="pk_arus_counter"),
+    )
+    op.create_table(
+        "arus_follower",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("epoch", sa.String(length=36), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("reported_at", sa.BigInteger(), nullable=True),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("audit_seq", sa.BigInteger(), nullable=True),
+        sa.Column("audit_equal", sa.Boolean(), nullable=True),
+        sa.Column("audit_at", sa.BigInteger(), nullable=True),
+        sa.Column("audit_detail", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name="pk_arus_follower"),
     )
     op.create_table(
         "arus_lane",
@@ -99,21 +149,71 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("topic", name="pk_arus_lane"),
     )
     op.create_table(
+        "arus_link_event",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("connected", sa.Boolean(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_arus_link_event"),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("arus_link_event", schema=None) as batch_op:
+        batch_op.create_index("ix_arus_link_event_at", ["at"], unique=False)
+
+    op.create_table(
+        "arus_parked",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("payload", sa.LargeBinary(), nullable=False),
+        sa.Column("topic_filter", sa.String(length=512), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("parked_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_arus_parked"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "arus_sample",
+        sa.Column("minute", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("depth", sa.BigInteger(), nullable=False),
+        sa.Column("published", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("minute", name="pk_arus_sample"),
+    )
+    op.create_table(
         "arus_session",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("epoch", sa.String(length=36), nullable=False),
         sa.Column("vessel_id", sa.String(length=64), nullable=False),
         sa.Column("head_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("pruned_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("complete_since", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("generation", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("owner_pid", sa.Integer(), nullable=True),
         sa.Column("owner_host", sa.String(length=255), nullable=True),
         sa.Column("owner_since", sa.BigInteger(), nullable=True),
-        sa.Column("connected", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("connected", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("connected_changed_at", sa.BigInteger(), nullable=True),
         sa.Column("protocol", sa.String(length=8), nullable=True),
         sa.Column("reconnect_attempts", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("clean_start", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("clean_start", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_arus_session"),
+    )
+    op.create_table(
+        "arus_subscription",
+        sa.Column("topic_filter", sa.String(length=512), nullable=False),
+        sa.Column("qos", sa.SmallInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("topic_filter", name="pk_arus_subscription"),
     )
     op.create_table(
         "crew",
@@ -131,13 +231,15 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_crew"),
     )
-    op.create_index("ix_crew_active_list", "crew", ["active", "created_at", "id"], unique=False)
-    op.create_index(
-        "ix_crew_department_list", "crew", ["department", "created_at", "id"], unique=False
-    )
-    op.create_index("ix_crew_list", "crew", ["created_at", "id"], unique=False)
-    op.create_index("ix_crew_on_duty_list", "crew", ["on_duty", "created_at", "id"], unique=False)
-    op.create_index("ix_crew_rank_list", "crew", ["rank", "created_at", "id"], unique=False)
+    with op.batch_alter_table("crew", schema=None) as batch_op:
+        batch_op.create_index("ix_crew_active_list", ["active", "created_at", "id"], unique=False)
+        batch_op.create_index(
+            "ix_crew_department_list", ["department", "created_at", "id"], unique=False
+        )
+        batch_op.create_index("ix_crew_list", ["created_at", "id"], unique=False)
+        batch_op.create_index("ix_crew_on_duty_list", ["on_duty", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_crew_rank_list", ["rank", "created_at", "id"], unique=False)
+
     op.create_table(
         "equipment",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -155,28 +257,24 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_equipment"),
     )
-    op.create_index(
-        "ix_equipment_criticality_level_list",
-        "equipment",
-        ["criticality_level", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_equipment_is_active_list", "equipment", ["is_active", "created_at", "id"], unique=False
-    )
-    op.create_index("ix_equipment_list", "equipment", ["created_at", "id"], unique=False)
-    op.create_index(
-        "ix_equipment_location_list", "equipment", ["location", "created_at", "id"], unique=False
-    )
-    op.create_index(
-        "ix_equipment_manufacturer_list",
-        "equipment",
-        ["manufacturer", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_equipment_type_list", "equipment", ["type", "created_at", "id"], unique=False
-    )
+    with op.batch_alter_table("equipment", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_equipment_criticality_level_list",
+            ["criticality_level", "created_at", "id"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_equipment_is_active_list", ["is_active", "created_at", "id"], unique=False
+        )
+        batch_op.create_index("ix_equipment_list", ["created_at", "id"], unique=False)
+        batch_op.create_index(
+            "ix_equipment_location_list", ["location", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_equipment_manufacturer_list", ["manufacturer", "created_at", "id"], unique=False
+        )
+        batch_op.create_index("ix_equipment_type_list", ["type", "created_at", "id"], unique=False)
+
     op.create_table(
         "idempotency_keys",
         sa.Column("key", sa.String(length=200), nullable=False),
@@ -186,9 +284,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("key", "route", name="pk_idempotency_keys"),
     )
-    op.create_index(
-        "ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"], unique=False
-    )
+    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
+        batch_op.create_index("ix_idempotency_keys_created_at", ["created_at"], unique=False)
+
     op.create_table(
         "work_order_counters",
         sa.Column("year", sa.Integer(), autoincrement=False, nullable=False),
@@ -215,19 +313,21 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_alerts"),
     )
-    op.create_index(
-        "ix_alerts_acknowledged_list", "alerts", ["acknowledged", "created_at", "id"], unique=False
-    )
-    op.create_index(
-        "ix_alerts_alert_type_list", "alerts", ["alert_type", "created_at", "id"], unique=False
-    )
-    op.create_index(
-        "ix_alerts_equipment_id_list", "alerts", ["equipment_id", "created_at", "id"], unique=False
-    )
-    op.create_index("ix_alerts_list", "alerts", ["created_at", "id"], unique=False)
-    op.create_index(
-        "ix_alerts_sensor_type_list", "alerts", ["sensor_type", "created_at", "id"], unique=False
-    )
+    with op.batch_alter_table("alerts", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_alerts_acknowledged_list", ["acknowledged", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_alerts_alert_type_list", ["alert_type", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_alerts_equipment_id_list", ["equipment_id", "created_at", "id"], unique=False
+        )
+        batch_op.create_index("ix_alerts_list", ["created_at", "id"], unique=False)
+        batch_op.create_index(
+            "ix_alerts_sensor_type_list", ["sensor_type", "created_at", "id"], unique=False
+        )
+
     op.create_table(
         "maintenance_schedules",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -248,53 +348,48 @@ def upgrade() -> None:
             ["equipment.id"],
             name="fk_maintenance_schedules_equipment_id_equipment",
         ),
+        sa.ForeignKeyConstraint(
+            ["work_order_id"],
+            ["work_orders.id"],
+            name="fk_maintenance_schedules_work_order_id_work_orders",
+            use_alter=True,
+        ),
         sa.PrimaryKeyConstraint("id", name="pk_maintenance_schedules"),
     )
-    op.create_index(
-        "ix_maintenance_schedules_assigned_to_list",
-        "maintenance_schedules",
-        ["assigned_to", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_maintenance_schedules_equipment_id_list",
-        "maintenance_schedules",
-        ["equipment_id", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_maintenance_schedules_list", "maintenance_schedules", ["created_at", "id"], unique=False
-    )
-    op.create_index(
-        "ix_maintenance_schedules_maintenance_type_list",
-        "maintenance_schedules",
-        ["maintenance_type", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_maintenance_schedules_priority_list",
-        "maintenance_schedules",
-        ["priority", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_maintenance_schedules_scheduled_date_list",
-        "maintenance_schedules",
-        ["scheduled_date", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_maintenance_schedules_status_list",
-        "maintenance_schedules",
-        ["status", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_maintenance_schedules_work_order_id_list",
-        "maintenance_schedules",
-        ["work_order_id", "created_at", "id"],
-        unique=False,
-    )
+    with op.batch_alter_table("maintenance_schedules", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_maintenance_schedules_assigned_to_list",
+            ["assigned_to", "created_at", "id"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_maintenance_schedules_equipment_id_list",
+            ["equipment_id", "created_at", "id"],
+            unique=False,
+        )
+        batch_op.create_index("ix_maintenance_schedules_list", ["created_at", "id"], unique=False)
+        batch_op.create_index(
+            "ix_maintenance_schedules_maintenance_type_list",
+            ["maintenance_type", "created_at", "id"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_maintenance_schedules_priority_list", ["priority", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_maintenance_schedules_scheduled_date_list",
+            ["scheduled_date", "created_at", "id"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_maintenance_schedules_status_list", ["status", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_maintenance_schedules_work_order_id_list",
+            ["work_order_id", "created_at", "id"],
+            unique=False,
+        )
+
     op.create_table(
         "work_orders",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -327,68 +422,120 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_work_orders"),
     )
-    op.create_index(
-        "ix_work_orders_assigned_crew_id_list",
-        "work_orders",
-        ["assigned_crew_id", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_work_orders_equipment_id_list",
-        "work_orders",
-        ["equipment_id", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index("ix_work_orders_list", "work_orders", ["created_at", "id"], unique=False)
-    op.create_index(
-        "ix_work_orders_maintenance_type_list",
-        "work_orders",
-        ["maintenance_type", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_work_orders_priority_list",
-        "work_orders",
-        ["priority", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_work_orders_schedule_id_list",
-        "work_orders",
-        ["schedule_id", "created_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "ix_work_orders_status_list", "work_orders", ["status", "created_at", "id"], unique=False
-    )
-    op.create_index("uq_work_orders_wo_number", "work_orders", ["wo_number"], unique=True)
-    # The two tables refer to each other; SQLite can only add the reference by making the table anew.
-    with op.batch_alter_table("maintenance_schedules") as batch:
-        batch.create_foreign_key(
-            "fk_maintenance_schedules_work_order_id_work_orders",
-            "work_orders",
-            ["work_order_id"],
-            ["id"],
+    with op.batch_alter_table("work_orders", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_work_orders_assigned_crew_id_list",
+            ["assigned_crew_id", "created_at", "id"],
+            unique=False,
         )
+        batch_op.create_index(
+            "ix_work_orders_equipment_id_list", ["equipment_id", "created_at", "id"], unique=False
+        )
+        batch_op.create_index("ix_work_orders_list", ["created_at", "id"], unique=False)
+        batch_op.create_index(
+            "ix_work_orders_maintenance_type_list",
+            ["maintenance_type", "created_at", "id"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_work_orders_priority_list", ["priority", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_work_orders_schedule_id_list", ["schedule_id", "created_at", "id"], unique=False
+        )
+        batch_op.create_index(
+            "ix_work_orders_status_list", ["status", "created_at", "id"], unique=False
+        )
+        batch_op.create_index("uq_work_orders_wo_number", ["wo_number"], unique=True)
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("maintenance_schedules") as batch:
-        batch.drop_constraint(
-            "fk_maintenance_schedules_work_order_id_work_orders", type_="foreignkey"
+    with op.batch_alter_table("work_orders", schema=None) as batch_op:
+        batch_op.drop_index("uq_work_orders_wo_number")
+        batch_op.drop_index("ix_work_orders_status_list")
+        batch_op.drop_index("ix_work_orders_schedule_id_list")
+        batch_op.drop_index("ix_work_orders_priority_list")
+        batch_op.drop_index("ix_work_orders_maintenance_type_list")
+        batch_op.drop_index("ix_work_orders_list")
+        batch_op.drop_index("ix_work_orders_equipment_id_list")
+        batch_op.drop_index("ix_work_orders_assigned_crew_id_list")
+
+    op.drop_table("work_orders")
+    with op.batch_alter_table("maintenance_schedules", schema=None) as batch_op:
+        batch_op.drop_index("ix_maintenance_schedules_work_order_id_list")
+        batch_op.drop_index("ix_maintenance_schedules_status_list")
+        batch_op.drop_index("ix_maintenance_schedules_scheduled_date_list")
+        batch_op.drop_index("ix_maintenance_schedules_priority_list")
+        batch_op.drop_index("ix_maintenance_schedules_maintenance_type_list")
+        batch_op.drop_index("ix_maintenance_schedules_list")
+        batch_op.drop_index("ix_maintenance_schedules_equipment_id_list")
+        batch_op.drop_index("ix_maintenance_schedules_assigned_to_list")
+
+    op.drop_table("maintenance_schedules")
+    with op.batch_alter_table("alerts", schema=None) as batch_op:
+        batch_op.drop_index("ix_alerts_sensor_type_list")
+        batch_op.drop_index("ix_alerts_list")
+        batch_op.drop_index("ix_alerts_equipment_id_list")
+        batch_op.drop_index("ix_alerts_alert_type_list")
+        batch_op.drop_index("ix_alerts_acknowledged_list")
+
+    op.drop_table("alerts")
+    op.drop_table("work_order_counters")
+    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
+        batch_op.drop_index("ix_idempotency_keys_created_at")
+
+    op.drop_table("idempotency_keys")
+    with op.batch_alter_table("equipment", schema=None) as batch_op:
+        batch_op.drop_index("ix_equipment_type_list")
+        batch_op.drop_index("ix_equipment_manufacturer_list")
+        batch_op.drop_index("ix_equipment_location_list")
+        batch_op.drop_index("ix_equipment_list")
+        batch_op.drop_index("ix_equipment_is_active_list")
+        batch_op.drop_index("ix_equipment_criticality_level_list")
+
+    op.drop_table("equipment")
+    with op.batch_alter_table("crew", schema=None) as batch_op:
+        batch_op.drop_index("ix_crew_rank_list")
+        batch_op.drop_index("ix_crew_on_duty_list")
+        batch_op.drop_index("ix_crew_list")
+        batch_op.drop_index("ix_crew_department_list")
+        batch_op.drop_index("ix_crew_active_list")
+
+    op.drop_table("crew")
+    op.drop_table("arus_subscription")
+    op.drop_table("arus_session")
+    op.drop_table("arus_sample")
+    op.drop_table("arus_parked")
+    with op.batch_alter_table("arus_link_event", schema=None) as batch_op:
+        batch_op.drop_index("ix_arus_link_event_at")
+
+    op.drop_table("arus_link_event")
+    op.drop_table("arus_lane")
+    op.drop_table("arus_follower")
+    op.drop_table("arus_counter")
+    with op.batch_alter_table("arus_conflict", schema=None) as batch_op:
+        batch_op.drop_index("ix_arus_conflict_conflict_id")
+
+    op.drop_table("arus_conflict")
+    with op.batch_alter_table("arus_change", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_arus_change_unnumbered",
+            sqlite_where=sa.text("seq IS NULL AND outcome IS NULL"),
+            postgresql_where=sa.text("seq IS NULL AND outcome IS NULL"),
         )
-    for table in (
-        "work_orders",
-        "maintenance_schedules",
-        "alerts",
-        "work_order_counters",
-        "idempotency_keys",
-        "equipment",
-        "crew",
-        "arus_session",
-        "arus_lane",
-        "arus_counter",
-        "arus_change",
-        "arus_catchup",
-    ):
-        op.drop_table(table)
+        batch_op.drop_index("ix_arus_change_row")
+        batch_op.drop_index(
+            "ix_arus_change_outcome",
+            sqlite_where=sa.text("outcome IS NOT NULL"),
+            postgresql_where=sa.text("outcome IS NOT NULL"),
+        )
+        batch_op.drop_index("ix_arus_change_message_id")
+        batch_op.drop_index("ix_arus_change_lane")
+
+    op.drop_table("arus_change")
+    with op.batch_alter_table("arus_catchup", schema=None) as batch_op:
+        batch_op.drop_index("ix_arus_catchup_status")
+        batch_op.drop_index("ix_arus_catchup_request_id")
+        batch_op.drop_index("ix_arus_catchup_catchup_id")
+
+    op.drop_table("arus_catchup")
