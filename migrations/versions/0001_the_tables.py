@@ -348,12 +348,6 @@ def upgrade() -> None:
             ["equipment.id"],
             name="fk_maintenance_schedules_equipment_id_equipment",
         ),
-        sa.ForeignKeyConstraint(
-            ["work_order_id"],
-            ["work_orders.id"],
-            name="fk_maintenance_schedules_work_order_id_work_orders",
-            use_alter=True,
-        ),
         sa.PrimaryKeyConstraint("id", name="pk_maintenance_schedules"),
     )
     with op.batch_alter_table("maintenance_schedules", schema=None) as batch_op:
@@ -447,9 +441,21 @@ def upgrade() -> None:
             "ix_work_orders_status_list", ["status", "created_at", "id"], unique=False
         )
         batch_op.create_index("uq_work_orders_wo_number", ["wo_number"], unique=True)
+    # The two tables refer to each other; SQLite can only add the reference by making the table anew.
+    with op.batch_alter_table("maintenance_schedules") as batch:
+        batch.create_foreign_key(
+            "fk_maintenance_schedules_work_order_id_work_orders",
+            "work_orders",
+            ["work_order_id"],
+            ["id"],
+        )
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("maintenance_schedules") as batch:
+        batch.drop_constraint(
+            "fk_maintenance_schedules_work_order_id_work_orders", type_="foreignkey"
+        )
     with op.batch_alter_table("work_orders", schema=None) as batch_op:
         batch_op.drop_index("uq_work_orders_wo_number")
         batch_op.drop_index("ix_work_orders_status_list")
