@@ -34,6 +34,7 @@ from paho.mqtt.client import (
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from .codec import (
     PUBACK,
@@ -110,6 +111,24 @@ class Received:
     packet_id: int
     qos: int
     retain: bool
+    #: The broker has sent it before, maybe.
+    dup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker has answered a subscription."""
+
+    packet_id: int
+    #: One reason code a filter: 0 to 2 is the granted QoS, from 0x80 on it was refused.
+    reasons: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed:
+    """The broker has ended a subscription."""
+
+    packet_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +136,7 @@ class LookedBack:
     """All retained messages asked for by `look_back` have been received."""
 
 
-SessionEvent = Connected | Ack | Received | LookedBack
+SessionEvent = Connected | Ack | Received | Subscribed | Unsubscribed | LookedBack
 
 
 class _DurableClient(Client):
@@ -204,9 +223,10 @@ class Session(Mqtt):
     """One MQTT session of one vessel, over as many connections as it takes.
 
     :param client_id: stable for ever: the broker finds its half of the session by it.
+    :param receive_maximum: messages that the broker may send before they are acknowledged (MQTT 5).
     """
 
-    def __init__(self, settings: Settings, client_id: str) -> None:
+    def __init__(self, settings: Settings, client_id: str, *, receive_maximum: int = 100) -> None:
         check_client_library()
         with warnings.catch_warnings():
             # Flask-MQTT builds a client of paho's old callback version first; ours replaces it.
@@ -214,6 +234,9 @@ class Session(Mqtt):
             super().__init__(connect_async=True)
         self._settings = settings
         self._wanted_client_id = client_id
+        self._receive_maximum = receive_maximum
+        #: Packet id of the UNSUBSCRIBE that ends a look-back.
+        self._look_back_id: int | None = None
         self._protocol = (
             MQTTProtocolVersion.MQTTv311
             if settings.protocol == "3.1.1"
@@ -231,11 +254,14 @@ class Session(Mqtt):
 
     # -- connection -----------------------------------------------------------------------------
 
-    def connect(self, *, will_topic: str, will: bytes, clean_start: bool) -> None:
+    def connect(
+        self, *, clean_start: bool, will_topic: str | None = None, will: bytes | None = None
+    ) -> None:
         """Open a connection and queue CONNECT; the answer comes from `receive`.
 
         Blocks for at most the connect timeout a step (name, TCP, TLS, WebSocket).
 
+        :param will_topic: where the broker says `will`, retained, when the connection ends without a word.
         :param clean_start: make the broker forget its half of the session.
         :raises ConnectError: there is no broker there, or its certificate is not accepted.
         """
@@ -245,6 +271,7 @@ class Session(Mqtt):
         self._frames = FrameReader()
         self._events.clear()
         self._beside.clear()
+        self._look_back_id = None
         self._ended = None
         self._answered = False
         self._clean_start_wanted = clean_start
@@ -256,6 +283,7 @@ class Session(Mqtt):
             # Flask-MQTT asks nothing of the application but its config; init_app ends in _connect below.
             self.init_app(cast("Flask", SimpleNamespace(config=config)))
             self.client.on_message = self._on_message
+            self.client.on_subscribe = self._handle_subscribe
             self.client.on_unsubscribe = self._handle_unsubscribe
             self.client.reconnect()
         except (OSError, ValueError) as error:
@@ -263,7 +291,7 @@ class Session(Mqtt):
             raise ConnectError(_explain(error, self._settings)) from error
         _tune(self.client.socket())
 
-    def _flask_mqtt_config(self, will_topic: str, will: bytes) -> dict[str, Any]:
+    def _flask_mqtt_config(self, will_topic: str | None, will: bytes | None) -> dict[str, Any]:
         settings = self._settings
         config: dict[str, Any] = {
             "MQTT_CLIENT_ID": self._wanted_client_id,
@@ -273,11 +301,14 @@ class Session(Mqtt):
             "MQTT_BROKER_URL": settings.broker.host,
             "MQTT_BROKER_PORT": settings.broker.port,
             "MQTT_KEEPALIVE": settings.keepalive,
-            "MQTT_LAST_WILL_TOPIC": will_topic,
-            "MQTT_LAST_WILL_MESSAGE": will,
-            "MQTT_LAST_WILL_QOS": 1,
-            "MQTT_LAST_WILL_RETAIN": True,
         }
+        if will_topic is not None:
+            config |= {
+                "MQTT_LAST_WILL_TOPIC": will_topic,
+                "MQTT_LAST_WILL_MESSAGE": will,
+                "MQTT_LAST_WILL_QOS": 1,
+                "MQTT_LAST_WILL_RETAIN": True,
+            }
         if settings.username is not None:
             config["MQTT_USERNAME"] = settings.username
             config["MQTT_PASSWORD"] = settings.password
@@ -299,6 +330,7 @@ class Session(Mqtt):
         if self._protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
             properties.SessionExpiryInterval = _NEVER_EXPIRES
+            properties.ReceiveMaximum = self._receive_maximum
         client.connect_async(
             self.broker_url,
             self.broker_port,
@@ -308,7 +340,12 @@ class Session(Mqtt):
         )
 
     def _handle_connect(  # Flask-MQTT's is of paho's first callback version
-        self, client: Client, _userdata: Any, flags: Any, reason: ReasonCode, properties: Properties
+        self,
+        _client: Client,
+        _userdata: Any,
+        flags: Any,
+        reason: ReasonCode,
+        properties: Properties,
     ) -> None:
         self._answered = True
         if reason.is_failure:
@@ -318,9 +355,6 @@ class Session(Mqtt):
                 self._ended = RefusedError(str(reason), reason.value)
             return
         self.connected = True
-        if not flags.session_present:
-            for topic in self.topics.values():
-                client.subscribe(topic.topic, topic.qos)
         self._events.append(
             Connected(
                 session_present=flags.session_present,
@@ -515,10 +549,45 @@ class Session(Mqtt):
         """
         for topic in topics:
             self.client.subscribe(topic, 0)
-        self.client.unsubscribe(list(topics))
+        _, self._look_back_id = self.client.unsubscribe(list(topics))
 
-    def _handle_unsubscribe(self, *_: Any) -> None:
-        self._events.append(LookedBack())
+    def ask(self, filters: Iterable[tuple[str, int]]) -> int:
+        """Queue a SUBSCRIBE; `Subscribed` brings the answer. Return its packet id.
+
+        Retained messages come with a subscription that is new to the broker, not with one that it knows
+        (MQTT 5, 3.8.3.1; MQTT 3.1.1 sends them each time).
+
+        :param filters: topic filters, each with its QoS.
+        """
+        if self.v5:
+            wanted: Any = [
+                (name, SubscribeOptions(qos=qos, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB))
+                for name, qos in filters
+            ]  # fmt: skip
+        else:
+            wanted = list(filters)
+        _, packet_id = self.client.subscribe(wanted)
+        return cast("int", packet_id)
+
+    def forget(self, filters: Iterable[str]) -> int:
+        """Queue an UNSUBSCRIBE; `Unsubscribed` brings the answer. Return its packet id."""
+        _, packet_id = self.client.unsubscribe(list(filters))
+        return cast("int", packet_id)
+
+    def acknowledge(self, packet_id: int) -> None:
+        """Queue the PUBACK of a message that was received at QoS 1 in this connection."""
+        self.client.ack(packet_id, 1)
+
+    def _handle_subscribe(
+        self, _client: Client, _userdata: Any, packet_id: int, reasons: list[ReasonCode], _props: Any
+    ) -> None:  # fmt: skip
+        self._events.append(Subscribed(packet_id, tuple(reason.value for reason in reasons)))
+
+    def _handle_unsubscribe(
+        self, _client: Client, _userdata: Any, packet_id: int, *_: Any
+    ) -> None:  # fmt: skip
+        ended = packet_id == self._look_back_id
+        self._events.append(LookedBack() if ended else Unsubscribed(packet_id))
 
     def release(self, packet_id: int) -> None:
         """Queue a PUBREL; that its PUBREC arrived was journalled."""
@@ -537,7 +606,12 @@ class Session(Mqtt):
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._events.append(
             Received(
-                message.topic, bytes(message.payload), message.mid, message.qos, message.retain
+                message.topic,
+                bytes(message.payload),
+                message.mid,
+                message.qos,
+                retain=message.retain,
+                dup=message.dup,
             )
         )
 
