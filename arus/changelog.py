@@ -122,6 +122,8 @@ class ChangeLog:
         #: Highest number given to any change.
         self.head_seq: int = session.head_seq
         self.lanes: dict[str, Lane] = {}
+        #: Turns committed by this owner.
+        self.turns = 0
         self.reload()
 
     def reload(self) -> None:
@@ -193,6 +195,7 @@ class ChangeLog:
             if connection.exec_driver_sql(fence).scalar() != self.generation:
                 raise OwnershipLostError
             yield Turn(self, connection)
+        self.turns += 1
 
     def begin_epoch(self) -> None:
         """Begin a new epoch: this database was restored from a backup and its numbers were given before.

@@ -26,6 +26,7 @@ from .counters import RECONNECTS
 from .errors import ConnectionLostError, ProtocolRefusedError, SessionError
 from .flow import Flow
 from .message import encode_status, now_ms
+from .pace import Pace
 from .retention import Retention
 from .session import Connected, LookedBack, Received, Session, SessionEvent
 from .settings import Settings
@@ -38,9 +39,6 @@ _chance = random.Random()
 
 #: Seconds between two looks at the log when the bell is silent.
 POLL_INTERVAL = 1.0
-#: Seconds between two looks while the bell keeps ringing: the first change of a burst goes at once, and
-#: those behind it share their transactions, each of which the writers on board have to wait for.
-PACE = 0.003
 #: Reason code of a DISCONNECT: another connection uses our client id (MQTT 5, 3.14.2.1).
 SESSION_TAKEN_OVER = 0x8E
 #: Seconds before the session is tried again after it was taken over.
@@ -103,7 +101,7 @@ class Relay:
         self._attempts = 0
         #: Monotonic seconds at which to look for entries that wait for a number.
         self._look_at = 0.0
-        self._looked_at = 0.0
+        self._pace = Pace()
         self._next_poll = 0.0
         # The keepalive is looked after at each poll: a short one is not to be missed.
         self._poll_interval = min(POLL_INTERVAL, settings.keepalive / 4)
@@ -132,16 +130,22 @@ class Relay:
         try:
             self._mind_the_connection()
             self._wait()
+            began, turns = time.monotonic(), self._log.turns
             if self._session.fileno() is not None:
                 for event in self._session.receive():
                     self._take(event)
             self._turn()
             if self._session.fileno() is not None:
                 self._session.flush()
+            if self._log.turns > turns:
+                self._pace.wrote(began, time.monotonic())
         except SessionError as error:
             self._disconnected(error)
 
     def _wait(self) -> None:
+        # Deaf to the bell and the broker alike: what they say meanwhile shares the next turn.
+        if self._stopping.wait(max(0.0, self._pace.rest_until - time.monotonic())):
+            return
         now = time.monotonic()
         wake_at = min(self._next_poll, self._flow.wake_at)
         if self._connecting_until is not None:
@@ -159,17 +163,15 @@ class Relay:
             )
         ready = poll.poll(0 if busy else max(0.0, wake_at - now) * 1000)
         if any(fd == self._bell.fileno() for fd, _ in ready) and self._bell.answer():
-            self._look_at = min(self._look_at, self._looked_at + PACE)
+            self._look_at = 0.0
+            self._pace.rang(time.monotonic())
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
             self._next_poll = time.monotonic() + self._poll_interval
             self._retention.step()
 
     def _turn(self) -> None:
-        now = time.monotonic()
-        look = now >= self._look_at
-        if look:
-            self._looked_at = now
+        look = time.monotonic() >= self._look_at
         more = self._flow.turn(look=look)
         if look:
             self._look_at = 0.0 if more else math.inf

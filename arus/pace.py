@@ -1,0 +1,45 @@
+"""The pace: how often the owner may write while others on board do.
+
+Each turn takes the database's write lock, a disk flush and the interpreter from those who serve requests. The
+first change of an idle system goes at once, and so does a short burst; in a longer one the changes share
+their turns, so that all of these together take only a small share of the time.
+"""
+
+from __future__ import annotations
+
+import math
+
+#: The share of the time that turns may take while others write.
+SHARE = 0.05
+#: Seconds of turns that a burst begins with.
+ALLOWANCE = 0.1
+#: Seconds between two turns of a burst within its allowance, and at most between two beyond it.
+SHORTEST = 0.003
+LONGEST = 0.1
+#: Seconds after the last ring of the bell for which others are thought to be writing.
+_QUIET = 0.25
+
+
+class Pace:
+    """Says until when to rest. All times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._allowance = ALLOWANCE
+        self._reckoned_at = -math.inf
+        self._rang_at = -math.inf
+        #: Nothing is to be written before.
+        self.rest_until = -math.inf
+
+    def rang(self, now: float) -> None:
+        """Note that somebody has written."""
+        self._rang_at = now
+
+    def wrote(self, began: float, ended: float) -> None:
+        """Note a turn, and decide on the rest after it."""
+        if ended - self._rang_at > _QUIET:
+            return  # there is nobody to be considerate of
+        gained = (ended - self._reckoned_at) * SHARE
+        self._reckoned_at = ended
+        self._allowance = min(ALLOWANCE, self._allowance + gained) - (ended - began)
+        self._allowance = max(self._allowance, -LONGEST * SHARE)
+        self.rest_until = ended + max(SHORTEST, -self._allowance / SHARE)

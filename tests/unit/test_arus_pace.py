@@ -1,0 +1,62 @@
+"""How often the owner writes while others do."""
+
+from __future__ import annotations
+
+import pytest
+
+from arus.pace import ALLOWANCE, LONGEST, SHARE, SHORTEST, Pace
+
+TURN = 0.004
+
+
+def busy(pace: Pace, *, turns: int, turn: float = TURN, now: float = 100.0) -> tuple[float, float]:
+    """Let the bell ring all the time; the time when all turns are done, and that spent in them."""
+    spent = 0.0
+    for _ in range(turns):
+        now = max(now, pace.rest_until)
+        pace.rang(now)
+        pace.wrote(now, now + turn)
+        now += turn
+        spent += turn
+    return now, spent
+
+
+def test_the_first_change_of_an_idle_system_need_not_wait() -> None:
+    assert Pace().rest_until < 0
+
+
+def test_nobody_rests_where_nobody_else_writes() -> None:
+    pace = Pace()
+    pace.rang(1.0)
+    pace.wrote(50.0, 51.0)
+    assert pace.rest_until < 50
+
+
+def test_a_short_burst_has_short_rests() -> None:
+    pace = Pace()
+    now, spent = busy(pace, turns=20)
+    assert spent < ALLOWANCE
+    assert pace.rest_until - now == pytest.approx(SHORTEST)
+
+
+@pytest.mark.parametrize("turn", [0.001, 0.004, 0.02])
+def test_a_long_burst_leaves_the_others_their_time(turn: float) -> None:
+    pace = Pace()
+    now, _ = busy(pace, turns=200, turn=turn)
+    end, spent = busy(pace, turns=200, turn=turn, now=now)
+    share = spent / (end - now)
+    assert share <= max(SHARE, turn / (turn + LONGEST)) * 1.01
+
+
+def test_no_rest_is_longer_than_it_may_be() -> None:
+    pace = Pace()
+    now, _ = busy(pace, turns=50, turn=3.0)
+    assert pace.rest_until - now <= LONGEST
+
+
+def test_a_pause_earns_the_next_burst_its_short_rests() -> None:
+    pace = Pace()
+    now, _ = busy(pace, turns=200)
+    assert pace.rest_until - now > SHORTEST
+    now, _ = busy(pace, turns=1, now=now + 10 * ALLOWANCE / SHARE)
+    assert pace.rest_until - now == pytest.approx(SHORTEST)
