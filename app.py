@@ -18,6 +18,7 @@ from blueprints.health.routes import blueprint as health
 from blueprints.maintenance.routes import blueprint as maintenance
 from blueprints.sync.changes import blueprint as changes
 from blueprints.sync.routes import blueprint as sync
+from blueprints.ui.i18n import init_i18n
 from blueprints.ui.routes import blueprint as ui
 from blueprints.work_orders.routes import blueprint as work_orders
 from extensions import api, init_extensions
@@ -36,6 +37,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.update(load_config(config))
     configure_logging()
     init_extensions(app)
+    init_i18n(app)
     register_failures(app)
     app.before_request(refuse_foreign_writes)
     for resource in (work_orders, alerts, equipment, crew, maintenance, changes):

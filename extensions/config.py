@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv import dotenv_values
 from sqlalchemy.engine import make_url
@@ -39,6 +40,27 @@ def database_url(text: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
+def time_zone(text: str) -> str:
+    """Parse the name of a time zone."""
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+        raise ValueError(text) from error
+    return text
+
+
+def system_zone() -> str:
+    """Return the machine's own time zone, UTC where that can't be told."""
+    link = Path("/etc/localtime")
+    target = str(link.resolve()) if link.is_symlink() else ""
+    for name in (os.environ.get("TZ", "").lstrip(":"), target.partition("/zoneinfo/")[2]):
+        try:
+            return time_zone(name)
+        except ValueError:
+            continue
+    return "UTC"
+
+
 APP_SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
@@ -58,6 +80,13 @@ APP_SETTINGS: dict[str, Setting] = {
             seconds(0.1, 600),
             "seconds from 0.1 to 600",
             "how long a write waits for another process's lock on SQLite",
+        ),
+        Setting(
+            "SHIP_TIMEZONE",
+            system_zone(),
+            time_zone,
+            "the name of a time zone, such as Europe/Oslo",
+            "the zone of the ship's clocks, which the pages show; UTC is on hover",
         ),
     )
 }
