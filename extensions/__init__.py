@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from arus import ReliableSync
 
 from .api import api, problem
+from .assets import init_assets
 from .config import ROOT
 from .database import db, init_database
 from .metrics import init_metrics
@@ -32,6 +33,7 @@ migrate = Migrate(directory=str(ROOT / "migrations"), render_as_batch=True, comp
 def init_extensions(app: Flask) -> None:
     """Bind all extensions to `app`; opens nothing."""
     Path(app.instance_path).mkdir(parents=True, exist_ok=True)
+    init_assets(app)
     init_database(app)
     app.config.setdefault("RATELIMIT_STORAGE_URI", SqliteStorage.uri(_counter_file(app)))
     limiter.init_app(app)
