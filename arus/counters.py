@@ -15,6 +15,7 @@ DROPPED = "messages_dropped"
 FAILURES = "publish_failures"
 RECONNECTS = "reconnection_attempts"
 FLUSHES = "queue_flushes"
+CATCHUP_REFUSALS = "catchup_refusals"
 
 _ADD = text(
     "INSERT INTO arus_counter (name, entity_type, operation, qos, value)"

@@ -15,6 +15,13 @@
     │   └── ConnectionLostError      an established connection ended
     ├── OwnershipLostError           another process has taken over the session
     ├── LogUnavailableError          the database with the change log can't be used now
+    ├── CatchupError                 a catch-up can't be asked for or found
+    │   ├── CatchupRequestError      the request is malformed
+    │   ├── CatchupBusyError         too many wait already
+    │   └── UnknownCatchupError      there is no such catch-up
+    ├── AuditError                   the tables' digest can't be told
+    ├── MessageRefusedError          an inbound message is not what it should be
+    ├── ProposalError                a proposal can't be made, or is not accepted
     └── ChangeError                  a change can't be retried or discarded
         ├── UnknownChangeError       the log has no such change
         ├── NotQuarantinedError      it is not quarantined
@@ -106,6 +113,50 @@ class OwnershipLostError(ArusError):
 
 class LogUnavailableError(ArusError):
     """The database that holds the change log can't be used at the moment."""
+
+
+class CatchupError(ArusError):
+    """The catch-up can't be asked for or found."""
+
+
+class CatchupRequestError(CatchupError):
+    """The request for a catch-up is malformed.
+
+    :param errors: what is wrong, by the request's key; `_schema` for the request as a whole.
+    """
+
+    def __init__(self, errors: dict[str, list[str]]) -> None:
+        self.errors = errors
+        super().__init__(
+            "; ".join(
+                " ".join(messages) if key == "_schema" else f"{key}: {' '.join(messages)}"
+                for key, messages in errors.items()
+            )
+        )
+
+
+class CatchupBusyError(CatchupError):
+    """Too many catch-ups wait for their turn already; ask again once some of them are complete."""
+
+
+class UnknownCatchupError(CatchupError):
+    """There is no such catch-up."""
+
+    def __init__(self, catchup_id: str) -> None:
+        self.catchup_id = catchup_id
+        super().__init__(f"there is no catch-up {catchup_id[:40]!r}")
+
+
+class AuditError(ArusError):
+    """Changes are committed faster than numbers can be given to them; no moment could be told for the digest."""
+
+
+class MessageRefusedError(ArusError):
+    """The inbound message is not what it should be."""
+
+
+class ProposalError(ArusError):
+    """The proposal is not accepted."""
 
 
 class ChangeError(ArusError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, RECONNECTS
+from .counters import CATCHUP_REFUSALS, DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, RECONNECTS
 from .message import Operation
 from .registry import Registration
 from .status import SyncStatus
@@ -19,6 +19,7 @@ _PLAIN = {
     FAILURES: "Changes that could not be sent",
     RECONNECTS: "Attempts to connect again",
     FLUSHES: "Times that all that had waited for the connection was delivered",
+    CATCHUP_REFUSALS: "Requests for a catch-up over MQTT that were malformed or too many",
 }
 
 
