@@ -21,6 +21,7 @@ from .changelog import ChangeLog
 from .changes import ChangePage, ChangeRecord
 from .cli import sync_commands
 from .errors import ArusError, NotInitialisedError, RegistrationError
+from .follower.tables import define as define_follower
 from .health import health_document
 from .message import ChangeState, Operation, Receipt
 from .metrics import SyncCollector
@@ -175,6 +176,7 @@ class ReliableSync:
         )
         check_client_library()
         define(db.metadata)
+        define_follower(db.metadata)
         with app.app_context():
             lock, bell_path = open_lock(db.engine.url)
         state = AppState(

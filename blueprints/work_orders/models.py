@@ -15,7 +15,9 @@ class WorkOrder(Row):
 
     __tablename__ = "work_orders"
     __table_args__ = (
-        Index("uq_work_orders_wo_number", "wo_number", unique=True),
+        # Not unique: a copy of several vessels holds their numbers side by side. On board the counter
+        # below gives each number once.
+        Index("ix_work_orders_wo_number", "wo_number"),
         *list_indexes(
             "work_orders",
             "equipment_id",

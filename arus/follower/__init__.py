@@ -1,0 +1,1 @@
+"""A copy of vessels' tables, kept equal by their topics and catch-ups."""
