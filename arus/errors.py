@@ -18,6 +18,7 @@
     ├── CatchupError                 a catch-up can't be asked for or found
     │   ├── CatchupRequestError      the request is malformed
     │   ├── CatchupBusyError         too many wait already
+    │   ├── CatchupOffError          nothing is captured here, so there is nothing to send
     │   └── UnknownCatchupError      there is no such catch-up
     ├── AuditError                   the tables' digest can't be told
     ├── MessageRefusedError          an inbound message is not what it should be
@@ -137,6 +138,10 @@ class CatchupRequestError(CatchupError):
 
 class CatchupBusyError(CatchupError):
     """Too many catch-ups wait for their turn already; ask again once some of them are complete."""
+
+
+class CatchupOffError(CatchupError):
+    """There is nothing to send here: LOCAL_MODE is false, so no changes are captured."""
 
 
 class UnknownCatchupError(CatchupError):

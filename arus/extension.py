@@ -14,13 +14,19 @@ from flask import Flask, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Session as OrmSession
 
-from . import changes, topics
+from . import changes, requests, topics
 from .bell import Bell, BellListener
 from .capture import Capture, receipt_of
 from .changelog import ChangeLog
 from .changes import ChangePage, ChangeRecord
 from .cli import sync_commands
-from .errors import ArusError, NotInitialisedError, RegistrationError
+from .errors import (
+    ArusError,
+    CatchupOffError,
+    CatchupRequestError,
+    NotInitialisedError,
+    RegistrationError,
+)
 from .follower.tables import define as define_follower
 from .health import health_document
 from .message import ChangeState, Operation, Receipt
@@ -28,6 +34,7 @@ from .metrics import SyncCollector
 from .ownership import Owner, OwnerLock, open_lock
 from .registry import Registry
 from .relay import Relay
+from .requests import CatchupStatus
 from .schema import define
 from .session import Session, check_client_library
 from .settings import SETTINGS, Settings, load
@@ -127,6 +134,29 @@ class AppState:
         with _committed(session):
             changes.discard(session.connection(), message_id)
         return self.change(message_id)
+
+    def request_catchup(self, document: object, origin: str) -> CatchupStatus:
+        """Queue the catch-up that a request asks for, and tell the owner."""
+        if not self.settings.local_mode:
+            raise CatchupOffError
+        request = requests.parse(document, self.entities())
+        if request.wants_digest:
+            raise CatchupRequestError({"mode": ["A digest is asked for over MQTT."]})
+        with self.db.engine.begin() as connection:
+            catchup_id = requests.queue(connection, request, self.registry, origin)
+            queued = requests.find(connection, catchup_id)
+        self.bell.ring()
+        return queued
+
+    def catchup(self, catchup_id: str) -> CatchupStatus:
+        """Return how far a catch-up has come."""
+        with self.db.engine.connect() as connection:
+            return requests.find(connection, catchup_id)
+
+    def catchups(self, limit: int = 20) -> list[CatchupStatus]:
+        """Return the catch-ups that were asked for last, newest first."""
+        with self.db.engine.connect() as connection:
+            return requests.recent(connection, limit)
 
 
 @contextmanager
@@ -328,6 +358,28 @@ class ReliableSync:
         :raises NotQuarantinedError: it is not quarantined.
         """
         return self._state().discard_change(message_id)
+
+    def request_catchup(self, document: object, *, origin: str = "http") -> CatchupStatus:
+        """Queue a catch-up: the present state of rows goes out again on the `catchup/` topics.
+
+        :param document: what is asked for, as in the body of the HTTP request (`arus.requests.parse`).
+        :param origin: http or cli.
+        :raises CatchupRequestError: it is malformed; `errors` says why, by key.
+        :raises CatchupBusyError: too many wait already.
+        :raises CatchupOffError: LOCAL_MODE is false.
+        """
+        return self._state().request_catchup(document, origin)
+
+    def catchup(self, catchup_id: str) -> CatchupStatus:
+        """Return how far a catch-up has come.
+
+        :raises UnknownCatchupError: there is none of this id (any more).
+        """
+        return self._state().catchup(catchup_id)
+
+    def catchups(self, limit: int = 20) -> list[CatchupStatus]:
+        """Return the catch-ups that were asked for last, newest first."""
+        return self._state().catchups(limit)
 
     def collector(self, app: Flask) -> SyncCollector:
         """Return the Prometheus collector of an application's sync."""
