@@ -1,4 +1,5 @@
-"""Checks of the documentation: links that lead somewhere, settings and targets that exist.
+"""Checks of the documentation: links that lead somewhere, settings and targets that exist, and an
+AsyncAPI document that is one.
 
 python -m tools.check_docs
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from arus.settings import SETTINGS
+from tools import asyncapi
 
 ROOT = Path(__file__).resolve().parent.parent
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
@@ -39,6 +41,9 @@ def problems() -> Iterator[str]:
                 if target not in targets:
                     yield f"{name}: there is no `make {target}`"
     yield from _undocumented_settings()
+    document = ROOT / "docs" / "asyncapi.yaml"
+    for trouble in asyncapi.problems(asyncapi.load(document)):
+        yield f"{document.relative_to(ROOT)}: {trouble}"
 
 
 def _bad_links(page: Path, text: str) -> Iterator[str]:
