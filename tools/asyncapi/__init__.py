@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import best_match
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
 _SCHEMA = Path(__file__).with_name("schema-3.0.0.json")
@@ -58,7 +58,7 @@ def problems(document: dict[str, Any]) -> Iterator[str]:
 
 def payload_validator(document: dict[str, Any], message: str) -> Draft7Validator:
     """Return what validates the payloads of a message of the document's components."""
-    resource = Resource(document, DRAFT7)
+    resource = DRAFT7.create_resource(document)
     return Draft7Validator(
         {"$ref": f"{_DOCUMENT}#/components/messages/{message}/payload"},
         registry=Registry().with_resource(_DOCUMENT, resource),
