@@ -23,6 +23,8 @@
     ├── AuditError                   the tables' digest can't be told
     ├── MessageRefusedError          an inbound message is not what it should be
     ├── ProposalError                a proposal can't be made, or is not accepted
+    ├── FollowError                  an application can't follow as asked
+    ├── RefusedMessageError          an inbound message is not what a vessel publishes
     └── ChangeError                  a change can't be retried or discarded
         ├── UnknownChangeError       the log has no such change
         ├── NotQuarantinedError      it is not quarantined
@@ -162,6 +164,14 @@ class MessageRefusedError(ArusError):
 
 class ProposalError(ArusError):
     """The proposal is not accepted."""
+
+
+class FollowError(ArusError):
+    """The application can't follow a vessel."""
+
+
+class RefusedMessageError(ArusError):
+    """The message is not one that a vessel publishes."""
 
 
 class ChangeError(ArusError):

@@ -9,6 +9,7 @@ MAX_BYTES = 65_535
 
 #: Topics under the prefix, beyond those of the registered entities.
 STATUS = "system/status"
+DIGEST = "system/digest"
 CONFLICTS = "conflicts"
 CATCHUP = "catchup"
 CATCHUP_REQUESTS = "catchup_requests"
