@@ -16,6 +16,7 @@ from blueprints.docs.routes import blueprint as docs
 from blueprints.equipment.routes import blueprint as equipment
 from blueprints.health.routes import blueprint as health
 from blueprints.maintenance.routes import blueprint as maintenance
+from blueprints.sync.catchups import blueprint as catchups
 from blueprints.sync.changes import blueprint as changes
 from blueprints.sync.routes import blueprint as sync
 from blueprints.ui.i18n import init_i18n
@@ -40,7 +41,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     init_i18n(app)
     register_failures(app)
     app.before_request(refuse_foreign_writes)
-    for resource in (work_orders, alerts, equipment, crew, maintenance, changes):
+    for resource in (work_orders, alerts, equipment, crew, maintenance, changes, catchups):
         api.register_blueprint(resource)
     for blueprint in (health, sync, demo, docs, ui):
         app.register_blueprint(blueprint)

@@ -128,6 +128,12 @@ def problem(
     return response
 
 
+def sentence(error: Exception) -> str:
+    """Return the text of an error as a sentence for `detail`."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 class ProblemApi(Api):
     """flask-smorest's API with problems instead of its own errors."""
 

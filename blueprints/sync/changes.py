@@ -11,7 +11,7 @@ from arus.changes import ChangeRecord
 from arus.errors import ChangeError, UnknownChangeError
 from arus.message import ChangeState
 from extensions import sync
-from extensions.api import ProblemError
+from extensions.api import ProblemError, sentence
 
 from .schemas import ChangesPageSchema, ChangesQuerySchema, OneChangeSchema
 
@@ -67,11 +67,6 @@ def _answer(act: Callable[[str], ChangeRecord], message_id: str) -> ChangeRecord
     try:
         return act(message_id)
     except UnknownChangeError as error:
-        raise ProblemError(404, _sentence(error)) from error
+        raise ProblemError(404, sentence(error)) from error
     except ChangeError as error:
-        raise ProblemError(409, _sentence(error)) from error
-
-
-def _sentence(error: ChangeError) -> str:
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
+        raise ProblemError(409, sentence(error)) from error

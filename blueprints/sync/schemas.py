@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from marshmallow import ValidationError, fields, validate
+from marshmallow import ValidationError, fields, post_load, validate
 from webargs.fields import DelimitedList
 
 from arus.message import ChangeState, Operation, iso
+from arus.requests import BUCKETS, MAX_CURSOR, CatchupState
+from arus.requests import DEFAULT_LIMIT as CATCHUP_LIMIT
+from arus.requests import MAX_LIMIT as MAX_CATCHUP_LIMIT
 from blueprints.common.fields import CamelSchema, Choice, Text, Whole
 from blueprints.common.paging import DEFAULT_LIMIT, MAX_LIMIT
 from extensions import sync
@@ -89,3 +92,117 @@ class ChangesPageSchema(CamelSchema):
 
     items = fields.List(fields.Nested(ChangeSchema))
     next = fields.String(allow_none=True)
+
+
+def _raw(description: str, *, required: bool = False, **schema: Any) -> fields.Raw:
+    # Described here, validated by arus.requests: the same words for HTTP, MQTT and the command line.
+    return fields.Raw(
+        required=required, allow_none=not required, metadata={"description": description, **schema}
+    )
+
+
+class CatchupRequestSchema(CamelSchema):
+    """What is to be sent again. At most one of `since`, `sinceSeq` and `cursor`; with none: all rows."""
+
+    entity = _raw('name of an entity, or "all"', required=True, type="string")
+    since = _raw(
+        "changes committed from then on; without a zone: UTC",
+        type="string",
+        format="date-time",
+    )
+    since_seq = _raw(
+        "changes above this number, of the log that `epoch` names",
+        type="integer",
+        minimum=0,
+        maximum=2**63 - 1,
+    )
+    epoch = _raw("goes with `sinceSeq`", type="string", maxLength=36)
+    cursor = _raw(
+        "`next` of an earlier one of the same entity, which this continues",
+        type="string",
+        maxLength=MAX_CURSOR,
+    )
+    limit = _raw(
+        f"items of each entity at most; {CATCHUP_LIMIT} when left out, null for no limit",
+        type="integer",
+        minimum=1,
+        maximum=MAX_CATCHUP_LIMIT,
+    )
+    mode = _raw(
+        "snapshot: the rows themselves, also where the log still holds their changes",
+        type="string",
+        enum=["snapshot", None],
+    )
+    buckets = _raw(
+        "with mode snapshot: only rows in these buckets of the digest",
+        type="array",
+        items={"type": "integer", "minimum": 0, "maximum": BUCKETS - 1},
+        minItems=1,
+        maxItems=BUCKETS,
+    )
+    request_id = _raw(
+        "your own name for this request: the same again is the same catch-up",
+        type="string",
+        maxLength=64,
+    )
+
+    @post_load(pass_original=True)
+    def as_sent(self, _data: Any, original_data: Any, **_kwargs: Any) -> Any:
+        """Return the document as it was sent, for `arus.requests.parse` to read."""
+        return original_data
+
+
+class CatchupQueuedSchema(CamelSchema):
+    """A catch-up that was asked for."""
+
+    catchup_id = fields.UUID()
+    status = fields.Enum(CatchupState, by_value=True)
+
+
+def _moment(attribute: str, description: str) -> fields.Function:
+    def read(thing: Any) -> str | None:
+        milliseconds = getattr(thing, attribute)
+        return None if milliseconds is None else iso(milliseconds)
+
+    return fields.Function(
+        read,
+        metadata={"type": ["string", "null"], "format": "date-time", "description": description},
+    )
+
+
+class EntityCatchupSchema(CamelSchema):
+    """How far the catch-up of one entity has come."""
+
+    entity = fields.String()
+    status = fields.Enum(CatchupState, by_value=True)
+    mode = fields.String(
+        allow_none=True,
+        validate=validate.OneOf(["log", "snapshot", "repair", "must_refetch"]),
+        metadata={"description": "null until it is planned"},
+    )
+    published = fields.Integer(metadata={"description": "items that the broker acknowledged"})
+    total = fields.Integer(allow_none=True, metadata={"description": "null until it is planned"})
+    high_seq = fields.Integer()
+    digest = fields.String(metadata={"description": "over the items acknowledged so far"})
+    next = fields.String(
+        allow_none=True, metadata={"description": "the cursor that continues where `limit` stopped"}
+    )
+    reason = fields.String(allow_none=True, metadata={"description": "why it failed"})
+    finished_at = _moment("finished_at", "null while it goes on")
+
+
+class CatchupSchema(CamelSchema):
+    """How far a catch-up has come."""
+
+    catchup_id = fields.UUID()
+    request_id = fields.String(allow_none=True)
+    origin = fields.String(validate=validate.OneOf(["http", "cli", "mqtt", "repair"]))
+    status = fields.Enum(CatchupState, by_value=True)
+    published = fields.Integer(metadata={"description": "items that the broker acknowledged"})
+    total = fields.Integer(
+        allow_none=True, metadata={"description": "null until all of it is planned"}
+    )
+    reason = fields.String(allow_none=True, metadata={"description": "why it failed"})
+    created_at = _moment("created_at", "when it was asked for")
+    finished_at = _moment("finished_at", "null while it goes on")
+    entities = fields.List(fields.Nested(EntityCatchupSchema))
