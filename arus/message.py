@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import random
+import os
 import string
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,7 +15,6 @@ from typing import Any
 import orjson
 
 _ALPHABET = string.digits + string.ascii_lowercase
-_random = random.SystemRandom()
 
 
 class Operation(StrEnum):
@@ -91,7 +91,12 @@ def _iso_second(seconds: int) -> str:
 
 def new_message_id(milliseconds: int) -> str:
     """Return a fresh id: the time, an underscore and nine random characters."""
-    return f"{milliseconds}_{''.join(_random.choices(_ALPHABET, k=9))}"
+    number = int.from_bytes(os.urandom(8), "big")
+    characters = ""
+    for _ in range(9):
+        number, digit = divmod(number, 36)
+        characters += _ALPHABET[digit]
+    return f"{milliseconds}_{characters}"
 
 
 def encode_change(entry: Entry, *, epoch: str, vessel_id: str) -> bytes:
@@ -128,12 +133,24 @@ def _change(kind: str, entry: Entry, epoch: str, vessel_id: str) -> dict[str, An
 
 
 def encode_status(
-    status: str, *, vessel_id: str, generation: int, epoch: str, seq: int, at: int
+    status: str,
+    *,
+    vessel_id: str,
+    generation: int,
+    epoch: str,
+    seq: int,
+    topics: Mapping[str, int],
+    pending: int,
+    at: int,
 ) -> bytes:
     """Return the bytes of a `system/status` message.
 
     `epoch` and `seq` (the highest number given out so far) let a vessel restored from an old backup
-    notice that its log is behind what it has already published.
+    notice that its log is behind what it has already published; `topics` and `pending` let a follower
+    notice that the last change of a topic never reached it.
+
+    :param topics: the highest number of each topic.
+    :param pending: changes that are not delivered.
     """
     return orjson.dumps(
         {
@@ -143,5 +160,7 @@ def encode_status(
             "generation": generation,
             "epoch": epoch,
             "seq": seq,
+            "topics": topics,
+            "pending": pending,
         }
     )
