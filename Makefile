@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test soak bench lint format lock
+.PHONY: help setup setup-dev run test soak bench lint format translations lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ lint: setup-dev ## ruff, mypy, import-linter, docs checks
 format: setup-dev ## let ruff fix what it can
 	@$(PY) -m ruff check --fix --quiet .
 	@$(PY) -m ruff format --quiet .
+
+translations: setup-dev ## collect the pages' texts into blueprints/ui/translations; says what is not translated yet
+	@$(PY) -m tools.translations
 
 lock: setup-dev ## rewrite the locks after a change of requirements*.in; ARGS=--upgrade for newer versions
 	@tools/lock $(ARGS)

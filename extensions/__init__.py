@@ -12,6 +12,7 @@ from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
 from sqlalchemy.engine import make_url
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from arus import ReliableSync
 
@@ -33,6 +34,10 @@ migrate = Migrate(directory=str(ROOT / "migrations"), render_as_batch=True, comp
 def init_extensions(app: Flask) -> None:
     """Bind all extensions to `app`; opens nothing."""
     Path(app.instance_path).mkdir(parents=True, exist_ok=True)
+    if proxies := app.config["TRUSTED_PROXIES"]:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies, x_prefix=proxies
+        )
     init_assets(app)
     init_database(app)
     app.config.setdefault("RATELIMIT_STORAGE_URI", SqliteStorage.uri(_counter_file(app)))

@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from arus.errors import SettingError
-from arus.settings import SETTINGS, Setting, seconds
+from arus.settings import SETTINGS, Setting, seconds, whole
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,6 +87,13 @@ APP_SETTINGS: dict[str, Setting] = {
             time_zone,
             "the name of a time zone, such as Europe/Oslo",
             "the zone of the ship's clocks, which the pages show; UTC is on hover",
+        ),
+        Setting(
+            "TRUSTED_PROXIES",
+            "0",
+            whole(0, 9),
+            "a whole number from 0 to 9",
+            "proxies in front, whose X-Forwarded-For, -Proto, -Host and -Prefix are believed",
         ),
     )
 }

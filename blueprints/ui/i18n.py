@@ -101,8 +101,12 @@ def chosen_code() -> str:
     for chosen in (request.args.get("lang"), request.cookies.get(COOKIE)):
         if chosen in LANGUAGES:
             return chosen
-    best = request.accept_languages.best_match([*LANGUAGES, *_ALIASES], "en")
-    return _ALIASES.get(best, best)
+    for wanted in request.accept_languages.values():
+        code = wanted.partition("-")[0].lower()
+        code = _ALIASES.get(code, code)
+        if code in LANGUAGES:
+            return code
+    return "en"
 
 
 def remember(response: Response) -> Response:

@@ -1,0 +1,210 @@
+"""Languages, the ship's zone, and dates and numbers as a reader writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, date, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from marshmallow import Schema, ValidationError, fields, validate
+
+from blueprints.ui import i18n
+from tools import translations
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = sorted(
+    path
+    for folder in ("blueprints", "arus/web")
+    for path in (ROOT / folder).rglob("templates/**/*.html")
+)
+
+Reading = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def reading() -> Reading:
+    """Reads a page in a language: an address, and the request's headers."""
+    app = Flask("pages")
+    app.config["SHIP_TIMEZONE"] = "Europe/Oslo"
+    app.add_url_rule("/", "ui.index", lambda: "")
+    app.add_url_rule("/rows/<kind>", "rows", str, methods=["GET", "POST"])
+    i18n.init_i18n(app)
+
+    @contextmanager
+    def read(address: str = "/", **headers: str) -> Iterator[None]:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        with app.test_request_context(address, headers=sent):
+            yield
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "code"),
+    [
+        ("/", {}, "en"),
+        ("/", {"Accept_Language": "nb-NO,nb;q=0.9,en;q=0.5"}, "nb"),
+        ("/", {"Accept_Language": "no"}, "nb"),
+        ("/", {"Accept_Language": "nn-NO"}, "nb"),
+        ("/", {"Accept_Language": "el,fil;q=0.9"}, "en"),
+        ("/", {"Accept_Language": "en-US,nb;q=0.3"}, "en"),
+        ("/", {"Accept_Language": ";;;"}, "en"),
+        ("/", {"Accept_Language": "nb", "Cookie": "language=en"}, "en"),
+        ("/?lang=nb", {"Accept_Language": "en", "Cookie": "language=en"}, "nb"),
+        ("/?lang=../../etc", {"Cookie": "language=tlh"}, "en"),
+    ],
+)
+def test_the_language_is_the_chosen_one_else_the_browsers(
+    reading: Reading, address: str, headers: dict[str, str], code: str
+) -> None:
+    with reading(address, **headers):
+        assert i18n.language().code == code
+
+
+def test_outside_a_request_texts_are_as_written(reading: Reading) -> None:
+    assert str(i18n.lazy("Overview")) == "Overview"
+
+
+def test_a_page_keeps_its_address_in_the_other_language(reading: Reading) -> None:
+    with reading("/rows/crew?q=ann&lang=en"):
+        assert i18n.in_language("nb") == "/rows/crew?q=ann&lang=nb"
+    with reading("/nowhere"):
+        assert i18n.in_language("nb") == "/?lang=nb"
+
+
+def test_a_moment_is_shown_on_the_ships_clock_with_utc_on_hover(reading: Reading) -> None:
+    winter, summer = "2020-01-31T23:30:00.000Z", datetime(2020, 7, 1, 10, tzinfo=UTC)
+    with reading("/"):
+        assert i18n.local_time(winter) == (
+            '<time datetime="2020-01-31T23:30:00.000Z" title="2020-01-31 23:30:00 UTC">'
+            "1 Feb 2020 00:30</time>"
+        )
+        assert ">1 Jul 2020 12:00</time>" in i18n.local_time(summer)
+        assert ">1 Jul 2020 12:00:00</time>" in i18n.local_time(summer, seconds=True)
+        assert ">1 Feb 2020</time>" in i18n.local_date(winter)
+        assert i18n.local_date(date(2020, 2, 1)) == '<time datetime="2020-02-01">1 Feb 2020</time>'
+        assert i18n.local_time(None) == i18n.local_date("") == ""
+    with reading("/?lang=nb"):
+        assert ">1. juli 2020 12:00</time>" in i18n.local_time(summer.timestamp() * 1000)
+
+
+def test_a_moment_of_today_needs_no_date(reading: Reading) -> None:
+    with reading("/"):
+        now = datetime.now(UTC)
+        assert re.search(r">\d\d:\d\d</time>", i18n.local_time(now))
+        assert re.search(r">\d+ \w+ .*\d\d:\d\d</time>", i18n.local_time(now - timedelta(days=2)))
+
+
+def test_a_moment_is_typed_and_shown_in_a_form_on_the_ships_clock(reading: Reading) -> None:
+    with reading("/"):
+        assert i18n.ship_input("2020-07-01T10:00:00.000Z") == "2020-07-01T12:00"
+        assert i18n.ship_moment("2020-07-01T12:00") == "2020-07-01T10:00:00.000Z"
+        assert i18n.ship_moment("2020-07-01T12:00:00+00:00") == "2020-07-01T12:00:00.000Z"
+        assert i18n.ship_moment("tomorrow") == "tomorrow"
+        assert i18n.ship_input(None) == ""
+
+
+def test_numbers_are_written_as_the_reader_writes_them(reading: Reading) -> None:
+    with reading("/"):
+        assert i18n.local_number(1234567.5) == "1,234,567.5"
+        assert i18n.local_number(3) == "3"
+        assert i18n.number_input(0.5) == "0.5"
+        assert i18n.local_percent(0.25) == "25%"
+    with reading("/?lang=nb"):
+        assert re.sub(r"\s", " ", i18n.local_number(1234567.5)) == "1 234 567,5"
+        assert i18n.number_input(0.5) == "0,5"
+        assert i18n.number_input(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "english", "norwegian"),
+    [
+        ("2.5", "2.5", "2.5"),
+        ("2,5", "2.5", "2.5"),
+        (" -0,25 ", "-0.25", "-0.25"),
+        ("1 250,5", "1250.5", "1250.5"),
+        ("1,250", "1,250", "1.250"),  # a thousand and more? In English that can't be told
+        ("1,250.5", "1,250.5", "1,250.5"),
+        ("a few", "a few", "a few"),
+        ("", "", ""),
+        ("1e3", "1e3", "1e3"),
+    ],
+)
+def test_what_is_typed_is_read_as_the_reader_means_it(
+    reading: Reading, typed: str, english: str, norwegian: str
+) -> None:
+    with reading("/?lang=en"):
+        assert i18n.typed_number(typed) == english
+    with reading("/?lang=nb"):
+        assert i18n.typed_number(typed) == norwegian
+
+
+def test_a_fields_error_is_translated_with_its_values(reading: Reading) -> None:
+    schema = Schema.from_dict(
+        {
+            "name": fields.String(required=True),
+            "hours": fields.Float(validate=validate.Range(min=0, max=10)),
+            "few": fields.Integer(validate=validate.Range(min=1)),
+            "kind": fields.String(validate=validate.OneOf(["a", "b"])),
+            "short": fields.String(validate=validate.Length(max=3)),
+            "when": fields.DateTime(),
+            "on": fields.Boolean(),
+        }
+    )()
+    with pytest.raises(ValidationError) as caught:
+        schema.load(
+            {"hours": 11, "few": 0, "kind": "c", "short": "long", "when": "x", "on": "x", "no": 1}
+        )
+    said = [message for messages in caught.value.messages_dict.values() for message in messages]
+    assert len(said) == 8
+    with reading("/?lang=nb"):
+        shown = [i18n.translated(message) for message in said]
+        assert not set(shown) & set(said), "these are shown in English"
+        assert any("10" in message for message in shown)
+        assert i18n.translated("Written by a user.") == "Written by a user."
+    with reading("/"):
+        assert [i18n.translated(message) for message in said] == said
+
+
+@pytest.mark.parametrize("code", translations.languages())
+def test_nothing_is_untranslated(code: str) -> None:
+    assert list(translations.problems(code)) == []
+
+
+def test_there_is_a_catalogue_of_each_language_that_is_offered() -> None:
+    assert {"en", *translations.languages()} == set(i18n.LANGUAGES)
+
+
+class Prose(HTMLParser):
+    """Collects what a reader of a template sees: texts, and attributes that are read out."""
+
+    SHOWN = ("title", "alt", "placeholder", "aria-label", "label")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.found.append(data)
+
+    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in self.SHOWN]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_a_template_holds_no_text_that_is_not_marked_for_translation(path: Path) -> None:
+    prose = Prose()
+    prose.feed(re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", "", path.read_text(), flags=re.DOTALL))
+    names = {"Arus", "MQTT", "UTC", "API", "QoS"}
+    words = [
+        word
+        for text in prose.found
+        for word in re.findall(r"[^\W\d_]{2,}", text)
+        if word not in names
+    ]
+    assert words == []
