@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.support.mosquitto import find_program
 
@@ -18,12 +23,23 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+#: A name that the browser alone resolves: on plain http it makes no secure context.
+SHIP_HOST = "ship-host"
+
+AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe-4.14.1.min.js"
+#: Rules that depend on colours alone.
+COLOURS = ("color-contrast", "link-in-text-block")
+
+_PHONE = {"width": 360, "height": 740}
+_DESK = {"width": 1280, "height": 800}
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*more: str) -> Iterator[Browser]:
     """A headless browser."""
-    arguments = [*ARGUMENTS, "--no-sandbox"] if os.getuid() == 0 else ARGUMENTS
+    arguments = [*ARGUMENTS, f"--host-resolver-rules=MAP {SHIP_HOST} 127.0.0.1", *more]
+    if os.getuid() == 0:
+        arguments.append("--no-sandbox")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_program("chromium"), args=arguments
@@ -35,22 +51,152 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def strict_page(browser: Browser) -> Iterator[Page]:
+def strict_page(browser: Browser, **options: Any) -> Iterator[Page]:
     """A page in a context of its own; an error in a script or by the CSP fails the test."""
-    context = browser.new_context(locale="en-GB", timezone_id="UTC")
+    context = browser.new_context(**{"locale": "en-GB", "timezone_id": "UTC", **options})
     context.set_default_timeout(15_000)
     page = context.new_page()
-    errors: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        # a refused form is an answer, which chromium reports as a resource that failed
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            errors.append(message.text)
-
-    page.on("console", heard)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    errors = complaints(page)
     try:
         yield page
     finally:
         context.close()
     assert not errors, f"the browser complained: {errors}"
+
+
+def complaints(page: Page) -> list[str]:
+    """What the console will say of errors from now on."""
+    errors: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        # a refused form is an answer, which chromium reports as a resource that failed
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            errors.append(f"{page.url}: {message.text}")
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: errors.append(f"{page.url}: {error}"))
+    return errors
+
+
+@dataclass
+class Traffic:
+    """What a browser has asked for, and what it was answered."""
+
+    requested: list[str] = field(default_factory=list)
+    #: Answers of 400 and more: (status, address).
+    refused: list[tuple[int, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, context: BrowserContext) -> Traffic:
+        """Watch all pages of a context."""
+        traffic = cls()
+        context.on("request", lambda request: traffic.requested.append(request.url))
+        context.on(
+            "response",
+            lambda response: (
+                traffic.refused.append((response.status, response.url))
+                if response.status >= 400
+                else None
+            ),
+        )
+        return traffic
+
+    def outside(self, root: str) -> list[str]:
+        """The requests for something that is not below `root`."""
+        return [url for url in self.requested if not url.startswith((root, "data:", "blob:"))]
+
+
+# --- accessibility -------------------------------------------------------------------------------
+
+
+def axe(page: Page, rules: Sequence[str] = ()) -> list[str]:
+    """What axe finds on the page as it is, one line each; `rules`: these only."""
+    # evaluated from outside, which the page's policy does not forbid
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
+    options: dict[str, Any] = {"resultTypes": ["violations"]}
+    if rules:
+        options["runOnly"] = {"type": "rule", "values": list(rules)}
+    found = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        f"{page.url} [{violation['id']}] {violation['help']}: {node['target']} {_why(node)}"
+        for violation in found["violations"]
+        for node in violation["nodes"][:5]
+    ]
+
+
+def _why(node: dict[str, Any]) -> str:
+    return "; ".join(check["message"] for check in [*node["any"], *node["all"], *node["none"]])[
+        :200
+    ]
+
+
+def faults(page: Page) -> list[str]:
+    """What is wrong with the page for somebody: by light, in the dark, and on a phone."""
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    page.set_viewport_size(_DESK)  # type: ignore[arg-type]
+    found = axe(page)
+    if (headings := page.locator("h1").count()) != 1:
+        found.append(f"{page.url}: {headings} h1")
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    found += [f"dark: {fault}" for fault in axe(page, COLOURS)]
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
+    page.set_viewport_size(_PHONE)  # type: ignore[arg-type]
+    found += [f"360 px: {fault}" for fault in [*axe(page), *sideways(page)]]
+    page.set_viewport_size(_DESK)  # type: ignore[arg-type]
+    return found
+
+
+def sideways(page: Page) -> list[str]:
+    """The elements that make the page wider than the screen."""
+    return page.evaluate(
+        """() => {
+          const width = document.documentElement.clientWidth;
+          if (document.documentElement.scrollWidth <= width) return [];
+          return [...document.body.querySelectorAll("*")]
+            .filter((element) => element.getBoundingClientRect().right > width + 1)
+            .slice(0, 5)
+            .map((element) => `${location.href}: wider than the screen: ${element.outerHTML.slice(0, 120)}`);
+        }"""
+    )
+
+
+# --- all pages -----------------------------------------------------------------------------------
+
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{6,}_\w+|(?<=/)\d+(?=/|$)")
+#: Not pages.
+_FILES = re.compile(r"\.json$|/health$|/metrics$|/static/")
+
+
+def shape(url: str) -> str:
+    """An address without what differs from row to row."""
+    parts = urlsplit(url)
+    query = sorted({name for name, _value in parse_qsl(parts.query)})
+    return _ID.sub("*", parts.path) + ("?" + "&".join(query) if query else "")
+
+
+def links(page: Page, root: str) -> list[str]:
+    """The addresses below `root` that the page leads to."""
+    hrefs: list[str] = page.eval_on_selector_all(
+        "a[href]", "links => links.map(link => link.getAttribute('href'))"
+    )
+    urls = (urljoin(page.url, href).partition("#")[0] for href in hrefs)
+    return [url for url in urls if url.startswith(root) and not _FILES.search(urlsplit(url).path)]
+
+
+def walk(page: Page, root: str, most: int = 120) -> Iterator[str]:
+    """Visit one page of each kind that can be reached by links from `root`; yields its address.
+
+    The caller may look at the page, and lead it elsewhere.
+    """
+    waiting, seen = [root], {shape(root)}
+    while waiting and most > 0:
+        url = waiting.pop(0)
+        most -= 1
+        page.goto(url)
+        for link in links(page, root):
+            # the other language has tests of its own
+            if "lang=" not in link and (kind := shape(link)) not in seen:
+                seen.add(kind)
+                waiting.append(link)
+        yield url
