@@ -1,8 +1,7 @@
-"""`flask sync ...`."""
+"""`flask sync queue ...`."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,39 +11,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 import orjson
-from flask import current_app
-from flask.cli import AppGroup
-from sqlalchemy.exc import DBAPIError
 
-from .changes import UNDELIVERED, ChangeRecord
-from .counters import DROPPED, FAILURES, PUBLISHED
-from .errors import ChangeError
-from .message import ChangeState, iso, now_ms
-from .status import SyncStatus
+from arus.changes import UNDELIVERED, ChangeRecord
+from arus.errors import ChangeError
+from arus.message import ChangeState, iso
+
+from .common import known, one_line, state, sync_commands
 
 if TYPE_CHECKING:
-    from .extension import AppState
-
-sync_commands = AppGroup("sync", help="See and steer the synchronisation with the shore.")
-
-
-@sync_commands.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def status_command(as_json: bool) -> None:
-    """Show connection, queue, owner and counters.
-
-    \b
-    Examples:
-      flask --app wsgi sync status
-      flask --app wsgi sync status --json
-    """  # noqa: D301  # a backspace tells click to keep the lines
-    state = _state()
-    with _one_line():
-        status = state.status()
-    if as_json:
-        click.echo(json.dumps(_as_json(status, str(state.settings.broker)), indent=2))
-    else:
-        _print(status, str(state.settings.broker))
+    from arus.extension import AppState
 
 
 @sync_commands.group("queue", no_args_is_help=True)
@@ -99,8 +74,8 @@ def list_command(
       flask --app wsgi sync queue list --state quarantined
       flask --app wsgi sync queue list --state pending,in_flight --entity alerts --json
     """  # noqa: D301  # a backspace tells click to keep the lines
-    with _one_line():
-        found = list(islice(_newest(_state(), states or (), _known(entity), limit), limit))
+    with one_line():
+        found = list(islice(_newest(state(), states or (), known(entity), limit), limit))
     if as_json:
         for change in found:
             click.echo(orjson.dumps(change.document()))
@@ -119,8 +94,8 @@ def show_command(message_id: str) -> None:
     Example:
       flask --app wsgi sync queue show 1795334400000_abc123def
     """  # noqa: D301  # a backspace tells click to keep the lines
-    with _one_line():
-        document = _state().change(message_id).document()
+    with one_line():
+        document = state().change(message_id).document()
     click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
@@ -139,7 +114,7 @@ def retry_command(message_ids: tuple[str, ...], every: bool, entity: str | None,
       flask --app wsgi sync queue retry 1795334400000_abc123def
       flask --app wsgi sync queue retry --all --entity work_orders --yes
     """  # noqa: D301  # a backspace tells click to keep the lines
-    _decide("retry", _state().retry_change, message_ids, every=every, entity=entity, yes=yes)
+    _decide("retry", state().retry_change, message_ids, every=every, entity=entity, yes=yes)
 
 
 @queue_commands.command("discard")
@@ -157,7 +132,7 @@ def discard_command(
       flask --app wsgi sync queue discard 1795334400000_abc123def
       flask --app wsgi sync queue discard --all --yes
     """  # noqa: D301  # a backspace tells click to keep the lines
-    _decide("discard", _state().discard_change, message_ids, every=every, entity=entity, yes=yes)
+    _decide("discard", state().discard_change, message_ids, every=every, entity=entity, yes=yes)
 
 
 @queue_commands.command("export")
@@ -181,52 +156,20 @@ def export_command(states: tuple[ChangeState, ...] | None, entity: str | None, o
       flask --app wsgi sync queue export --state quarantined -o /media/usb/quarantined.jsonl
     """  # noqa: D301  # a backspace tells click to keep the lines
     count = 0
-    with _one_line():
-        found = _state().each_change(states or UNDELIVERED, _known(entity))
+    with one_line():
+        found = state().each_change(states or UNDELIVERED, known(entity))
         with _output(output) as file:
             for count, change in enumerate(found, 1):  # noqa: B007  # how many there were
                 file.write(orjson.dumps(change.document(), option=orjson.OPT_APPEND_NEWLINE))
     click.echo(f"{count} changes exported", err=True)
 
 
-def _state() -> AppState:
-    state: AppState = current_app.extensions["arus"]
-    return state
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Turn what can go wrong into one line and exit code 1."""
-    try:
-        yield
-    except ChangeError as error:
-        raise click.ClickException(str(error)) from error
-    except DBAPIError as error:
-        reason = " ".join(str(error.orig).split())
-        raise click.ClickException(
-            f"the database can't be used ({reason}); is it migrated? flask --app wsgi db upgrade"
-        ) from error
-    except BrokenPipeError:
-        raise  # click ends quietly: whoever read has seen enough
-    except OSError as error:
-        raise click.ClickException(f"{error.filename or 'writing'}: {error.strerror}") from error
-
-
-def _known(entity: str | None) -> str | None:
-    entities = _state().entities()
-    if entity is not None and entity not in entities:
-        raise click.ClickException(
-            f"there is no entity {entity!r}; there are {', '.join(entities)}"
-        )
-    return entity
-
-
 def _newest(
-    state: AppState, states: Sequence[ChangeState], entity: str | None, limit: int
+    sync: AppState, states: Sequence[ChangeState], entity: str | None, limit: int
 ) -> Iterator[ChangeRecord]:
     cursor: int | None = None
     while True:
-        page = state.changes(states=states, entity=entity, limit=min(limit, 500), cursor=cursor)
+        page = sync.changes(states=states, entity=entity, limit=min(limit, 500), cursor=cursor)
         yield from page.items
         cursor = page.next
         if cursor is None:
@@ -259,12 +202,12 @@ def _decide(
         raise click.UsageError("give message ids, or --all")
     if entity and not every:
         raise click.UsageError("--entity goes with --all")
-    state = _state()
+    sync = state()
     done = failed = 0
-    with _one_line():
+    with one_line():
         chosen: Iterable[str] = message_ids
         if every:
-            found = state.each_change((ChangeState.QUARANTINED,), _known(entity))
+            found = sync.each_change((ChangeState.QUARANTINED,), known(entity))
             of_entity = f" of {entity}" if entity else ""
             if not yes:
                 click.confirm(f"{verb} all quarantined changes{of_entity}?", abort=True, err=True)
@@ -276,7 +219,7 @@ def _decide(
             except ChangeError as error:
                 failed += 1
                 click.echo(f"Error: {error}", err=True)
-            state.db.session.remove()
+            sync.db.session.remove()
     word = {"retry": "retried", "discard": "discarded"}[verb]
     if done or not failed:
         click.echo(f"{done} {word}")
@@ -301,59 +244,3 @@ def _output(name: str) -> Iterator[IO[bytes]]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _as_json(status: SyncStatus, broker: str) -> dict[str, object]:
-    return {
-        "enabled": status.enabled,
-        "connected": status.connected,
-        "connectedChangedAt": _time(status.connected_changed_at),
-        "broker": broker,
-        "protocol": status.protocol,
-        "vesselId": status.vessel_id,
-        "epoch": status.epoch,
-        "headSeq": status.head_seq,
-        "queueDepth": status.depth,
-        "maxQueueSize": status.max_queue_size,
-        "oldestPendingAt": _time(status.oldest_pending_at),
-        "reconnectAttempts": status.reconnect_attempts,
-        "owner": status.owner.document() if status.owner else None,
-        "published": status.counter(PUBLISHED),
-        "dropped": status.counter(DROPPED),
-        "publishFailures": status.counter(FAILURES),
-    }
-
-
-def _print(status: SyncStatus, broker: str) -> None:
-    since = _time(status.connected_changed_at)
-    if not status.enabled:
-        link = "off (LOCAL_MODE is false)"
-    elif status.connected:
-        link = f"connected since {since}, MQTT {status.protocol}"
-    elif since is None:
-        link = "not connected yet"
-    else:
-        link = f"down since {since}, {status.reconnect_attempts} attempts"
-    owner = status.owner
-    waiting = f"{status.depth} of {status.max_queue_size} waiting"
-    if status.oldest_pending_at is not None:
-        waiting += f", the oldest for {(now_ms() - status.oldest_pending_at) // 1000} s"
-    lines = {
-        "vessel": status.vessel_id or "not named yet",
-        "broker": broker,
-        "link": link,
-        "queue": waiting,
-        "owner": f"process {owner.pid} on {owner.host}, generation {owner.generation}"
-        if owner
-        else "none",
-        "log": f"epoch {status.epoch}, head {status.head_seq}" if status.epoch else "empty",
-        "published": status.counter(PUBLISHED),
-        "dropped": status.counter(DROPPED),
-        "failures": status.counter(FAILURES),
-    }
-    for name, value in lines.items():
-        click.echo(f"{name:<10} {value}")
-
-
-def _time(milliseconds: int | None) -> str | None:
-    return iso(milliseconds) if milliseconds is not None else None

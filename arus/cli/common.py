@@ -1,0 +1,59 @@
+"""What the commands of `flask sync` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from sqlalchemy.exc import DBAPIError
+
+from arus.errors import CatchupError, ChangeError, LogUnavailableError
+from arus.message import iso
+
+if TYPE_CHECKING:
+    from arus.extension import AppState
+
+sync_commands = AppGroup("sync", help="See and steer the synchronisation with the shore.")
+
+
+def state() -> AppState:
+    """Return the sync's state of the application that the command runs for."""
+    found: AppState = current_app.extensions["arus"]
+    return found
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turn what can go wrong into one line and exit code 1."""
+    try:
+        yield
+    except (ChangeError, CatchupError, LogUnavailableError) as error:
+        raise click.ClickException(str(error)) from error
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        raise click.ClickException(
+            f"the database can't be used ({reason}); is it migrated? flask --app wsgi db upgrade"
+        ) from error
+    except BrokenPipeError:
+        raise  # click ends quietly: whoever read has seen enough
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or 'writing'}: {error.strerror}") from error
+
+
+def known(entity: str | None) -> str | None:
+    """Return the entity if there is one of this name, or none was given; else end in one line."""
+    entities = state().entities()
+    if entity is not None and entity not in entities:
+        raise click.ClickException(
+            f"there is no entity {entity!r}; there are {', '.join(entities)}"
+        )
+    return entity
+
+
+def moment(milliseconds: int | None) -> str | None:
+    """Return a time as it is shown, where there is one."""
+    return iso(milliseconds) if milliseconds is not None else None
