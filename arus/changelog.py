@@ -72,6 +72,11 @@ _CONNECTED = text(
     " reconnect_attempts = :attempts, clean_start = false WHERE id = 1"
 )
 _ATTEMPTS = text("UPDATE arus_session SET reconnect_attempts = :attempts WHERE id = 1")
+# What was planned in the old epoch is planned anew: its receiver has to fetch all anew anyway.
+_PLAN_AGAIN = text(
+    "UPDATE arus_catchup SET status = 'queued', mode = NULL, position = '', published = 0, total = NULL"
+    " WHERE status = 'running' AND mode <> 'repair'"
+)
 _NEW_EPOCH = text("UPDATE arus_session SET epoch = :epoch, clean_start = true WHERE id = 1")
 _FIRST_UNSENT = text(
     "SELECT id FROM arus_change WHERE topic = :topic AND seq > :after AND outcome IS NULL"
@@ -177,6 +182,16 @@ class ChangeLog:
         with translated():
             return list(self._connection.execute(statement, arguments).scalars())
 
+    def mappings(self, statement: Any, arguments: Mapping[str, Any]) -> Sequence[RowMapping]:
+        """Return the rows that a statement selects, by column name."""
+        with translated():
+            return self._connection.execute(statement, arguments).mappings().all()
+
+    @property
+    def connection(self) -> Connection:
+        """The owner's connection, for reading."""
+        return self._connection
+
     @staticmethod
     def entries(rows: Iterable[RowMapping]) -> list[Entry]:
         """Return the entries in rows of the change log."""
@@ -205,6 +220,7 @@ class ChangeLog:
         epoch = str(uuid.uuid4())
         with self.turn() as turn:
             turn.execute(_NEW_EPOCH, {"epoch": epoch})
+            turn.execute(_PLAN_AGAIN)
             for lane in self.lanes.values():
                 wanted = {"topic": lane.topic, "after": lane.sent_seq}
                 first = (

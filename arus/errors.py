@@ -25,6 +25,7 @@
     ├── ProposalError                a proposal can't be made, or is not accepted
     ├── FollowError                  an application can't follow as asked
     ├── RefusedMessageError          an inbound message is not what a vessel publishes
+    ├── UnknownMessageError          there is no such parked message, or nobody to hand it to
     └── ChangeError                  a change can't be retried or discarded
         ├── UnknownChangeError       the log has no such change
         ├── NotQuarantinedError      it is not quarantined
@@ -199,3 +200,7 @@ class NotQuarantinedError(ChangeError):
 
 class UnsendableChangeError(ChangeError):
     """Sending the change would be no use, or do harm."""
+
+
+class UnknownMessageError(ArusError):
+    """There is no such parked message."""

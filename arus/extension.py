@@ -12,14 +12,18 @@ from typing import Any
 
 from flask import Flask, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import text
 from sqlalchemy.orm import Session as OrmSession
 
 from . import changes, requests, topics
+from .audit import Auditor
 from .bell import Bell, BellListener
 from .capture import Capture, receipt_of
+from .catchup import Catchups
 from .changelog import ChangeLog
 from .changes import ChangePage, ChangeRecord
 from .cli import sync_commands
+from .database import open_engine
 from .errors import (
     ArusError,
     CatchupOffError,
@@ -29,6 +33,7 @@ from .errors import (
 )
 from .follower.tables import define as define_follower
 from .health import health_document
+from .inbox import Handler, Inbox, Subscriptions
 from .message import ChangeState, Operation, Receipt
 from .metrics import SyncCollector
 from .ownership import Owner, OwnerLock, open_lock
@@ -43,6 +48,7 @@ from .status import SyncStatus, read_change_states, read_status
 logger = logging.getLogger(__name__)
 
 _KEY = "arus"
+_SUBSCRIPTIONS = text("SELECT COUNT(*) FROM arus_subscription")
 #: Topics that every vessel has beside its entities' (CONFLICTS, STATUS and the catch-ups).
 _OWN_TOPICS = (topics.STATUS, topics.CONFLICTS, topics.CATCHUP)
 
@@ -63,7 +69,6 @@ class AppState:
     #: Process in which the owner's thread runs: threads do not survive a fork.
     owner_pid: int | None = None
     starting: threading.Lock = field(default_factory=threading.Lock)
-    subscriptions: list[str] = field(default_factory=list)
 
     def captured(self) -> None:
         """Tell the owner that something was committed."""
@@ -98,6 +103,11 @@ class AppState:
                 owned=self.settings.local_mode and self.lock.is_held(connection),
                 max_queue_size=self.settings.max_queue_size,
             )
+
+    def active_subscriptions(self) -> int:
+        """Return how many filters the broker knows of."""
+        with self.db.engine.connect() as connection:
+            return int(connection.execute(_SUBSCRIPTIONS).scalar_one())
 
     def entities(self) -> list[str]:
         """Return the names of what is synchronised."""
@@ -177,10 +187,14 @@ class ReliableSync:
         sync = ReliableSync()
         sync.register(WorkOrder, "work_orders", schema=WorkOrderSchema)
         sync.init_app(app, db)
+
+    :param inbound: prefixes that subscriptions may have beside `MQTT_TOPIC_PREFIX`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, inbound: Iterable[str] = ()) -> None:
         self._registry = Registry()
+        self._subscriptions = Subscriptions()
+        self._inbound = tuple(inbound)
         self._capture = Capture(self._registry, _capturing_state)
         self._listening: set[int] = set()
 
@@ -207,6 +221,8 @@ class ReliableSync:
         check_client_library()
         define(db.metadata)
         define_follower(db.metadata)
+        subscriptions = self._subscriptions
+        subscriptions.allow([f"{settings.topic_prefix}/", *self._inbound])
         with app.app_context():
             lock, bell_path = open_lock(db.engine.url)
         state = AppState(
@@ -219,16 +235,23 @@ class ReliableSync:
             make_owner=lambda: Owner(lock, bell_path, settings.vessel_id, make_relay),
         )
 
-        def make_relay(log: ChangeLog, bell: BellListener) -> Relay:
+        def make_relay(log: ChangeLog, listener: BellListener) -> Relay:
             client_id = settings.client_id or f"arus_sync_{log.vessel_id}"
+            with app.app_context():
+                engine = open_engine(db.engine.url)
             return Relay(
                 log,
                 Session(settings, client_id),
-                bell,
+                listener,
                 settings,
                 sender=app,
                 topics=sorted({registration.topic for registration in self._registry}),
                 urgent=frozenset(r.topic for r in self._registry if r.qos == 2),
+                registry=self._registry,
+                catchups=Catchups(log, self._registry, engine, app.app_context),
+                # A bell of its own: the inbox has its own thread.
+                inbox=Inbox(subscriptions, engine, app.app_context, Bell(bell_path).ring),
+                auditor=Auditor(engine.url, self._registry, app.app_context),
             )
 
         app.extensions[_KEY] = state
@@ -296,6 +319,34 @@ class ReliableSync:
         """
         self._capture.record(self._state().db.session(), Operation(operation), row)
 
+    def subscribe(self, topic_filter: str, qos: int = 1) -> Callable[[Handler], Handler]:
+        """Hand the messages of a topic filter to the decorated function.
+
+        ::
+
+            @sync.subscribe("vessel/sync/+/orders", qos=1)
+            def ordered(message: Message) -> None: ...
+
+        May be called before or after connecting; the owner's process subscribes and runs the handlers, one
+        message of a topic after the other, each in an application context. A message is acknowledged once its
+        handlers have returned, so it may come again after a crash: a handler must bear that.
+        One that raises is called again with growing pauses; then its message is parked (`flask sync inbox`).
+
+        :param topic_filter: by the rules of MQTT 5, section 4.7; `$share/NAME/FILTER` too.
+        :param qos: 0 or 1.
+        :raises TopicError: the filter is not valid, or begins with no prefix that is allowed.
+        """
+
+        def decorate(handler: Handler) -> Handler:
+            self._subscriptions.add(topic_filter, qos, handler)
+            return handler
+
+        return decorate
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """End the subscription to a topic filter; one that is unknown changes nothing."""
+        self._subscriptions.remove(topic_filter)
+
     def status(self) -> SyncStatus:
         """Return where the sync stands; the same from each process."""
         return self._state().status()
@@ -308,7 +359,7 @@ class ReliableSync:
             state.status(),
             state.settings,
             topics=len(published) + len(_OWN_TOPICS),
-            subscriptions=len(state.subscriptions),
+            subscriptions=state.active_subscriptions(),
         )
 
     def change_states(self, entity: str, row_ids: Iterable[str]) -> dict[str, ChangeState]:

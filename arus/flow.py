@@ -21,6 +21,7 @@ from .changelog import ChangeLog, Turn
 from .codec import PUBREC, Ack
 from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
 from .errors import ConnectionLostError, SessionError
+from .history import History
 from .lane import Lane
 from .message import ChangeState, Entry, encode_change, now_ms
 from .overflow import GivenUp, Overflow
@@ -99,6 +100,7 @@ class Flow:
         max_inflight: int | None,
         max_queue_size: int,
         urgent: frozenset[str],
+        catchups: Catchups,
         sender: Any,
     ) -> None:
         self._log = log
@@ -108,8 +110,11 @@ class Flow:
         self._sender = sender
         self._window = Window(max_inflight)
         self._overflow = Overflow(max_queue_size, urgent)
-        self._catchups = Catchups(log)
+        self._catchups = catchups
+        #: When each message of a catch-up was sent, by packet id, in monotonic seconds.
+        self._beside_sent: dict[int, float] = {}
         self._suspicion = Suspicion()
+        self._history = History()
         #: Something was acknowledged in this connection.
         self._fruitful = False
         #: Changes may have been dropped whose rows' state was not sent yet.
@@ -200,6 +205,7 @@ class Flow:
         self._due_at = None
         self._stuck = False
         self._catchups.forget()
+        self._beside_sent.clear()
         self._repair_due = True
         self._log.reload()
 
@@ -207,6 +213,10 @@ class Flow:
     def depth(self) -> int:
         """Changes numbered and not settled."""
         return sum(lane.depth for lane in self._log.lanes.values())
+
+    def look_for_catchups(self) -> None:
+        """Note that a catch-up may be queued."""
+        self._catchups.look = True
 
     @property
     def has_room(self) -> bool:
@@ -228,7 +238,7 @@ class Flow:
             and (
                 self._repair_due
                 or self._catchups.ready
-                or bool(self._catchups.waiting)
+                or self._catchups.waiting
                 or any(self._has_next(lane, set()) for lane in self._log.lanes.values())
             )
         )
@@ -251,8 +261,8 @@ class Flow:
         self._stuck = False
         flight = self._flights.get(ack.packet_id)
         if flight is None:
-            self._catchups.acknowledged(ack.packet_id, ack.reason)
-            return  # else of a control message, or the second of the same packet
+            self._acknowledged_beside(ack)
+            return
         self._fruitful = True
         if ack.reason >= 0x80 and ack.reason != _PACKET_ID_NOT_FOUND:
             self._refuse(ack, flight)
@@ -271,6 +281,14 @@ class Flow:
             self._landed.append(entry)
         if self._due_at is None:
             self._due_at = time.monotonic() + ACK_DELAY
+
+    def _acknowledged_beside(self, ack: Ack) -> None:
+        """Take one of a catch-up's message, of a control message, or the second of the same packet."""
+        sent_at = self._beside_sent.pop(ack.packet_id, None)
+        if sent_at is not None:
+            now = time.monotonic()
+            self._window.acknowledged(now - sent_at, now)
+            self._catchups.acknowledged(ack.packet_id, ack.reason)
 
     def _refuse(self, ack: Ack, flight: Flight) -> None:
         if ack.reason == _PACKET_ID_IN_USE:
@@ -305,11 +323,14 @@ class Flow:
         """
         waiting = self._log.unnumbered(NUMBER_BATCH) if look else []
         picks = self._pick(refill=True) if feed else []
-        beside = feed and self._connected_at is not None and not picks
-        beside = beside and (self._repair_due or self._catchups.ready)
-        due = self._due or self._catchups.due or bool(self._refused)
+        if look and not waiting:
+            self._catchups.look = True  # what the bell rang for was no change
+        repair = feed and self._connected_at is not None and self._repair_due and not picks
+        if feed and self._connected_at is not None and self._catchups.ready:
+            self._catchups.prepare()
+        due = self._due or self._catchups.due or bool(self._refused) or self._history.due
         due = due or (self._due_at is not None and (not feed or time.monotonic() >= self._due_at))
-        if not (waiting or picks or due or beside):
+        if not (waiting or picks or due or repair):
             if feed:
                 self._send_beside()
             return False
@@ -332,12 +353,15 @@ class Flow:
             flushed = self._backlog_flushed()
             if not self.depth:
                 self._suspicion.clear()
-            caught_up = self._catchups.journal(turn.connection) if self._catchups.due else None
-            chunk = self._catch_up(turn) if beside else []
+            caught_up = self._catchups.journal(turn.connection) if self._catchups.due else []
+            if repair:
+                self._plan_repairs(turn)
             turn.save_lanes()
             turn.count(+self._counts)
+            self._history.note(published=len(self._landed), depth=self.depth)
+            if self._history.due:
+                self._history.write(turn)
         self._send(picks)
-        self._catchups.waiting.extend(chunk)
         if feed:
             self._send_beside()
         self._tell(queued, flushed)
@@ -346,20 +370,22 @@ class Flow:
         return len(waiting) == NUMBER_BATCH
 
     def _send_beside(self) -> None:
-        """Send what the window has room for of the catch-up's chunk; it is journalled once all is acknowledged."""
-        while self._catchups.waiting and self.has_room:
-            topic, payload = self._catchups.waiting.popleft()
-            self._catchups.sent(
-                self._session.publish_beside(f"{self._prefix}/{topic}", payload, retain=False)
+        """Send what the window has room for of a catch-up; it is journalled once all is acknowledged."""
+        while self.has_room and self._session.buffered < WRITE_AHEAD:
+            message = self._catchups.take()
+            if message is None:
+                return
+            topic, payload = message
+            packet_id = self._session.publish_beside(
+                f"{self._prefix}/{topic}", payload, retain=False
             )
+            self._beside_sent[packet_id] = time.monotonic()
+            self._catchups.sent(packet_id)
 
-    def _catch_up(self, turn: Turn) -> list[tuple[str, bytes]]:
-        """Plan the repair of what was dropped, and return the next chunk of a catch-up."""
-        if self._repair_due:
-            plan_repairs(turn.connection, head_seq=self._log.head_seq)
-            self._repair_due = False
-            self._catchups.look = True
-        return self._catchups.messages(turn.connection) if self._catchups.ready else []
+    def _plan_repairs(self, turn: Turn) -> None:
+        plan_repairs(turn.connection, head_seq=self._log.head_seq)
+        self._repair_due = False
+        self._catchups.look = True
 
     def _note_queued(self, entries: list[Entry]) -> list[Entry]:
         since = self._connected_at
@@ -404,6 +430,8 @@ class Flow:
             return []
         beside = beside or []
         used = self._unacknowledged + len(beside)
+        if self._catchups.waiting:
+            used += self._window.size // 4  # a catch-up has its share, however much else there is
         in_bytes = self._bytes + sum(len(pick.payload) for pick in beside)
         buffered = self._session.buffered
         taken = {packet_id_of(pick.entry.seq) for pick in beside}
@@ -515,22 +543,22 @@ class Flow:
             logger.info("[MQTT Reliable Sync] queue flushed: %d changes", flushed)
             signals.send(signals.queue_flushed, self._sender, count=flushed)
 
-    def _tell_caught_up(self, run: Run | None) -> None:
-        if run is None:
-            return
-        logger.info(
-            "[MQTT Reliable Sync] catch-up of %s published: %d rows",
-            run.entity,
-            run.published,
-            extra={"catchup_id": run.catchup_id},
-        )
-        signals.send(
-            signals.catchup_published,
-            self._sender,
-            catchup_id=run.catchup_id,
-            entity=run.entity,
-            published=run.published,
-        )
+    def _tell_caught_up(self, finished: list[Run]) -> None:
+        for run in finished:
+            logger.info(
+                "[MQTT Reliable Sync] catch-up of %s published (%s): %d rows",
+                run.entity,
+                run.mode,
+                run.published,
+                extra={"catchup_id": run.catchup_id},
+            )
+            signals.send(
+                signals.catchup_published,
+                self._sender,
+                catchup_id=run.catchup_id,
+                entity=run.entity,
+                published=run.published,
+            )
 
     def _tell_dropped(self, dropped: list[GivenUp]) -> None:
         if dropped and not self._overflowing:

@@ -19,18 +19,24 @@ from typing import Any
 import orjson
 
 from . import signals
+from .audit import Auditor
 from .bell import BellListener
+from .catchup import Catchups
 from .changelog import ChangeLog
 from .codec import Ack
 from .counters import RECONNECTS
 from .errors import ConnectionLostError, ProtocolRefusedError, SessionError
 from .flow import Flow
+from .history import note_link
+from .inbox import Inbox
+from .intake import Intake
 from .message import encode_status, now_ms
 from .pace import Pace
+from .registry import Registry
 from .retention import Retention
-from .session import Connected, LookedBack, Received, Session, SessionEvent
+from .session import Connected, LookedBack, Received, Session, SessionEvent, Subscribed
 from .settings import Settings
-from .topics import STATUS
+from .topics import DIGEST, STATUS
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +51,10 @@ SESSION_TAKEN_OVER = 0x8E
 STAND_DOWN = 60.0
 #: Seconds that a stop waits for the broker to take the last message.
 GOODBYE = 1.0
+#: Seconds that a stop waits for a handler of the application to return.
+INBOX_STOP = 2.0
+#: Seconds between two statuses of a connection that tell followers how far the log has come.
+HEARTBEAT = 60.0
 
 
 class Relay:
@@ -53,6 +63,10 @@ class Relay:
     :param sender: the sender of signals: the application.
     :param topics: all topics under the prefix on which changes are published.
     :param urgent: topics that pass others while there is a queue.
+    :param registry: what is synchronised.
+    :param catchups: expands what receivers have missed.
+    :param inbox: takes what comes in.
+    :param auditor: digests the tables.
     """
 
     def __init__(
@@ -65,6 +79,10 @@ class Relay:
         sender: Any,
         topics: Sequence[str] = (),
         urgent: frozenset[str] = frozenset(),
+        registry: Registry,
+        catchups: Catchups,
+        inbox: Inbox,
+        auditor: Auditor,
     ) -> None:
         self._log = log
         self._session = session
@@ -78,6 +96,7 @@ class Relay:
             max_inflight=settings.max_inflight,
             max_queue_size=settings.max_queue_size,
             urgent=urgent,
+            catchups=catchups,
             sender=sender,
         )
         self._retention = Retention(
@@ -86,6 +105,22 @@ class Relay:
         self._stopping = threading.Event()
         #: Topics whose retained messages tell what this vessel has published before.
         self._own_topics = [f"{settings.topic_prefix}/{topic}" for topic in (STATUS, *topics)]
+        self._inbox = inbox
+        self._auditor = auditor
+        self._intake = Intake(
+            log,
+            session,
+            inbox,
+            auditor,
+            registry,
+            prefix=settings.topic_prefix,
+            own=self._own_topics,
+        )
+        #: A digest that waits for room.
+        self._digest: bytes | None = None
+        #: The number in the last status, and when it was sent, in monotonic seconds.
+        self._told_seq = 0
+        self._told_at = 0.0
         #: The first connection of this owner, while it is asked for these.
         self._looking_back: Connected | None = None
         self._looked_back = False
@@ -123,6 +158,8 @@ class Relay:
                 self._say_goodbye()
         finally:
             self._session.close()
+            self._inbox.stop(INBOX_STOP)
+            self._auditor.stop()
 
     # -- one round --------------------------------------------------------------------------------
 
@@ -134,6 +171,8 @@ class Relay:
             if self._session.fileno() is not None:
                 for event in self._session.receive():
                     self._take(event)
+                if self._intake.serve():
+                    self._flow.look_for_catchups()
             self._turn()
             if self._session.fileno() is not None:
                 self._session.flush()
@@ -169,6 +208,24 @@ class Relay:
             self._look_at = 0.0
             self._next_poll = time.monotonic() + self._poll_interval
             self._retention.step()
+            if self._connected:
+                self._intake.mind()
+                self._report()
+
+    def _report(self) -> None:
+        """Tell followers how far the log has come, and what the tables are."""
+        self._digest = self._auditor.take() or self._digest
+        if self._digest is not None and self._flow.has_room:
+            topic = f"{self._settings.topic_prefix}/{DIGEST}"
+            self._session.publish_beside(topic, self._digest, retain=True)
+            self._digest = None
+        moved = self._log.head_seq != self._told_seq and not self._flow.depth
+        if moved and time.monotonic() - self._told_at >= HEARTBEAT and self._flow.has_room:
+            self._publish_status("online")
+
+    def _publish_status(self, status: str) -> int:
+        self._told_seq, self._told_at = self._log.head_seq, time.monotonic()
+        return self._session.publish_beside(self._status_topic, self._status(status), retain=True)
 
     def _turn(self) -> None:
         look = time.monotonic() >= self._look_at
@@ -184,10 +241,12 @@ class Relay:
                 self._compare()
             case Ack():
                 self._flow.acknowledged(event)
+            case Subscribed():
+                self._intake.answered(event)
             case Received():
-                if self._looking_back is not None:
-                    self._note_own(event)
+                if self._looking_back is not None and self._note_own(event):
                     return
+                self._intake.take(event)
                 signals.send(
                     signals.message, self._sender, topic=event.topic, payload=event.payload
                 )
@@ -227,16 +286,20 @@ class Relay:
 
     def _answered(self, event: Connected) -> None:
         """CONNACK has come. An owner's first connection is first asked what the broker has of us."""
+        self._intake.begin()
         if self._looked_back:
-            self._opened(event)
+            self._opened(event, looked_back=False)
             return
         self._looking_back = event
         self._seen_seq = 0
         self._session.look_back(self._own_topics)
 
-    def _note_own(self, received: Received) -> None:
-        if received.topic in self._own_topics:
-            self._seen_seq = max(self._seen_seq, self._own_seq(received.payload))
+    def _note_own(self, received: Received) -> bool:
+        """Take an answer to the look-back; return whether it was one."""
+        if received.topic not in self._own_topics:
+            return False
+        self._seen_seq = max(self._seen_seq, self._own_seq(received.payload))
+        return received.qos == 0
 
     def _own_seq(self, payload: bytes) -> int:
         """Return the number in a message of this vessel and epoch; 0 for anything else."""
@@ -255,7 +318,7 @@ class Relay:
             return
         self._looked_back = True
         if self._seen_seq <= self._log.head_seq:
-            self._opened(event)
+            self._opened(event, looked_back=True)
             return
         seen, head = self._seen_seq, self._log.head_seq
         self._log.begin_epoch()
@@ -268,7 +331,7 @@ class Relay:
         )
         raise ConnectionLostError("a new epoch needs a new session")
 
-    def _opened(self, event: Connected) -> None:
+    def _opened(self, event: Connected, *, looked_back: bool) -> None:
         self._connected = True
         self._connecting_until = None
         self._attempts = 0
@@ -276,8 +339,10 @@ class Relay:
         self._flow.begin(event)
         with self._log.turn() as turn:
             turn.connection_changed(True, protocol=event.protocol, attempts=0)
+            note_link(turn, True, self._log.generation)
         self._log.clean_start = False
-        self._session.publish_beside(self._status_topic, self._status("online"), retain=True)
+        self._publish_status("online")
+        self._intake.opened(event, looked_back=looked_back)
         logger.info(
             "[MQTT Reliable Sync] connected to %s (MQTT %s, session %s, queue: %d)",
             self._settings.broker,
@@ -299,6 +364,7 @@ class Relay:
             # What was acknowledged before the end need not go again.
             self._flow.turn(look=False, feed=False)
         self._looking_back = None
+        self._intake.lost()
         self._session.close()
         self._connecting_until = None
         self._attempts += 1
@@ -331,6 +397,7 @@ class Relay:
         if was_connected:
             with self._log.turn() as turn:
                 turn.connection_changed(False, protocol=None, attempts=self._attempts)
+                note_link(turn, False, self._log.generation, str(error))
             signals.send(signals.disconnected, self._sender, reason=str(error))
         signals.send(signals.error, self._sender, error=error)
 
@@ -342,9 +409,7 @@ class Relay:
             taken = False
             while not taken and (left := deadline - time.monotonic()) > 0:
                 if status_id is None and self._flow.has_room:
-                    status_id = self._session.publish_beside(
-                        self._status_topic, self._status("offline"), retain=True
-                    )
+                    status_id = self._publish_status("offline")
                 self._session.flush()
                 sock = self._session.fileno()
                 if sock is None or not _readable(sock, left):
@@ -355,6 +420,7 @@ class Relay:
             self._flow.turn(look=False, feed=False)
             with self._log.turn() as turn:
                 turn.connection_changed(False, protocol=None, attempts=0)
+                note_link(turn, False, self._log.generation, "stopped")
             self._session.say_goodbye(deadline)
         except SessionError as error:
             self._disconnected(error)
@@ -373,6 +439,8 @@ class Relay:
             generation=self._log.generation,
             epoch=self._log.epoch,
             seq=self._log.head_seq,
+            topics={lane.topic: lane.head_seq for lane in self._log.lanes.values()},
+            pending=self._flow.depth,
             at=now_ms(),
         )
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, bindparam, text
 
-from .changelog import ChangeLog
+from .changelog import ChangeLog, Turn
+from .history import forget_old
 from .message import ChangeState, now_ms
 from .overflow import UNREPAIRED
 
@@ -37,6 +38,15 @@ _CATCHUPS = text(
 )
 _DELETE_CATCHUP = text("DELETE FROM arus_catchup WHERE id = :id")
 _DELETE = text("DELETE FROM arus_change WHERE id = :id")
+_HIGHEST = text("SELECT MAX(seq) FROM arus_change WHERE id IN :ids").bindparams(
+    bindparam("ids", expanding=True)
+)
+_REACH = text(
+    "UPDATE arus_session SET"
+    " pruned_seq = CASE WHEN pruned_seq < :seq THEN :seq ELSE pruned_seq END,"
+    " complete_since = CASE WHEN complete_since < :before THEN :before ELSE complete_since END"
+    " WHERE id = 1"
+)
 _QUARANTINED = text(
     "SELECT id FROM arus_change WHERE outcome = 'quarantined' ORDER BY id DESC"
     " LIMIT :limit OFFSET :bound"
@@ -74,11 +84,18 @@ class Retention:
                 if catchups:
                     turn.execute(_DELETE_CATCHUP, [{"id": run_id} for run_id in catchups])
                 if delivered or given_up:
-                    turn.execute(_DELETE, [{"id": entry_id} for entry_id in delivered + given_up])
+                    self._forget(turn, delivered + given_up, before)
                 for entry_id in excess:
                     turn.settle(entry_id, ChangeState.DROPPED, UNREPAIRED)
         busy = more or len(delivered) >= STEP or len(excess) >= STEP
         self._next = now if busy else now + INTERVAL
+
+    def _forget(self, turn: Turn, expired: list[int], before: int) -> None:
+        """Delete entries, and note that the log reaches back less far: a catch-up goes by it."""
+        reach = turn.connection.execute(_HIGHEST, {"ids": expired}).scalar() or 0
+        turn.execute(_REACH, {"seq": reach, "before": before})
+        turn.execute(_DELETE, [{"id": entry_id} for entry_id in expired])
+        forget_old(turn)
 
     def _delivered(self, before: int) -> Iterator[int]:
         left = STEP

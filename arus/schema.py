@@ -67,6 +67,7 @@ def define(metadata: MetaData) -> Tables:
 def _change(metadata: MetaData) -> Table:
     unnumbered = text("seq IS NULL AND outcome IS NULL")
     settled_otherwise = text("outcome IS NOT NULL")
+    deleted = text("operation = 'delete'")
     return Table(
         "arus_change",
         metadata,
@@ -92,6 +93,13 @@ def _change(metadata: MetaData) -> Table:
         Index("ix_arus_change_row", "entity", "row_id", "id"),
         Index(
             "ix_arus_change_unnumbered", "id", sqlite_where=unnumbered, postgresql_where=unnumbered
+        ),
+        Index(
+            "ix_arus_change_deleted",
+            "topic",
+            "seq",
+            sqlite_where=deleted,
+            postgresql_where=deleted,
         ),
         Index(
             "ix_arus_change_outcome",
@@ -134,9 +142,10 @@ def _session(metadata: MetaData) -> Table:
         Column("epoch", String(36), nullable=False),
         Column("vessel_id", String(64), nullable=False),
         Column("head_seq", BigInteger, nullable=False, server_default="0"),
-        # The log reaches back to here: by number (all above is there), and by time in milliseconds.
+        # The log reaches back to here: by number (all above is there), and by time in milliseconds; -1
+        # until somebody has looked whether there were rows before the log.
         Column("pruned_seq", BigInteger, nullable=False, server_default="0"),
-        Column("complete_since", BigInteger, nullable=False, server_default="0"),
+        Column("complete_since", BigInteger, nullable=False, server_default="-1"),
         # Raised at each takeover; each write of an owner checks that it still holds.
         Column("generation", BigInteger, nullable=False, server_default="0"),
         Column("owner_pid", Integer),
@@ -191,9 +200,8 @@ def _catchup(metadata: MetaData) -> Table:
         Column("mode", String(12)),
         Column("high_seq", BigInteger, nullable=False, server_default="0"),
         Column("total", BigInteger),
-        # The last item that was acknowledged: where a run goes on after a crash.
-        Column("after_id", BigInteger, nullable=False, server_default="0"),
-        Column("after_key", Text),
+        # Behind the last item that was acknowledged: where a run goes on after a crash.
+        Column("position", Text, nullable=False, server_default=""),
         Column("published", BigInteger, nullable=False, server_default="0"),
         # Over the items acknowledged so far.
         Column("digest", String(64), nullable=False, server_default=""),

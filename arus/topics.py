@@ -14,6 +14,7 @@ CONFLICTS = "conflicts"
 CATCHUP = "catchup"
 CATCHUP_REQUESTS = "catchup_requests"
 WATERMARKS = "watermarks"
+PROPOSALS = "proposals"
 
 
 def validate_name(topic: str) -> str:

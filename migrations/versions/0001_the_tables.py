@@ -34,8 +34,7 @@ def upgrade() -> None:
         sa.Column("mode", sa.String(length=12), nullable=True),
         sa.Column("high_seq", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("total", sa.BigInteger(), nullable=True),
-        sa.Column("after_id", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("after_key", sa.Text(), nullable=True),
+        sa.Column("position", sa.Text(), server_default="", nullable=False),
         sa.Column("published", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("digest", sa.String(length=64), server_default="", nullable=False),
         sa.Column("next_cursor", sa.Text(), nullable=True),
@@ -77,6 +76,13 @@ def upgrade() -> None:
     with op.batch_alter_table("arus_change", schema=None) as batch_op:
         batch_op.create_index("ix_arus_change_lane", ["topic", "seq"], unique=True)
         batch_op.create_index("ix_arus_change_message_id", ["message_id"], unique=True)
+        batch_op.create_index(
+            "ix_arus_change_deleted",
+            ["topic", "seq"],
+            unique=False,
+            sqlite_where=sa.text("operation = 'delete'"),
+            postgresql_where=sa.text("operation = 'delete'"),
+        )
         batch_op.create_index(
             "ix_arus_change_outcome",
             ["outcome", "id"],
@@ -197,7 +203,7 @@ def upgrade() -> None:
         sa.Column("vessel_id", sa.String(length=64), nullable=False),
         sa.Column("head_seq", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("pruned_seq", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("complete_since", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("complete_since", sa.BigInteger(), server_default="-1", nullable=False),
         sa.Column("generation", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("owner_pid", sa.Integer(), nullable=True),
         sa.Column("owner_host", sa.String(length=255), nullable=True),
@@ -530,6 +536,7 @@ def downgrade() -> None:
             postgresql_where=sa.text("seq IS NULL AND outcome IS NULL"),
         )
         batch_op.drop_index("ix_arus_change_row")
+        batch_op.drop_index("ix_arus_change_deleted")
         batch_op.drop_index(
             "ix_arus_change_outcome",
             sqlite_where=sa.text("outcome IS NOT NULL"),

@@ -23,7 +23,8 @@ from tests.support.subscriber import Subscriber
 from tests.support.vessel import StartVessel, VesselProcess
 from tests.support.waiting import eventually, free_port
 
-NEVER = b"\x11\xff\xff\xff\xff"
+#: Session expiry: never; and what may be unacknowledged towards us.
+PROPERTIES = b"\x11\xff\xff\xff\xff!\x00d"
 STATUS = "vessel/sync/system/status"
 
 
@@ -53,7 +54,7 @@ def test_connects_with_a_session_that_lasts(
     first = link.connect()
     assert (first.level, first.client_id, first.clean) == (5, "arus_sync_ship-1", False)
     assert first.keepalive == 17
-    assert first.properties == NEVER
+    assert first.properties == PROPERTIES
     assert (first.will_topic, first.will_qos, first.will_retain) == (STATUS, 1, True)
     assert first.will["status"] == "offline"
     assert first.will["vesselId"] == "ship-1"
@@ -66,7 +67,7 @@ def test_connects_with_a_session_that_lasts(
     link.close()
     again = broker.accept().connect()
     assert (again.level, again.client_id, again.clean) == (5, first.client_id, False)
-    assert again.properties == NEVER
+    assert again.properties == PROPERTIES
 
 
 def test_a_client_id_of_ones_own(broker: ScriptedBroker, start_vessel: StartVessel) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,11 +16,15 @@ from typing import Any, Self
 from sqlalchemy import make_url, text
 
 from arus import signals
+from arus.audit import Auditor
 from arus.bell import Bell, BellListener
+from arus.catchup import Catchups
 from arus.changelog import ChangeLog
 from arus.database import open_engine, transaction
+from arus.inbox import Inbox, Subscriptions
 from arus.message import new_message_id, now_ms
 from arus.ownership import Owner, open_lock
+from arus.registry import Registry
 from arus.relay import Relay
 from arus.session import Session
 from arus.settings import load
@@ -52,6 +57,8 @@ class Vessel:
         self.engine = open_engine(database_url)
         self.lock, self.bell_path = open_lock(make_url(database_url))
         self.bell = Bell(self.bell_path)
+        self.registry = Registry()
+        self.subscriptions = Subscriptions()
         self.session: Session | None = None
         #: Name and values of each signal so far.
         self.signals: list[tuple[str, dict[str, Any]]] = []
@@ -73,6 +80,10 @@ class Vessel:
             sender=self,
             topics=("alerts", "work_orders"),
             urgent=urgent,
+            registry=self.registry,
+            catchups=Catchups(log, self.registry, self.engine, nullcontext),
+            inbox=Inbox(self.subscriptions, self.engine, nullcontext, Bell(self.bell_path).ring),
+            auditor=Auditor(self.engine.url, self.registry, nullcontext),
         )
 
     def _receiver(self, name: str) -> Callable[..., None]:
