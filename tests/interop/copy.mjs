@@ -1,0 +1,353 @@
+// A copy of one vessel's tables, by docs/protocol.md. No I/O: messages go in, and what the copy knows comes out.
+import { createHash } from 'node:crypto'
+
+const HISTORY = 50_000
+const DIGESTS = 10_000
+const MASK = (1n << 64n) - 1n
+
+const sha256 = (text) => createHash('sha256').update(text).digest()
+
+/** RFC 8785: JSON.stringify writes texts and numbers as it wants them; keys are to be sorted. */
+export function canonical(value) {
+  if (value === null || typeof value !== 'object') return JSON.stringify(value)
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
+  const pairs = Object.keys(value).sort().map((key) => `${JSON.stringify(key)}:${canonical(value[key])}`)
+  return `{${pairs.join(',')}}`
+}
+
+export const rowHash = (data) => sha256(canonical(data)).toString('hex')
+export const rowToken = (id, version, hash) => sha256(`${id}\n${version}\n${hash}`).readBigUInt64BE()
+export const bucketOf = (id) => sha256(id)[0] >> 2
+export const chain = (digest, { entity, data, version, operation }) =>
+  sha256(`${digest}${entity}/${data.id}/${version}/${operation}`).toString('hex')
+
+/** The digest of a set of rows; `toggle` puts one in, or takes it out. */
+export class SetDigest {
+  constructor(buckets = Array(64).fill(0n), count = 0) {
+    this.sums = buckets
+    this.count = count
+  }
+
+  toggle(bucket, tokens, count) {
+    this.sums[bucket] = (this.sums[bucket] ^ tokens) & MASK
+    this.count += count
+  }
+
+  copy() {
+    return new SetDigest([...this.sums], this.count)
+  }
+
+  get buckets() {
+    return this.sums.map((sum) => sum.toString(16).padStart(16, '0'))
+  }
+
+  get digest() {
+    return sha256(this.buckets.join('')).toString('hex')
+  }
+}
+
+/** What of the protocol is kept for one topic. */
+const newTopic = (entity) => ({
+  entity,
+  position: 0,
+  ahead: [], // [from, to]
+  whole: false,
+  head: 0, // as last told by a status with nothing pending
+  headAt: 0, // … when its seq was this
+  run: null,
+  rows: new Map(), // id: {version, deleted, hash, seq, epoch, mark, data}
+})
+
+export class Copy {
+  /** @param topics {topic: entity} of what is followed */
+  constructor(vesselId, topics, saved = null) {
+    this.vesselId = vesselId
+    this.state = saved ? revive(saved) : { epoch: null, left: [], online: false, seq: 0, topics: {}, refused: 0 }
+    for (const [topic, entity] of Object.entries(topics)) this.state.topics[topic] ??= newTopic(entity)
+    this.digests = {}
+    this.history = {} // of each topic: [seq, bucket, tokens, count], oldest first
+    this.floor = {} // history reaches back to here
+    this.requested = null // where a digest must be asked for again
+    this.ended = new Set() // requests whose catch-up has ended
+    for (const [topic, t] of Object.entries(this.state.topics)) {
+      const digest = (this.digests[topic] = new SetDigest())
+      this.history[topic] = []
+      this.floor[topic] = t.position
+      for (const [id, row] of t.rows) {
+        if (!row.deleted) digest.toggle(bucketOf(id), rowToken(id, row.version, row.hash), 1)
+      }
+    }
+  }
+
+  /** Take a message; the topic is the one below the prefix. */
+  take(topic, payload) {
+    let message
+    try {
+      message = JSON.parse(payload)
+      if (message?.vesselId !== this.vesselId) return
+      if (topic === 'system/status') this.#status(message)
+      else if (topic === 'system/digest') this.#digest(message)
+      else if (topic.startsWith('catchup/')) this.#catchup(topic.slice(8), message)
+      else if (topic in this.state.topics) this.#change(topic, message)
+    } catch (error) {
+      if (!(error instanceof SyntaxError || error instanceof TypeError || error instanceof RangeError)) throw error
+      this.state.refused += 1
+    }
+  }
+
+  // -- changes ----------------------------------------------------------------------------------
+
+  #change(topic, m) {
+    const { state } = this
+    const t = state.topics[topic]
+    if (m.type !== 'data_change') return
+    check(m, t.entity)
+    if (m.epoch !== state.epoch || m.seq <= t.position) return
+    const newer = this.#apply(topic, m)
+    if (m.previousSeq <= t.position) {
+      t.position = m.seq
+      if (!newer || t.ahead.length) this.#forgetHistory(topic, m.seq)
+      this.#absorb(topic)
+      return
+    }
+    const run = t.ahead.find(([, to]) => to === m.previousSeq)
+    if (run) run[1] = m.seq
+    else if (!t.ahead.some(([from, to]) => from < m.seq && m.seq <= to)) t.ahead.push([m.previousSeq, m.seq])
+  }
+
+  #absorb(topic) {
+    const t = this.state.topics[topic]
+    t.ahead.sort((a, b) => a[0] - b[0])
+    let jumped = false
+    while (t.ahead.length && t.ahead[0][0] <= t.position) {
+      t.position = Math.max(t.position, t.ahead.shift()[1])
+      jumped = true
+    }
+    if (jumped) this.#forgetHistory(topic, t.position)
+  }
+
+  /** Returns whether it was newer. `same`: also where only the content differs. */
+  #apply(topic, m, same = false) {
+    const { epoch, topics } = this.state
+    const { rows } = topics[topic]
+    const id = m.data.id
+    const known = rows.get(id)
+    const deleted = m.operation === 'delete'
+    const hash = deleted ? '' : rowHash(m.data)
+    if (known && known.epoch === epoch) {
+      if (m.version < known.version) return false
+      if (m.version === known.version && !(same && !deleted && !known.deleted && known.hash !== hash)) return false
+    }
+    const row = { version: m.version, deleted, hash, seq: m.seq, epoch, mark: known?.mark ?? null, data: deleted ? null : m.data }
+    rows.set(id, row)
+    this.#replace(topic, id, known, row)
+    return true
+  }
+
+  #replace(topic, id, before, after) {
+    const bucket = bucketOf(id)
+    let tokens = 0n
+    let count = 0
+    for (const [row, sign] of [[before, -1], [after, 1]]) {
+      if (!row || row.deleted) continue
+      tokens ^= rowToken(id, row.version, row.hash)
+      count += sign
+    }
+    this.digests[topic].toggle(bucket, tokens, count)
+    const history = this.history[topic]
+    history.push([after.seq, bucket, tokens, count])
+    if (history.length > 2 * HISTORY) {
+      this.floor[topic] = Math.max(this.floor[topic], history[HISTORY - 1][0])
+      history.splice(0, HISTORY)
+    }
+  }
+
+  #forgetHistory(topic, seq) {
+    this.floor[topic] = Math.max(this.floor[topic], seq)
+    this.history[topic] = this.history[topic].filter(([at]) => at > seq)
+  }
+
+  // -- catch-ups --------------------------------------------------------------------------------
+
+  #catchup(topic, m) {
+    const { state } = this
+    const t = state.topics[topic]
+    if (!t || m.entity !== t.entity || m.epoch !== state.epoch) return
+    t.heard = (t.heard ?? 0) + 1
+    if (m.type === 'catchup_begin') {
+      t.run = { ...m, next: 0, digests: { 0: '' }, broken: !['log', 'snapshot', 'must_refetch'].includes(m.mode) }
+    } else if (t.run?.catchupId !== m.catchupId) {
+      if (m.type === 'catchup_end') this.ended.add(m.requestId) // its begin was missed
+    } else if (m.type === 'catchup') {
+      check(m, t.entity)
+      this.#item(topic, t, m)
+    } else if (m.type === 'catchup_end') {
+      this.#end(topic, t, m)
+    }
+  }
+
+  #item(topic, t, m) {
+    const { run } = t
+    if (m.sequence > run.next || run.digests[m.sequence] === undefined) run.broken = true
+    if (run.mode === 'must_refetch') return
+    if (!run.broken) {
+      run.digests[m.sequence + 1] = chain(run.digests[m.sequence], m)
+      delete run.digests[m.sequence - DIGESTS]
+      run.next = m.sequence + 1
+    }
+    if (run.mode === 'snapshot') {
+      this.#apply(topic, m, true)
+      t.rows.get(m.data.id).mark = run.catchupId
+    } else if (m.seq > t.position) {
+      this.#apply(topic, m)
+    }
+  }
+
+  #end(topic, t, m) {
+    const { run } = t
+    const { epoch } = this.state
+    t.run = null
+    this.ended.add(m.requestId)
+    if (run.broken || run.next !== m.total || run.digests[run.next] !== m.digest) return
+    if (run.mode === 'must_refetch') t.whole = false
+    if (m.next !== null || run.mode === 'must_refetch') return
+    if (run.mode === 'log' && run.sinceSeq !== null && run.sinceSeq <= t.position) {
+      t.position = Math.max(t.position, m.highSeq)
+    }
+    if (run.mode === 'snapshot' && run.complete) {
+      for (const [id, row] of t.rows) {
+        if (row.deleted || row.mark === run.catchupId) continue
+        if (row.epoch === epoch && row.seq > m.highSeq) continue
+        if (run.buckets && !run.buckets.includes(bucketOf(id))) continue
+        const gone = { ...row, deleted: true, hash: '', data: null, epoch }
+        t.rows.set(id, gone)
+        this.#replace(topic, id, row, gone)
+      }
+      if (!run.buckets) {
+        t.position = Math.max(t.position, m.highSeq)
+        t.whole = true
+      }
+    }
+    this.#absorb(topic)
+    this.#forgetHistory(topic, t.position)
+    this.lastEnd = true
+  }
+
+  // -- status -----------------------------------------------------------------------------------
+
+  #status(s) {
+    const { state } = this
+    if (typeof s.epoch !== 'string' || state.left.includes(s.epoch)) return
+    state.online = s.status === 'online'
+    if (s.epoch !== state.epoch) this.#beginEpoch(s.epoch)
+    if (s.pending !== 0 || !s.topics) return
+    state.seq = Math.max(state.seq, s.seq)
+    for (const [topic, t] of Object.entries(state.topics)) this.#head(t, s.topics[topic] ?? 0, s.seq)
+  }
+
+  #head(t, head, seq) {
+    if (seq < t.headAt) return
+    t.head = Math.max(t.head, head)
+    t.headAt = seq
+  }
+
+  #beginEpoch(epoch) {
+    const { state } = this
+    if (state.epoch) state.left.push(state.epoch)
+    state.epoch = epoch
+    state.seq = 0
+    for (const [topic, t] of Object.entries(state.topics)) {
+      for (const [id, row] of t.rows) if (row.deleted) t.rows.delete(id)
+      Object.assign(t, { position: 0, ahead: [], whole: false, head: 0, headAt: 0, run: null })
+      this.history[topic] = []
+      this.floor[topic] = 0
+    }
+    this.described = null
+  }
+
+  /** What is missing: {topic: null (everything) or the position to go on from}. */
+  get missing() {
+    const found = {}
+    for (const [topic, t] of Object.entries(this.state.topics)) {
+      if (!t.whole) found[topic] = null
+      else if (t.ahead.length || t.position < t.head) found[topic] = t.position
+    }
+    return found
+  }
+
+  /** Everything up to here is applied, over all topics. */
+  get watermark() {
+    const topics = Object.values(this.state.topics)
+    if (!this.state.epoch || topics.some((t) => !t.whole)) return 0
+    return Math.min(...topics.map((t) => (t.position >= t.head ? Math.max(t.position, t.headAt) : t.position)))
+  }
+
+  // -- proof of equality ------------------------------------------------------------------------
+
+  #digest(d) {
+    if (d.epoch !== this.state.epoch) return
+    for (const entity of Object.values(d.entities)) {
+      const t = this.state.topics[entity.topic]
+      if (t) this.#head(t, entity.lastSeq, d.seq)
+    }
+    this.described = d
+  }
+
+  /**
+   * Compare with the vessel's last digest: null while that can't be done yet, "stale" where it never can,
+   * else {seq, equal, entities}.
+   */
+  compare() {
+    const d = this.described
+    if (!d || d.epoch !== this.state.epoch) return null
+    const entities = {}
+    for (const [entity, theirs] of Object.entries(d.entities)) {
+      const t = this.state.topics[theirs.topic]
+      if (!t) continue
+      if (!t.whole || t.run || t.position < theirs.lastSeq) return null
+      if (this.floor[theirs.topic] > theirs.lastSeq) return 'stale'
+      const then = this.digests[theirs.topic].copy()
+      for (const [seq, bucket, tokens, count] of this.history[theirs.topic]) {
+        if (seq > theirs.lastSeq) then.toggle(bucket, tokens, -count)
+      }
+      const equal = then.digest === theirs.digest && then.count === theirs.count
+      const buckets = then.buckets.flatMap((sum, number) => (sum === theirs.buckets[number] ? [] : [number]))
+      entities[entity] = equal ? { equal } : { equal, buckets, rows: [] }
+    }
+    return { seq: d.seq, equal: Object.values(entities).every((one) => one.equal), entities }
+  }
+
+  /** The rows: {entity: {id: data}}. */
+  get rows() {
+    return Object.fromEntries(
+      Object.values(this.state.topics).map((t) => [
+        t.entity,
+        Object.fromEntries([...t.rows].filter(([, row]) => !row.deleted).map(([id, row]) => [id, row.data])),
+      ]),
+    )
+  }
+}
+
+/** The state as JSON. */
+export const serialise = (state) => JSON.stringify(state, (_, value) => (value instanceof Map ? [...value] : value))
+
+function revive(saved) {
+  const state = JSON.parse(saved)
+  for (const t of Object.values(state.topics)) t.rows = new Map(t.rows)
+  return state
+}
+
+function check(m, entity) {
+  const whole = (value, least) => Number.isSafeInteger(value) && value >= least
+  if (
+    m.entity !== entity ||
+    !['create', 'update', 'delete'].includes(m.operation) ||
+    typeof m.data !== 'object' ||
+    typeof m.data?.id !== 'string' ||
+    !whole(m.seq, 0) ||
+    !whole(m.previousSeq, 0) ||
+    !whole(m.version, 1)
+  ) {
+    throw new TypeError('malformed')
+  }
+}
