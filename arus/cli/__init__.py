@@ -1,6 +1,6 @@
 """`flask sync ...`."""
 
-from . import queue, status
+from . import catchup, queue, status
 from .common import sync_commands
 
-__all__ = ["queue", "status", "sync_commands"]
+__all__ = ["catchup", "queue", "status", "sync_commands"]
