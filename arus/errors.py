@@ -21,7 +21,6 @@
     │   ├── CatchupOffError          nothing is captured here, so there is nothing to send
     │   └── UnknownCatchupError      there is no such catch-up
     ├── AuditError                   the tables' digest can't be told
-    ├── MessageRefusedError          an inbound message is not what it should be
     ├── ProposalError                a proposal can't be made, or is not accepted
     ├── FollowError                  an application can't follow as asked
     ├── RefusedMessageError          an inbound message is not what a vessel publishes
@@ -157,10 +156,6 @@ class UnknownCatchupError(CatchupError):
 
 class AuditError(ArusError):
     """Changes are committed faster than numbers can be given to them; no moment could be told for the digest."""
-
-
-class MessageRefusedError(ArusError):
-    """The inbound message is not what it should be."""
 
 
 class ProposalError(ArusError):
