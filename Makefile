@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test soak bench lint format translations lock
+.PHONY: help setup setup-dev run test soak bench lint format translations screenshots lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ format: setup-dev ## let ruff fix what it can
 
 translations: setup-dev ## collect the pages' texts into blueprints/ui/translations; says what is not translated yet
 	@$(PY) -m tools.translations
+
+screenshots: setup-dev ## pictures of every page, light, dark and on a phone, in build/screenshots/
+	@$(PY) -m tools.screenshots $(ARGS)
 
 lock: setup-dev ## rewrite the locks after a change of requirements*.in; ARGS=--upgrade for newer versions
 	@tools/lock $(ARGS)

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    ViewportSize,
+    sync_playwright,
+)
 
 from tests.support.mosquitto import find_program
 
@@ -30,8 +37,8 @@ AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe-4.14.1.min.js"
 #: Rules that depend on colours alone.
 COLOURS = ("color-contrast", "link-in-text-block")
 
-_PHONE = {"width": 360, "height": 740}
-_DESK = {"width": 1280, "height": 800}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+DESK: ViewportSize = {"width": 1280, "height": 800}
 
 
 @contextmanager
@@ -134,16 +141,16 @@ def _why(node: dict[str, Any]) -> str:
 def faults(page: Page) -> list[str]:
     """What is wrong with the page for somebody: by light, in the dark, and on a phone."""
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
-    page.set_viewport_size(_DESK)  # type: ignore[arg-type]
+    page.set_viewport_size(DESK)
     found = axe(page)
     if (headings := page.locator("h1").count()) != 1:
         found.append(f"{page.url}: {headings} h1")
     page.emulate_media(color_scheme="dark", reduced_motion="reduce")
     found += [f"dark: {fault}" for fault in axe(page, COLOURS)]
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
-    page.set_viewport_size(_PHONE)  # type: ignore[arg-type]
+    page.set_viewport_size(PHONE)
     found += [f"360 px: {fault}" for fault in [*axe(page), *sideways(page)]]
-    page.set_viewport_size(_DESK)  # type: ignore[arg-type]
+    page.set_viewport_size(DESK)
     return found
 
 
@@ -165,7 +172,7 @@ def sideways(page: Page) -> list[str]:
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{6,}_\w+|(?<=/)\d+(?=/|$)")
 #: Not pages.
-_FILES = re.compile(r"\.json$|/health$|/metrics$|/static/")
+FILES = re.compile(r"\.json$|/health$|/metrics$|/static/")
 
 
 def shape(url: str) -> str:
@@ -181,7 +188,7 @@ def links(page: Page, root: str) -> list[str]:
         "a[href]", "links => links.map(link => link.getAttribute('href'))"
     )
     urls = (urljoin(page.url, href).partition("#")[0] for href in hrefs)
-    return [url for url in urls if url.startswith(root) and not _FILES.search(urlsplit(url).path)]
+    return [url for url in urls if url.startswith(root) and not FILES.search(urlsplit(url).path)]
 
 
 def walk(page: Page, root: str, most: int = 120) -> Iterator[str]:

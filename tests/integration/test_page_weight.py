@@ -1,0 +1,97 @@
+"""What a page costs on a slow tablet: compressed, and nothing fetched twice."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable
+from html import unescape
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.support.browser import FILES
+
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+
+#: Bytes that a first visit may cost, with all that the page asks for.
+MOST = 150_000
+GZIP = {"Accept-Encoding": "gzip, deflate", "Accept": "text/html,*/*;q=0.8"}
+
+
+@pytest.fixture
+def client(make_app: Callable[..., Flask], migrated_database_url: str) -> FlaskClient:
+    app = make_app(migrated_database_url)
+    loaded = app.test_cli_runner().invoke(args=["demo", "load"])
+    assert "Loaded" in loaded.output
+    return app.test_client()
+
+
+def files(page: str) -> set[str]:
+    """The addresses of all that a page loads by itself."""
+    found = re.findall(r'<(?:link|script|img)[^>]*?\s(?:href|src)="([^"]+)"', page)
+    return {unescape(address) for address in found}
+
+
+def links(page: str) -> set[str]:
+    found = {unescape(href) for href in re.findall(r'<a\s[^>]*?href="(/[^"#]*)', page)}
+    return {href for href in found if not FILES.search(href.partition("?")[0])}
+
+
+def test_a_first_load_of_any_page_is_small(client: FlaskClient) -> None:
+    start = client.get("/", headers=GZIP)
+    pages = {"/", *links(gzip.decompress(start.data).decode())}
+    assert len(pages) > 6
+    weights = {}
+    for address in pages:
+        answer = client.get(address, headers=GZIP)
+        assert answer.status_code == 200, (address, answer.status)
+        assert answer.headers["Content-Encoding"] == "gzip", address
+        weights[address] = len(answer.data) + sum(
+            len(client.get(file, headers=GZIP).data)
+            for file in files(gzip.decompress(answer.data).decode())
+        )
+    heaviest = max(weights, key=weights.__getitem__)
+    print(f"heaviest: {heaviest}, {weights[heaviest]} bytes; all: {sorted(weights.values())}")
+    assert weights[heaviest] < MOST, weights
+
+
+def test_files_are_kept_for_ever_under_addresses_that_change_with_them(client: FlaskClient) -> None:
+    found = files(client.get("/").text)
+    assert found
+    for file in found:
+        kept = client.get(file)
+        assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable", file
+        path = file.partition("?")[0]
+        for other in (path, f"{path}?v=0123456789ab"):
+            assert "immutable" not in client.get(other).headers["Cache-Control"]
+        again = client.get(path, headers={"If-None-Match": kept.headers["ETag"]})
+        assert (again.status_code, again.data) == (304, b"")
+
+
+def test_a_text_is_the_same_compressed_and_not(client: FlaskClient) -> None:
+    for address in ("/api/openapi.json", *files(client.get("/").text)):
+        plain, packed = client.get(address), client.get(address, headers=GZIP)
+        assert "Content-Encoding" not in plain.headers
+        assert plain.vary == packed.vary
+        if len(plain.data) > 1000:
+            assert "Accept-Encoding" in packed.vary
+            assert gzip.decompress(packed.data) == plain.data
+            assert client.head(address, headers=GZIP).content_length == len(packed.data)
+        refused = client.get(address, headers={"Accept-Encoding": "gzip;q=0"})
+        assert refused.data == plain.data
+
+
+def test_a_row_keeps_its_strong_tag(client: FlaskClient) -> None:
+    (row, *_) = client.get("/api/equipment").get_json()["items"]
+    body = {"specifications": {f"part{number}": "x" * 50 for number in range(40)}}
+    assert client.patch(f"/api/equipment/{row['id']}", json=body).status_code == 200
+    answer = client.get(f"/api/equipment/{row['id']}", headers=GZIP)
+    assert "Content-Encoding" not in answer.headers
+    changed = client.patch(
+        f"/api/equipment/{row['id']}",
+        json={"location": "Deck"},
+        headers={"If-Match": answer.headers["ETag"]},
+    )
+    assert changed.status_code == 200
