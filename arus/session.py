@@ -288,7 +288,7 @@ class Session(Mqtt):
             self.client.reconnect()
         except (OSError, ValueError) as error:
             self.client.give_up()
-            raise ConnectError(_explain(error, self._settings)) from error
+            raise ConnectError(explain(error, self._settings)) from error
         _tune(self.client.socket())
 
     def _flask_mqtt_config(self, will_topic: str | None, will: bytes | None) -> dict[str, Any]:
@@ -322,7 +322,7 @@ class Session(Mqtt):
         if self.username is not None:
             client.username_pw_set(self.username, self.password)
         if settings.broker.tls:
-            client.tls_set_context(_tls_context(settings))
+            client.tls_set_context(tls_context(settings))
             client.tls_insecure_set(not settings.tls_verify)
         if settings.broker.websockets:
             client.ws_set_options(path=settings.broker.path)
@@ -631,7 +631,12 @@ class _TlsSocket(ssl.SSLSocket):
             raise
 
 
-def _tls_context(settings: Settings) -> ssl.SSLContext:
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """Return what a TLS connection to the broker is made with.
+
+    :raises ssl.SSLError: a certificate or key can't be used.
+    :raises OSError: its file can't be read.
+    """
     context = ssl.create_default_context(cafile=settings.tls_ca)
     context.sslsocket_class = _TlsSocket
     if settings.tls_cert is not None:
@@ -642,7 +647,8 @@ def _tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-def _explain(error: Exception, settings: Settings) -> str:
+def explain(error: Exception, settings: Settings) -> str:
+    """Return, for people, why a connection to the broker could not be made."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
