@@ -1,0 +1,1 @@
+"""A small application of another kind than the vessel app."""

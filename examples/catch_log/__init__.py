@@ -1,0 +1,1 @@
+"""A fishing vessel's catch log."""
