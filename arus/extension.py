@@ -32,11 +32,13 @@ from .errors import (
     RegistrationError,
 )
 from .follower.tables import define as define_follower
+from .followers import FollowerStatus, read_followers
 from .health import health_document
-from .inbox import Handler, Inbox, Subscriptions
+from .inbox import Handler, Inbox, Subscriptions, replay
 from .message import ChangeState, Operation, Receipt
 from .metrics import SyncCollector
 from .ownership import Owner, OwnerLock, open_lock
+from .parked import ParkedMessage, find_parked, forget_parked, list_parked
 from .registry import Registry
 from .relay import Relay
 from .requests import CatchupStatus
@@ -108,6 +110,25 @@ class AppState:
         """Return how many filters the broker knows of."""
         with self.db.engine.connect() as connection:
             return int(connection.execute(_SUBSCRIPTIONS).scalar_one())
+
+    def followers(self) -> list[FollowerStatus]:
+        """Return how far each follower has come, by its own word."""
+        return self._state().followers()
+
+    def health(self) -> dict[str, Any]:
+        """Return the health document."""
+        published = {registration.topic for registration in self.registry}
+        return health_document(
+            self.status(),
+            self.settings,
+            topics=len(published) + len(_OWN_TOPICS),
+            subscriptions=self.active_subscriptions(),
+        )
+
+    def followers(self) -> list[FollowerStatus]:
+        """Read how far each follower has come."""
+        with self.db.engine.connect() as connection:
+            return read_followers(connection)
 
     def entities(self) -> list[str]:
         """Return the names of what is synchronised."""
@@ -250,7 +271,7 @@ class ReliableSync:
                 registry=self._registry,
                 catchups=Catchups(log, self._registry, engine, app.app_context),
                 # A bell of its own: the inbox has its own thread.
-                inbox=Inbox(subscriptions, engine, app.app_context, Bell(bell_path).ring),
+                inbox=Inbox(subscriptions, engine, app.app_context, Bell(bell_path)),
                 auditor=Auditor(engine.url, self._registry, app.app_context),
             )
 
@@ -353,14 +374,7 @@ class ReliableSync:
 
     def health(self) -> dict[str, Any]:
         """Return the health document."""
-        state = self._state()
-        published = {registration.topic for registration in self._registry}
-        return health_document(
-            state.status(),
-            state.settings,
-            topics=len(published) + len(_OWN_TOPICS),
-            subscriptions=state.active_subscriptions(),
-        )
+        return self._state().health()
 
     def change_states(self, entity: str, row_ids: Iterable[str]) -> dict[str, ChangeState]:
         """Return the state of the last change of each row, by row id."""
@@ -432,10 +446,42 @@ class ReliableSync:
         """Return the catch-ups that were asked for last, newest first."""
         return self._state().catchups(limit)
 
+    def parked(self, limit: int = 100) -> list[ParkedMessage]:
+        """Return the inbound messages that were parked last, newest first."""
+        return list_parked(self._state().db.session.connection(), limit)
+
+    def parked_message(self, parked_id: int) -> ParkedMessage:
+        """Return a parked message.
+
+        :raises UnknownMessageError: there is none of this id.
+        """
+        return find_parked(self._state().db.session.connection(), parked_id)
+
+    def replay_parked(self, parked_id: int) -> None:
+        """Hand a parked message to its handlers once more; it is forgotten when they have returned.
+
+        What a handler raises comes through, and the message stays. Commits the application's session.
+
+        :raises UnknownMessageError: there is none of this id, or nobody subscribes to its filter any more.
+        """
+        session = self._state().db.session()
+        with _committed(session):
+            replay(find_parked(session.connection(), parked_id), self._subscriptions)
+            forget_parked(session.connection(), parked_id)
+
+    def discard_parked(self, parked_id: int) -> None:
+        """Give a parked message up; commits the application's session.
+
+        :raises UnknownMessageError: there is none of this id.
+        """
+        session = self._state().db.session()
+        with _committed(session):
+            forget_parked(session.connection(), parked_id)
+
     def collector(self, app: Flask) -> SyncCollector:
         """Return the Prometheus collector of an application's sync."""
         state = self._state(app)
-        return SyncCollector(state.status, self._registry)
+        return SyncCollector(state.status, state.followers, self._registry)
 
     def start(self, app: Flask) -> None:
         """Become a candidate for ownership in this process; gunicorn's hooks and requests do so too."""

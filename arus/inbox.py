@@ -20,11 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from .bell import Bell
 from .database import transaction
 from .errors import LogUnavailableError, TopicError, UnknownMessageError
-from .message import now_ms
+from .parked import ParkedMessage, park
 from .session import Received
 from .topics import matches, validate_filter
 
@@ -36,13 +37,6 @@ RETRIES = (0.2, 1.0, 5.0, 15.0)
 _PARK_RETRY = 2.0
 #: Characters that the database keeps of a filter.
 MAX_FILTER = 512
-
-_PARK = text(
-    "INSERT INTO arus_parked (topic, payload, topic_filter, reason, attempts, parked_at)"
-    " VALUES (:topic, :payload, :topic_filter, :reason, :attempts, :now)"
-)
-_PARKED = text("SELECT id, topic, payload, topic_filter FROM arus_parked WHERE id = :id")
-_UNPARK = text("DELETE FROM arus_parked WHERE id = :id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +168,7 @@ class Inbox:
 
     :param engine: where messages are parked, from `arus.database.open_engine`.
     :param context: what a handler runs in (an application context).
-    :param wake: called when there is something to acknowledge.
+    :param bell: rung when there is something to acknowledge; the inbox's own.
     """
 
     def __init__(
@@ -182,12 +176,12 @@ class Inbox:
         subscriptions: Subscriptions,
         engine: Engine,
         context: Callable[[], AbstractContextManager[Any]],
-        wake: Callable[[], None],
+        bell: Bell,
     ) -> None:
         self.subscriptions = subscriptions
         self._engine = engine
         self._context = context
-        self._wake = wake
+        self._bell = bell
         self._topics: dict[str, _Topic] = {}
         self._changed = threading.Condition()
         self._connection = 0
@@ -223,6 +217,16 @@ class Inbox:
             packet_id = received.packet_id if received.qos else 0
             delivery = _Delivery(message, packet_id, self._connection, deque(found))
             topic = self._topics.setdefault(message.topic, _Topic())
+            first = topic.deliveries[0] if topic.deliveries else None
+            if (
+                first is not None
+                and first.packet_id
+                and first.connection != self._connection
+                and first.message.payload == message.payload
+            ):
+                # It came by an earlier connection and is with its handler: only the packet id is new.
+                first.packet_id, first.connection = packet_id, self._connection
+                return False
             topic.deliveries.append(delivery)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="arus-inbox", daemon=True)
@@ -254,6 +258,7 @@ class Inbox:
                 self._failed(delivery, error)
             else:
                 self._settle(delivery)
+        self._bell.close()
 
     def _next(self) -> _Delivery | None:
         """Wait for a topic whose first message may be tried now."""
@@ -285,7 +290,7 @@ class Inbox:
                 self._done.append(delivery.packet_id)
             elif delivery.packet_id:
                 self._redeliveries.append((delivery.message.topic, delivery.message.payload))
-        self._wake()
+        self._bell.ring()
 
     def _failed(self, delivery: _Delivery, error: Exception) -> None:
         delivery.attempts += 1
@@ -312,15 +317,14 @@ class Inbox:
         try:
             with self._engine.connect() as connection, transaction(connection):
                 for subscription in delivery.waiting:
-                    parked = {
-                        "topic": delivery.message.topic,
-                        "payload": delivery.message.payload,
-                        "topic_filter": subscription.topic_filter,
-                        "reason": f"{type(error).__name__}: {error}",
-                        "attempts": delivery.attempts,
-                        "now": now_ms(),
-                    }
-                    connection.execute(_PARK, parked)
+                    park(
+                        connection,
+                        topic=delivery.message.topic,
+                        payload=delivery.message.payload,
+                        topic_filter=subscription.topic_filter,
+                        reason=f"{type(error).__name__}: {error}",
+                        attempts=delivery.attempts,
+                    )
         except LogUnavailableError as unavailable:
             logger.warning("[MQTT Reliable Sync] a message can't be parked: %s", unavailable)
             return False
@@ -333,26 +337,13 @@ class Inbox:
         return True
 
 
-def replay(
-    engine: Engine,
-    subscriptions: Subscriptions,
-    context: Callable[[], AbstractContextManager[Any]],
-    parked_id: int,
-) -> None:
-    """Hand a parked message to its handlers once more, and forget it when they have returned.
+def replay(message: ParkedMessage, subscriptions: Subscriptions) -> None:
+    """Hand a parked message to its handlers once more, in the context of the caller.
 
-    :raises UnknownMessageError: there is none of this id, or nobody subscribes to its filter any more.
+    :raises UnknownMessageError: nobody subscribes to its filter any more. What a handler raises comes through.
     """
-    with engine.connect() as connection:
-        row = connection.execute(_PARKED, {"id": parked_id}).one_or_none()
-        if row is None:
-            raise UnknownMessageError(f"no parked message {parked_id}")
-        found = subscriptions.named(row.topic_filter)
-        if not found:
-            raise UnknownMessageError(f"nobody subscribes to {row.topic_filter!r} any more")
-        message = Message(row.topic, bytes(row.payload))
-        for subscription in found:
-            with context():
-                subscription.handler(message)
-        with transaction(connection):
-            connection.execute(_UNPARK, {"id": parked_id})
+    found = subscriptions.named(message.topic_filter)
+    if not found:
+        raise UnknownMessageError(f"nobody subscribes to {message.topic_filter!r} any more")
+    for subscription in found:
+        subscription.handler(Message(message.topic, message.payload))

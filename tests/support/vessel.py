@@ -82,7 +82,7 @@ class Vessel:
             urgent=urgent,
             registry=self.registry,
             catchups=Catchups(log, self.registry, self.engine, nullcontext),
-            inbox=Inbox(self.subscriptions, self.engine, nullcontext, Bell(self.bell_path).ring),
+            inbox=Inbox(self.subscriptions, self.engine, nullcontext, Bell(self.bell_path)),
             auditor=Auditor(self.engine.url, self.registry, nullcontext),
         )
 
