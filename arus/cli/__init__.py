@@ -1,6 +1,6 @@
 """`flask sync ...`."""
 
-from . import catchup, queue, status
+from . import catchup, doctor, queue, status
 from .common import sync_commands
 
-__all__ = ["catchup", "queue", "status", "sync_commands"]
+__all__ = ["catchup", "doctor", "queue", "status", "sync_commands"]

@@ -1,0 +1,164 @@
+"""The follower, as an application uses it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
+
+from arus.errors import FollowError, LogUnavailableError, TopicError
+from arus.registry import Registry
+from arus.session import Session
+from arus.settings import Settings
+from arus.topics import validate_name
+
+from .applier import Applier
+from .inbound import Reader
+from .loop import RECEIVE_MAXIMUM, Loop, client_id_of
+from .position import Patience
+from .report import FollowerStatus, read_follower
+from .rows import Copy
+from .store import Store
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before the database is tried again.
+RETRY_INTERVAL = 2.0
+_MAX_NAME = 64
+
+
+class Follower:
+    """Keeps an application's tables equal to those of the vessels that publish under its prefix.
+
+    The models are those registered with `ReliableSync`, the database is the application's, the broker that
+    of the `MQTT_*` settings. The application must not be a vessel itself (`LOCAL_MODE=false`)::
+
+        follower = Follower(app, "shore")
+        follower.run()  # until follower.stop(), from another thread or a signal handler
+
+    Several processes may run the same follower: one works, the others stand by.
+
+    :param name: what the vessels know this follower by; stable for ever, like the session that the
+        broker keeps for it.
+    :raises FollowError: the application, a model or the name won't do.
+    """
+
+    def __init__(
+        self, app: Flask, name: str = "shore", *, patience: Patience | None = None
+    ) -> None:
+        state = app.extensions.get("arus")
+        if state is None:
+            raise FollowError("bind reliable sync to the application first: sync.init_app(app, db)")
+        self._settings: Settings = state.settings
+        if self._settings.local_mode:
+            raise FollowError("LOCAL_MODE is true: this is a vessel, and a vessel follows nobody")
+        self.name = _valid(name)
+        self._app = app
+        self._lock = state.lock
+        self._state = state
+        self._patience = patience or Patience()
+        self._copies = _copies(state.registry)
+        self._stopping = threading.Event()
+        self._waker, self._bell = os.pipe()
+
+    def run(self, *, once: bool = False, timeout: float | None = None) -> bool:
+        """Follow until `stop` is called; blocks.
+
+        Whatever happens to broker and link is waited for, and so is the database.
+
+        :param once: return as soon as all that is published is applied.
+        :param timeout: seconds after which to return in any case.
+        :returns: whether all that is published was applied when it returned (`once`).
+        :raises LogUnavailableError: with `once`, the database can't be used.
+        """
+        deadline = time.monotonic() + timeout if timeout is not None else None
+        level = False
+
+        def enough(loop: Loop) -> bool:
+            nonlocal level
+            level = once and loop.caught_up
+            return level or (deadline is not None and time.monotonic() >= deadline)
+
+        said: str | None = None
+        while not self._stopping.is_set():
+            try:
+                self._follow(enough)
+                return level
+            except LogUnavailableError as error:
+                if once:
+                    raise
+                if str(error) != said:
+                    logger.warning("[MQTT Reliable Sync] %s; trying again", error)
+                said = str(error)
+                self._stopping.wait(RETRY_INTERVAL)
+        return level
+
+    def stop(self) -> None:
+        """Have `run` return; safe from any thread and from a signal handler."""
+        self._stopping.set()
+        os.write(self._bell, b"\0")
+
+    def status(self) -> FollowerStatus:
+        """Return how far the follower has come, from the database: the same from each process."""
+        with self._app.app_context(), self._state.db.engine.connect() as connection:
+            return read_follower(connection, self.name, following=self._lock.is_held(connection))
+
+    def _follow(self, enough: Callable[[Loop], bool]) -> None:
+        if self._lock.is_held():
+            logger.info("[MQTT Reliable Sync] another process works on this database; standing by")
+        with self._app.app_context(), self._lock.hold() as connection:
+            if not self._stopping.is_set():
+                self._loop(connection).run(enough)
+
+    def _loop(self, connection: Connection) -> Loop:
+        followed = {copy.followed.topic: copy.followed for copy in self._copies.values()}
+        store = Store(connection, followed.values())
+        applier = Applier(
+            connection,
+            store,
+            self._copies,
+            Reader(self._settings.topic_prefix, followed),
+            f"follow {self.name}",
+        )
+        session = Session(self._settings, client_id_of(self.name), receive_maximum=RECEIVE_MAXIMUM)
+        return Loop(
+            applier,
+            session,
+            self._settings,
+            name=self.name,
+            topics=list(followed),
+            patience=self._patience,
+            stopping=self._stopping.is_set,
+            waker=self._waker,
+        )
+
+
+def _copies(registry: Registry) -> dict[str, Copy]:
+    copies = {registration.entity: Copy(registration) for registration in registry}
+    if not copies:
+        raise FollowError("no model is registered: there is nothing to follow")
+    topics = [copy.followed.topic for copy in copies.values()]
+    twice = {topic for topic in topics if topics.count(topic) > 1}
+    if twice:
+        raise FollowError(f"two entities share a topic and can't be followed: {', '.join(twice)}")
+    return copies
+
+
+def _valid(name: str) -> str:
+    try:
+        fits = 0 < len(name) <= _MAX_NAME and "/" not in validate_name(name)
+    except TopicError:
+        fits = False
+    if not fits:
+        raise FollowError(
+            f"{name!r} is no name for a follower: 1 to {_MAX_NAME} characters, none of / + #"
+        )
+    return name
