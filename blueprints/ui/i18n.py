@@ -258,7 +258,8 @@ def translated(text: object) -> str:
         return direct
     for pattern, message in _patterns():
         if match := pattern.fullmatch(said):
-            return gettext(message).format(**match.groupdict())
+            values = match.groupdict()
+            return gettext(message).format(**{n: v and gettext(v) for n, v in values.items()})
     return said
 
 

@@ -31,6 +31,46 @@ FROM_ELSEWHERE: tuple[str, ...] = (
     mark("Must be greater than or equal to {min}."),
     mark("Must be less than or equal to {max}."),
     mark("Must be greater than or equal to {min} and less than or equal to {max}."),
+    # this application's fields and services
+    mark("Longer than {maximum} characters."),
+    mark("Control characters are not accepted."),
+    mark("Not an id (a UUID)."),
+    mark("Not a valid time: ISO 8601 is expected, like 2026-11-22T08:00:00.000Z."),
+    mark("Not between the years 1970 and 2200."),
+    mark("Nested deeper than {levels} levels."),
+    mark("Larger than {size} bytes as JSON."),
+    mark("A text in it has control characters."),
+    mark("A number in it is not finite."),
+    mark("Read-only: the server sets it."),
+    mark("Before plannedStartDate."),
+    mark("Not a cursor of this list."),
+    mark("Not one of the choices."),
+    mark("The list can't be sorted by this."),
+    mark("There is nothing with this id in {entity}."),
+    mark("There is no {noun} with this id."),
+    mark("There is no such action."),
+    mark("There is no such page."),
+    mark("There is no such form."),
+    mark("The {noun} can't be deleted: other rows refer to it ({counts})."),
+    mark("The {noun} was changed since: read it again."),
+    mark("The {noun} was changed at the same time: try again."),
+    mark("A row that this one refers to was changed at the same time: try again."),
+    mark("This request created a {noun} that was deleted since."),
+    mark("This {header} was used before, with another body."),
+    mark("The schedule has its work order: {order}."),
+    mark("The request has fields that are not valid; see errors."),
+    mark("The body is larger than {size} bytes."),
+    mark("No more than {limit} are answered."),
+    mark("The form was not sent from a page of this server."),
+    mark("The request was sent by a page of another site."),
+    mark("The database is busy: nothing was written; try again."),
+    mark("The database is not available: nothing was written; try again later."),
+    # what they speak of
+    mark("work order"),
+    mark("alert"),
+    mark("piece of equipment"),
+    mark("member of the crew"),
+    mark("maintenance schedule"),
     # HTTP's own words, as titles of error pages
     mark("Bad Request"),
     mark("Forbidden"),
@@ -41,9 +81,24 @@ FROM_ELSEWHERE: tuple[str, ...] = (
     mark("Precondition Failed"),
     mark("Content Too Large"),
     mark("Request Entity Too Large"),
+    mark("Unsupported Media Type"),
     mark("Unprocessable Content"),
     mark("Unprocessable Entity"),
     mark("Too Many Requests"),
     mark("Internal Server Error"),
     mark("Service Unavailable"),
+    mark("The browser (or proxy) sent a request that this server could not understand."),
+    mark(
+        "You don't have the permission to access the requested resource. "
+        "It is either read-protected or not readable by the server."
+    ),
+    mark(
+        "The requested URL was not found on the server. "
+        "If you entered the URL manually please check your spelling and try again."
+    ),
+    mark("The method is not allowed for the requested URL."),
+    mark(
+        "The server encountered an internal error and was unable to complete your request. "
+        "Either the server is overloaded or there is an error in the application."
+    ),
 )
