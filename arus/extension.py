@@ -111,10 +111,6 @@ class AppState:
         with self.db.engine.connect() as connection:
             return int(connection.execute(_SUBSCRIPTIONS).scalar_one())
 
-    def followers(self) -> list[FollowerStatus]:
-        """Return how far each follower has come, by its own word."""
-        return self._state().followers()
-
     def health(self) -> dict[str, Any]:
         """Return the health document."""
         published = {registration.topic for registration in self.registry}
@@ -371,6 +367,10 @@ class ReliableSync:
     def status(self) -> SyncStatus:
         """Return where the sync stands; the same from each process."""
         return self._state().status()
+
+    def followers(self) -> list[FollowerStatus]:
+        """Return how far each follower has come, by its own word."""
+        return self._state().followers()
 
     def health(self) -> dict[str, Any]:
         """Return the health document."""
