@@ -1,84 +1,85 @@
-"""The lists of the page: rows with all that is shown of them."""
+"""Rows with all that is shown of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from sqlalchemy import select
+from extensions.database import Row
 
-from blueprints.alerts.models import Alert
-from blueprints.alerts.service import alerts
-from blueprints.common.resource import Resource
-from blueprints.equipment.models import Equipment
-from blueprints.work_orders.models import WorkOrder
-from blueprints.work_orders.service import work_orders
-from extensions import db
-
+from .kinds import KINDS, Kind, names
 from .sync_view import RowState, row_states
-
-R = TypeVar("R", WorkOrder, Alert)
-
-PAGE_SIZE = 20
-MOST_EQUIPMENT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Item(Generic[R]):
+class Item:
     """A row as it is shown."""
 
-    row: R
-    #: Name of the piece of equipment.
-    equipment: str
+    kind: Kind
+    row: Any
+    #: Names of the rows that it refers to, by attribute.
+    names: dict[str, str]
     state: RowState
+    #: How it is shown: a card (li), a table's row (tr) or a page of its own.
+    shape: str
     #: Said below the row.
     note: str = ""
     #: Whether the keyboard goes on from here.
     focus: bool = False
 
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return self.kind.name_of(self.row)
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[R]):
-    """Some rows, and where the next begin."""
+    @property
+    def polled(self) -> str:
+        """What a page that shows it asks about."""
+        return ":".join(
+            (self.kind.entity, self.row.id, self.state.kind, str(self.row.version), self.shape)
+        )
 
-    items: list[Item[R]]
-    next: str | None
 
-
-def items(rows: Sequence[R], *, note: str = "", focus: bool = False) -> list[Item[R]]:
-    """Return `rows`, all of one table, with what is shown of them."""
+def items(
+    kind: Kind, rows: Sequence[Row], shape: str, *, note: str = "", focus: bool = False
+) -> list[Item]:
+    """Return `rows`, all of one kind, with what is shown of them."""
     if not rows:
         return []
-    query = select(Equipment.id, Equipment.name).where(
-        Equipment.id.in_({row.equipment_id for row in rows})
-    )
-    names: dict[str, str] = dict(db.session.execute(query).tuples().all())
-    states = row_states(rows[0].__tablename__, [row.id for row in rows])
-    return [Item(row, names.get(row.equipment_id, ""), states[row.id], note, focus) for row in rows]
+    states = row_states(kind.entity, [row.id for row in rows])
+    references = {column.name: column.shape for column in _references(kind)}
+    known = {
+        slug: names(slug, _ids(rows, [n for n, s in references.items() if s == slug]))
+        for slug in set(references.values())
+    }
+    return [
+        Item(
+            kind,
+            row,
+            {
+                name: known[slug].get(getattr(row, name) or "", "")
+                for name, slug in references.items()
+            },
+            states[row.id],
+            shape,
+            note,
+            focus,
+        )
+        for row in rows
+    ]
 
 
-def work_order_page(cursor: str | None = None) -> Page[WorkOrder]:
-    """Return the newest work orders, or those after `cursor`."""
-    return _page(work_orders, cursor)
+def item(kind: Kind, row: Row, shape: str, *, note: str = "", focus: bool = False) -> Item:
+    """Return one row with what is shown of it."""
+    (only,) = items(kind, [row], shape, note=note, focus=focus)
+    return only
 
 
-def alert_page(cursor: str | None = None) -> Page[Alert]:
-    """Return the newest alerts, or those after `cursor`."""
-    return _page(alerts, cursor)
+def _references(kind: Kind) -> list[Any]:
+    return [column for column in (*kind.columns, *kind.details) if column.shape in KINDS]
 
 
-def _page(resource: Resource[Any], cursor: str | None) -> Page[Any]:
-    rows, following = resource.list(limit=PAGE_SIZE, cursor=cursor)
-    return Page(items(rows), following)
-
-
-def equipment_options() -> list[tuple[str, str]]:
-    """Return the equipment in use, as (id, name), by name."""
-    query = (
-        select(Equipment.id, Equipment.name)
-        .where(Equipment.is_active)
-        .order_by(Equipment.name, Equipment.id)
-        .limit(MOST_EQUIPMENT)
-    )
-    return list(db.session.execute(query).tuples())
+def _ids(rows: Sequence[Row], attributes: Iterable[str]) -> set[str]:
+    found = {getattr(row, name) for name in attributes for row in rows}
+    return {row_id for row_id in found if row_id}
