@@ -11,7 +11,7 @@ quarantined change.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Mapper, Session
 
 from .counters import DROPPED, add_to_counters
 from .errors import NotQuarantinedError, UnknownChangeError, UnsendableChangeError
+from .followers import applied_by
 from .message import ChangeState, Operation, iso
 from .registry import Registration, Registry
 from .status import state_of
@@ -106,9 +107,11 @@ class ChangeRecord:
     previous_seq: int | None
     #: The row as JSON; None where it was not asked for.
     data: bytes | None = None
+    #: For each follower, whether it has applied this change; None where that was not asked for.
+    applied_by: dict[str, bool] | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return the change as it is shown to programs; `data` only where it is known."""
+        """Return the change as it is shown to programs; `data` and `appliedBy` only where they are known."""
         document: dict[str, Any] = {
             "messageId": self.message_id,
             "entity": self.entity,
@@ -125,6 +128,8 @@ class ChangeRecord:
         }
         if self.data is not None:
             document["data"] = orjson.loads(self.data)
+        if self.applied_by is not None:
+            document["appliedBy"] = self.applied_by
         return document
 
 
@@ -223,7 +228,7 @@ def each_change(
 
 
 def find_change(connection: Connection, message_id: str) -> ChangeRecord:
-    """Return a change with its data.
+    """Return a change with its data and who has applied it.
 
     :raises UnknownChangeError: the log has no such change (any more).
     """
@@ -232,7 +237,10 @@ def find_change(connection: Connection, message_id: str) -> ChangeRecord:
         row = connection.execute(_ONE, {"message_id": message_id}).one_or_none()
     if row is None:
         raise UnknownChangeError(message_id)
-    return _record(row)
+    change = _record(row)
+    # One that was not sent may lie below a watermark all the same.
+    sent = change.state not in {ChangeState.QUARANTINED, ChangeState.DROPPED}
+    return replace(change, applied_by=applied_by(connection, change.seq if sent else None))
 
 
 def discard(connection: Connection, message_id: str) -> None:

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from .counters import CATCHUP_REFUSALS, DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, RECONNECTS
+from .followers import FollowerStatus
 from .message import Operation
 from .registry import Registration
 from .status import SyncStatus
@@ -27,13 +28,18 @@ class SyncCollector(Collector):
     """Collects the sync's metrics.
 
     :param read: returns the status, from shared state.
+    :param followers: returns what is known of each follower, likewise.
     :param registrations: the synchronised models, whose series exist from the start.
     """
 
     def __init__(
-        self, read: Callable[[], SyncStatus], registrations: Iterable[Registration]
+        self,
+        read: Callable[[], SyncStatus],
+        followers: Callable[[], Iterable[FollowerStatus]],
+        registrations: Iterable[Registration],
     ) -> None:
         self._read = read
+        self._followers = followers
         self._registrations = registrations
 
     def collect(self) -> Iterator[Metric]:
@@ -52,6 +58,30 @@ class SyncCollector(Collector):
         yield _gauge("queue_depth", "Undelivered changes", status.depth)
         yield _gauge("queue_utilization_percent", "How full the queue is", status.utilization)
         yield _gauge("connection_status", "1 while connected to the broker", int(status.connected))
+        yield from self._followed()
+
+    def _followed(self) -> Iterator[Metric]:
+        lag = GaugeMetricFamily(
+            f"{_PREFIX}follower_lag",
+            "Changes that a follower has not applied",
+            labels=("follower",),
+        )
+        seconds = GaugeMetricFamily(
+            f"{_PREFIX}follower_lag_seconds",
+            "Age of the oldest change that a follower has not applied",
+            labels=("follower",),
+        )
+        applied = GaugeMetricFamily(
+            f"{_PREFIX}follower_applied_seq",
+            "All changes up to here are applied by a follower",
+            labels=("follower",),
+        )
+        for follower in self._followers():
+            labels = (follower.name,)
+            lag.add_metric(labels, follower.lag)
+            seconds.add_metric(labels, follower.lag_ms / 1000)
+            applied.add_metric(labels, follower.applied_seq)
+        yield from (lag, seconds, applied)
 
     def _published(self, status: SyncStatus) -> dict[tuple[str, str, str], int]:
         series = {

@@ -7,6 +7,7 @@ import json
 import click
 
 from arus.counters import DROPPED, FAILURES, PUBLISHED
+from arus.followers import FollowerStatus
 from arus.message import now_ms
 from arus.status import SyncStatus
 
@@ -16,7 +17,7 @@ from .common import moment, one_line, state, sync_commands
 @sync_commands.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def status_command(as_json: bool) -> None:
-    """Show connection, queue, owner and counters.
+    """Show connection, queue, owner, counters, and how far each follower has come.
 
     \b
     Examples:
@@ -25,11 +26,15 @@ def status_command(as_json: bool) -> None:
     """  # noqa: D301  # a backspace tells click to keep the lines
     sync = state()
     with one_line():
-        status = sync.status()
+        status, followers = sync.status(), sync.followers()
     if as_json:
-        click.echo(json.dumps(_as_json(status, str(sync.settings.broker)), indent=2))
+        document = _as_json(status, str(sync.settings.broker))
+        document["followers"] = [follower.document() for follower in followers]
+        click.echo(json.dumps(document, indent=2))
     else:
         _print(status, str(sync.settings.broker))
+        for follower in followers:
+            click.echo(f"{'follower':<10} {_followed(follower)}")
 
 
 def _as_json(status: SyncStatus, broker: str) -> dict[str, object]:
@@ -51,6 +56,17 @@ def _as_json(status: SyncStatus, broker: str) -> dict[str, object]:
         "dropped": status.counter(DROPPED),
         "publishFailures": status.counter(FAILURES),
     }
+
+
+def _followed(follower: FollowerStatus) -> str:
+    if not follower.current:
+        return f"{follower.name}: follows an older epoch, has to fetch all anew"
+    where = f"{follower.name}: applied up to {follower.seq}"
+    if follower.lag:
+        where += f", {follower.lag} behind, the oldest for {follower.lag_ms // 1000} s"
+    if follower.audit is not None:
+        where += f"; {'equal' if follower.audit.equal else 'differed'} at {follower.audit.seq}"
+    return f"{where}; heard {moment(follower.received_at)}"
 
 
 def _print(status: SyncStatus, broker: str) -> None:

@@ -85,6 +85,14 @@ class OneChangeSchema(ChangeSchema):
     """A change with the row that it carries."""
 
     data = fields.Function(lambda change: orjson.loads(change.data), metadata={"type": "object"})
+    applied_by = fields.Dict(
+        keys=fields.String(),
+        values=fields.Boolean(),
+        metadata={
+            "description": "for each follower that has told of itself, whether it has applied this",
+            "example": {"shore": True},
+        },
+    )
 
 
 class ChangesPageSchema(CamelSchema):

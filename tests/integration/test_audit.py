@@ -16,6 +16,7 @@ from arus import audit
 from arus.audit import Auditor
 from arus.database import open_engine
 from arus.digest import SetDigest, bucket_of, row_hash
+from arus.errors import AuditError
 from arus.extension import state_of_app
 from blueprints.crew.models import CrewMember
 from extensions import db, sync
@@ -209,7 +210,7 @@ def test_without_an_owner_changes_get_no_numbers_and_no_digest_is_made(
     monkeypatch.setattr(audit, "NUMBERING", 0.2)
     engine = open_engine(app.config["DATABASE_URL"])
     registry = state_of_app(app).registry
-    with pytest.raises(audit.AuditError):
+    with pytest.raises(AuditError):
         audit.digest(engine, registry, app.app_context, threading.Event())
     sync.start(app)
     monkeypatch.setattr(audit, "NUMBERING", 30)
