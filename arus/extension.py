@@ -63,6 +63,7 @@ class AppState:
     db: SQLAlchemy
     settings: Settings
     registry: Registry
+    subscriptions: Subscriptions
     #: Made at the first use; on SQLite it needs the database's path, which only the engine knows.
     lock: OwnerLock
     bell: Bell
@@ -185,6 +186,19 @@ class AppState:
         with self.db.engine.connect() as connection:
             return requests.recent(connection, limit)
 
+    def replay_parked(self, parked_id: int) -> None:
+        """Hand a parked message to its handlers once more, in a transaction of the application's session."""
+        session = self.db.session()
+        with _committed(session):
+            replay(find_parked(session.connection(), parked_id), self.subscriptions)
+            forget_parked(session.connection(), parked_id)
+
+    def discard_parked(self, parked_id: int) -> None:
+        """Give a parked message up, in a transaction of the application's session."""
+        session = self.db.session()
+        with _committed(session):
+            forget_parked(session.connection(), parked_id)
+
 
 @contextmanager
 def _committed(session: OrmSession) -> Iterator[None]:
@@ -247,6 +261,7 @@ class ReliableSync:
             db=db,
             settings=settings,
             registry=self._registry,
+            subscriptions=self._subscriptions,
             lock=lock,
             bell=Bell(bell_path),
             make_owner=lambda: Owner(lock, bell_path, settings.vessel_id, make_relay),
@@ -464,19 +479,14 @@ class ReliableSync:
 
         :raises UnknownMessageError: there is none of this id, or nobody subscribes to its filter any more.
         """
-        session = self._state().db.session()
-        with _committed(session):
-            replay(find_parked(session.connection(), parked_id), self._subscriptions)
-            forget_parked(session.connection(), parked_id)
+        self._state().replay_parked(parked_id)
 
     def discard_parked(self, parked_id: int) -> None:
         """Give a parked message up; commits the application's session.
 
         :raises UnknownMessageError: there is none of this id.
         """
-        session = self._state().db.session()
-        with _committed(session):
-            forget_parked(session.connection(), parked_id)
+        self._state().discard_parked(parked_id)
 
     def collector(self, app: Flask) -> SyncCollector:
         """Return the Prometheus collector of an application's sync."""
