@@ -69,6 +69,7 @@ export class Copy {
     this.floor = {} // history reaches back to here
     this.requested = null // where a digest must be asked for again
     this.ended = new Set() // requests whose catch-up has ended
+    this.described = null // the vessel's last digest
     for (const [topic, t] of Object.entries(this.state.topics)) {
       const digest = (this.digests[topic] = new SetDigest())
       this.history[topic] = []
@@ -219,7 +220,7 @@ export class Copy {
         if (row.deleted || row.mark === run.catchupId) continue
         if (row.epoch === epoch && row.seq > m.highSeq) continue
         if (run.buckets && !run.buckets.includes(bucketOf(id))) continue
-        const gone = { ...row, deleted: true, hash: '', data: null, epoch }
+        const gone = { ...row, deleted: true, hash: '', data: null, seq: m.highSeq, epoch }
         t.rows.set(id, gone)
         this.#replace(topic, id, row, gone)
       }
@@ -262,7 +263,7 @@ export class Copy {
       this.history[topic] = []
       this.floor[topic] = 0
     }
-    this.described = null
+    this.described = null // the vessel's last digest
   }
 
   /** What is missing: {topic: null (everything) or the position to go on from}. */
@@ -305,10 +306,10 @@ export class Copy {
       const t = this.state.topics[theirs.topic]
       if (!t) continue
       if (!t.whole || t.run || t.position < theirs.lastSeq) return null
-      if (this.floor[theirs.topic] > theirs.lastSeq) return 'stale'
+      if (this.floor[theirs.topic] > d.seq) return 'stale'
       const then = this.digests[theirs.topic].copy()
       for (const [seq, bucket, tokens, count] of this.history[theirs.topic]) {
-        if (seq > theirs.lastSeq) then.toggle(bucket, tokens, -count)
+        if (seq > d.seq) then.toggle(bucket, tokens, -count)
       }
       const equal = then.digest === theirs.digest && then.count === theirs.count
       const buckets = then.buckets.flatMap((sum, number) => (sum === theirs.buckets[number] ? [] : [number]))

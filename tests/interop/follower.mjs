@@ -97,6 +97,7 @@ class Follower {
   #audit = null
   #compared = null // the digest whose comparison was told
   #digestAsked = 0
+  #describedBefore // what was there then: a new one is the answer
   #fresh = true // a digest that comes now was asked for after the last catch-up
 
   constructor() {
@@ -216,8 +217,9 @@ class Follower {
     }
     const pause = again ? 500 : 1000 * Number(given.audit)
     if (complete && copy.state.online && Number(given.audit) && now - this.#digestAsked >= pause) {
-      if (again || copy.described === this.#compared || now - this.#digestAsked > 20_000) {
+      if (again || copy.described !== this.#describedBefore || now - this.#digestAsked > 20_000) {
         this.#digestAsked = now
+        this.#describedBefore = copy.described
         this.#fresh = true
         this.#publish('catchup_requests', { requestId: randomUUID(), vesselId: given.vessel, entity: 'all', mode: 'digest' })
       }

@@ -1,0 +1,256 @@
+"""A follower that was written from docs/protocol.md alone converges on the vessel's tables, and proves it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.interop.javascript import JavaScriptFollower, run_program
+from tests.support.gunicorn_app import ROOT, GunicornApp
+from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import eventually
+
+ENTITIES = ("work_orders", "alerts", "equipment", "crew", "maintenance_schedules")
+StartFollower = Callable[..., JavaScriptFollower]
+
+
+@pytest.fixture
+def database_kind() -> str:
+    """The vessel's database is not what is looked at here."""
+    return "sqlite"
+
+
+@pytest.fixture
+def start_follower(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[StartFollower]:
+    """Starts the follower; it is killed after the test."""
+    with ExitStack() as stack:
+
+        def start(*options: str) -> JavaScriptFollower:
+            follower = JavaScriptFollower(
+                tmp_path, mosquitto.port, "ship-1", "--audit", "1", *options
+            )
+            return stack.enter_context(follower)
+
+        yield start
+
+
+@pytest.fixture
+def vessel(start_app: Callable[..., GunicornApp]) -> GunicornApp:
+    """A vessel that is connected."""
+    app = start_app({"VESSEL_ID": "ship-1"})
+    app.wait_connected()
+    return app
+
+
+class Crew:
+    """Whoever writes on board."""
+
+    def __init__(self, app: GunicornApp) -> None:
+        self._app = app
+        self.equipment = self.create(
+            "equipment", name="Pump", type="pump", specifications={"é": 1.5, "flow": 1e21, "n": 3.0}
+        )
+        self.count = 0
+
+    def create(self, path: str, **body: Any) -> str:
+        answer = self._app.post(f"/api/{path}", body)
+        assert answer.status == 201, answer.text
+        return str(answer.json["id"])
+
+    def change(self, path: str, row_id: str, **body: Any) -> None:
+        answer = self._app.request("PATCH", f"/api/{path}/{row_id}", body)
+        assert answer.status == 200, answer.text
+
+    def delete(self, path: str, row_id: str) -> None:
+        answer = self._app.request("DELETE", f"/api/{path}/{row_id}")
+        assert answer.status == 204, answer.text
+
+    def work(self, rounds: int = 10) -> None:
+        """Create, change and delete rows of all kinds."""
+        for _ in range(rounds):
+            self.count += 1
+            order = self.create(
+                "work-orders", equipmentId=self.equipment, reason=f"Ölwechsel {self.count} €"
+            )
+            self.change("work-orders", order, estimatedHours=self.count / 3, priority=1)
+            member = self.create("crew", name=f"Søren 😀 {self.count}")
+            gone = self.create("crew", name=f"Gone {self.count}")
+            self.delete("crew", gone)
+            self.change("crew", member, rank="Oiler")
+            self.create(
+                "alerts",
+                equipmentId=self.equipment,
+                sensorType="temperature",
+                alertType="critical",
+                message="hot",
+                value=91.5 + self.count,
+                threshold=90,
+            )
+            self.create(
+                "maintenance-schedules",
+                equipmentId=self.equipment,
+                scheduledDate="2026-12-01T08:00:00.000Z",
+                maintenanceType="inspection",
+            )
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """All rows, as the API shows them."""
+        found: dict[str, dict[str, Any]] = {}
+        for entity in ENTITIES:
+            rows = found[entity] = {}
+            cursor = ""
+            while cursor is not None:
+                path = f"/api/{entity.replace('_', '-')}?limit=200{cursor}"
+                page = self._app.get(path).json
+                rows.update((item["id"], item) for item in page["items"])
+                cursor = f"&cursor={page['next']}" if page["next"] else None  # type: ignore[assignment]
+        return found
+
+
+@pytest.fixture
+def crew(vessel: GunicornApp) -> Crew:
+    """The crew of the vessel."""
+    return Crew(vessel)
+
+
+def head(vessel: GunicornApp, database: Path) -> int:
+    """The number of the last change, once all are delivered."""
+    eventually(lambda: vessel.health()["mqtt"]["queuedMessages"] == 0, 60)
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute("SELECT head_seq FROM arus_session").fetchone()[0])
+
+
+def assert_equal(
+    follower: JavaScriptFollower, crew: Crew, vessel: GunicornApp, tmp_path: Path
+) -> None:
+    """The follower says that it is equal at the vessel's last number, and it is."""
+    seq = head(vessel, tmp_path / "arus.sqlite")
+    verdict = follower.wait_for("audit", lambda event: event["seq"] >= seq)
+    assert verdict["equal"], verdict
+    assert set(verdict["entities"]) == set(ENTITIES)
+    dump = follower.dump()
+    assert dump["rows"] == crew.rows()
+    assert dump["refused"] == 0
+
+
+def test_its_hashes_are_those_of_the_document() -> None:
+    verdict = run_program("--vectors", ROOT / "docs" / "protocol.md")
+    assert verdict["rows"] >= 3
+    assert verdict["wrong"] == []
+
+
+def test_it_joins_late_and_follows_live(
+    vessel: GunicornApp, crew: Crew, start_follower: StartFollower, tmp_path: Path
+) -> None:
+    crew.work()
+    follower = start_follower()
+    assert_equal(follower, crew, vessel, tmp_path)
+    follower.clear()
+    crew.work()
+    assert_equal(follower, crew, vessel, tmp_path)
+    assert not follower.events("asked")  # what was live needed no catch-up
+    retained = follower.wait_for("watermark", lambda event: event["seq"] >= 100)
+    assert retained
+
+
+def test_it_is_killed_and_goes_on(
+    vessel: GunicornApp, crew: Crew, start_follower: StartFollower, tmp_path: Path
+) -> None:
+    follower = start_follower()
+    for _ in range(3):
+        crew.work(3)
+        follower.kill()
+        crew.work(3)
+        follower.start()
+    assert_equal(follower, crew, vessel, tmp_path)
+
+
+def test_it_is_put_back_to_an_old_copy_and_asks_for_the_log_since_then(
+    vessel: GunicornApp, crew: Crew, start_follower: StartFollower, tmp_path: Path
+) -> None:
+    crew.work()
+    follower = start_follower()
+    assert_equal(follower, crew, vessel, tmp_path)
+    follower.stop()
+    follower.copy_store(tmp_path / "copy")
+    follower.start()
+    crew.work()
+    assert_equal(follower, crew, vessel, tmp_path)
+    follower.stop()
+    follower.restore(tmp_path / "copy")
+    follower.start()
+    assert_equal(follower, crew, vessel, tmp_path)
+    assert all("sinceSeq" in event for event in follower.events("asked")), follower.events("asked")
+    assert follower.events("asked")
+
+
+def test_it_was_away_for_longer_than_the_log_goes_back_and_sweeps_what_is_gone(
+    vessel: GunicornApp,
+    crew: Crew,
+    start_app: Callable[..., GunicornApp],
+    start_follower: StartFollower,
+    mosquitto: Mosquitto,
+    tmp_path: Path,
+) -> None:
+    doomed = [crew.create("crew", name=f"Doomed {number}") for number in range(5)]
+    crew.work()
+    follower = start_follower()
+    assert_equal(follower, crew, vessel, tmp_path)
+    follower.stop()
+    for row_id in doomed:
+        crew.delete("crew", row_id)
+    crew.work(3)
+    head(vessel, tmp_path / "arus.sqlite")
+    vessel.stop()
+    # a week later: the broker has given up what it had queued, the vessel's log has forgotten it
+    mosquitto.stop()
+    mosquitto.forget()
+    mosquitto.start()
+    with closing(sqlite3.connect(tmp_path / "arus.sqlite")) as connection:
+        connection.execute("UPDATE arus_change SET committed_at = committed_at - 8 * 86400000")
+        connection.commit()
+    vessel.start()
+    vessel.wait_connected()
+    eventually(lambda: _log_size(tmp_path) == 0, 60, message="the log is pruned")
+    crew.work(2)
+    follower.start()
+    assert_equal(follower, crew, vessel, tmp_path)
+    # asked since its position, it was told to fetch all, or given all at once
+    assert not set(doomed) & set(follower.dump()["rows"]["crew"])
+
+
+def _log_size(tmp_path: Path) -> int:
+    with closing(sqlite3.connect(tmp_path / "arus.sqlite")) as connection:
+        return int(connection.execute("SELECT COUNT(*) FROM arus_change").fetchone()[0])
+
+
+def test_the_vessel_is_restored_from_an_old_copy_and_begins_a_new_epoch(
+    vessel: GunicornApp, crew: Crew, start_follower: StartFollower, tmp_path: Path
+) -> None:
+    crew.work(3)
+    follower = start_follower()
+    assert_equal(follower, crew, vessel, tmp_path)
+    epoch = follower.dump()["epoch"]
+    database = tmp_path / "arus.sqlite"
+    with (
+        closing(sqlite3.connect(database)) as live,
+        closing(sqlite3.connect(tmp_path / "copy.sqlite")) as copy,
+    ):
+        live.backup(copy)
+    crew.work(3)
+    assert_equal(follower, crew, vessel, tmp_path)
+    vessel.stop()
+    for name in ("arus.sqlite-wal", "arus.sqlite-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / "copy.sqlite").replace(database)
+    vessel.start()
+    vessel.wait_connected()
+    crew.work(1)
+    eventually(lambda: follower.dump()["epoch"] != epoch, 60)
+    follower.clear()
+    assert_equal(follower, crew, vessel, tmp_path)
