@@ -27,6 +27,7 @@ from .errors import CatchupError
 from .message import Entry, encode_catchup, iso, now_ms
 from .overflow import UNREPAIRED
 from .registry import Registry
+from .requests import DIGEST_OF_ALL
 from .snapshot import Item, SnapshotReader, unlogged_rows
 from .topics import CATCHUP
 
@@ -103,6 +104,10 @@ _PROGRESS = text(
 )
 _FAIL = text(
     "UPDATE arus_catchup SET status = 'failed', reason = :reason, finished_at = :now WHERE id = :id"
+)
+_ASKED = text(
+    "UPDATE arus_catchup SET status = 'complete', mode = 'digest', total = 0, finished_at = :now"
+    " WHERE id = :id"
 )
 _REPAIRED = text(
     "UPDATE arus_change SET reason = 'queue full; repaired by catch-up'"
@@ -227,6 +232,8 @@ class Catchups:
         self._refused = False
         #: A catch-up may be waiting.
         self.look = True
+        #: Somebody asks for a digest of the tables.
+        self.digest_wanted = False
         if log.rows(_REACH, {})[0].complete_since < 0:
             since = now_ms() if unlogged_rows(log.connection, registry) else 0
             with log.turn() as turn:
@@ -307,6 +314,10 @@ class Catchups:
             return None
         run = Run(**rows[0])
         self._read_id = run.id
+        if run.entity == DIGEST_OF_ALL:
+            self.digest_wanted = True
+            self._notes.append((_ASKED, {"id": run.id, "now": now_ms()}))
+            return None
         try:
             self._plan(run)
         except CatchupError as error:

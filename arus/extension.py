@@ -27,7 +27,6 @@ from .database import open_engine
 from .errors import (
     ArusError,
     CatchupOffError,
-    CatchupRequestError,
     NotInitialisedError,
     RegistrationError,
 )
@@ -168,8 +167,6 @@ class AppState:
         if not self.settings.local_mode:
             raise CatchupOffError
         request = requests.parse(document, self.entities())
-        if request.wants_digest:
-            raise CatchupRequestError({"mode": ["A digest is asked for over MQTT."]})
         with self.db.engine.begin() as connection:
             catchup_id = requests.queue(connection, request, self.registry, origin)
             queued = requests.find(connection, catchup_id)

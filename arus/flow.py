@@ -218,6 +218,11 @@ class Flow:
         """Note that a catch-up may be queued."""
         self._catchups.look = True
 
+    def digest_wanted(self) -> bool:
+        """Whether somebody has asked for a digest of the tables since the last call."""
+        wanted, self._catchups.digest_wanted = self._catchups.digest_wanted, False
+        return wanted
+
     @property
     def has_room(self) -> bool:
         """Whether the broker takes one more message now."""

@@ -186,9 +186,6 @@ class Intake:
         request = self._requests.take(payload)
         if request is None:
             return False
-        if request.wants_digest:
-            self._auditor.request()
-            return False
         try:
             queue(connection, request, self._registry, "mqtt")
         except CatchupBusyError as error:

@@ -230,6 +230,9 @@ class Relay:
     def _turn(self) -> None:
         look = time.monotonic() >= self._look_at
         more = self._flow.turn(look=look)
+        if self._flow.digest_wanted():
+            self._auditor.request()
+            self._auditor.step()
         if look:
             self._look_at = 0.0 if more else math.inf
 

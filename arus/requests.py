@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Asks for each entity.
 ALL = "all"
+#: What stands for the entity where a digest of the tables is asked for.
+DIGEST_OF_ALL = "*"
 #: Items of each entity where a request names no limit.
 DEFAULT_LIMIT = 100
 #: The highest limit that is not none at all.
@@ -301,20 +303,22 @@ def queue(
     request_id = request_id or request.request_id
     if request_id is not None and (known := _known(connection, request_id)):
         return known
-    wanted = [r for r in registry if request.entity in {ALL, r.entity}]
+    wanted = [(r.entity, r.topic) for r in registry if request.entity in {ALL, r.entity}]
+    if request.wants_digest:
+        wanted = [(DIGEST_OF_ALL, "")]
     if int(connection.execute(_WAITING).scalar_one()) + len(wanted) > MAX_WAITING:
         raise CatchupBusyError
     catchup_id = str(uuid.uuid4())
     created_at = now_ms()
-    for registration in wanted:
+    for entity, topic in wanted:
         inserted = connection.execute(
             _QUEUE,
             {
                 "catchup_id": catchup_id,
                 "request_id": request_id,
                 "origin": origin,
-                "entity": registration.entity,
-                "topic": registration.topic,
+                "entity": entity,
+                "topic": topic,
                 "since_at": request.since_at,
                 "since_seq": request.since_seq,
                 "since_epoch": request.since_epoch,
