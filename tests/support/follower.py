@@ -15,9 +15,10 @@ from typing import Any, Self
 import orjson
 import paho.mqtt.client as paho
 from flask import Flask
-from paho.mqtt.properties import Properties
 from paho.mqtt.packettypes import PacketTypes
-from sqlalchemy import text
+from paho.mqtt.properties import Properties
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session as OrmSession
 
 from arus.follower import Follower, FollowerStatus, Patience
 from arus.follower.position import chained, link_of
@@ -60,10 +61,46 @@ class FollowerThread:
 
     def query(self, statement: str, **arguments: Any) -> list[Any]:
         """Rows of its database."""
-        with self.app.app_context():
-            db = self.app.extensions["sqlalchemy"]
-            with db.engine.connect() as connection:
-                return list(connection.execute(text(statement), arguments))
+        with self.app.app_context(), self._engine().connect() as connection:
+            return list(connection.execute(text(statement), arguments))
+
+    def write(self, statement: str) -> None:
+        """Change its database behind its back."""
+        with self.app.app_context(), self._engine().begin() as connection:
+            connection.execute(text(statement))
+
+    def rows(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """All rows as their schemas tell them, by topic and id."""
+        with self.app.app_context(), OrmSession(self._engine()) as session:
+            return {
+                (registration.topic, row.id): orjson.loads(registration.serialise(row))
+                for registration in self.app.extensions["arus"].registry
+                for row in session.scalars(select(registration.model))
+            }
+
+    def _engine(self) -> Any:
+        return self.app.extensions["sqlalchemy"].engine
+
+    def wait_equal(self, *vessels: ScriptedVessel, timeout: float = 40) -> None:
+        """Return once it holds what the vessels hold, and says so."""
+
+        def equal() -> bool:
+            expected = {
+                (topic, row_id): _filled(row)
+                for vessel in vessels
+                for (topic, row_id), row in vessel.rows.items()
+            }
+            found = {key: _filled(row) for key, row in self.rows().items()}
+            assert set(found) == set(expected)
+            assert found == expected
+            status = self.status()
+            assert status.up_to_date, status
+            assert {v.vessel_id: v.seq for v in status.vessels} == {
+                v.vessel_id: v.seq for v in vessels
+            }
+            return True
+
+        eventually(equal, timeout, message="the follower holds what the vessel holds")
 
     def wait_seq(self, seq: int, timeout: float = 40) -> None:
         """Return once everything up to `seq` is applied."""
@@ -366,6 +403,10 @@ class ScriptedVessel:
                 self.answer(document)
             except Exception:
                 logging.getLogger(__name__).exception("the scripted vessel could not answer")
+
+
+def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def _bucket(row_id: str) -> int:
