@@ -49,13 +49,13 @@ def counts() -> Counts:
         .where(order.status.in_(OPEN_ORDER))
         .group_by(order.priority)
     )
-    orders = dict.fromkeys(PRIORITIES, 0) | dict(db.session.execute(by_priority).tuples().all())
+    orders = dict.fromkeys(PRIORITIES, 0) | dict(db.session.execute(by_priority).all())
     by_severity = (
         select(alert.alert_type, func.count())
         .where(alert.acknowledged.is_(False))
         .group_by(alert.alert_type)
     )
-    severities = dict(db.session.execute(by_severity).tuples().all())
+    severities = dict(db.session.execute(by_severity).all())
     return Counts(
         overdue,
         due or 0,

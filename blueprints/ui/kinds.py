@@ -185,7 +185,7 @@ def crew_names_offered(present: str = "") -> Options:
 def _offered(slug: str, name: Any, condition: Any, present: str) -> Options:
     model = KINDS[slug].model
     query = select(model.id, name).where(condition).order_by(name, model.id).limit(MOST_OFFERED)
-    options: Options = list(db.session.execute(query).tuples())
+    options: Options = list(db.session.execute(query))
     if is_id(present) and present not in dict(options):
         options += names(slug, [present]).items()
     return options
@@ -335,9 +335,9 @@ WORK_ORDERS = Kind(
     name_of=lambda row: f"{row.wo_number} {row.reason}",
     columns=(
         Column("reason", lazy("Reason")),
-        Column("wo_number", lazy("Number")),
+        Column("wo_number", lazy("Number"), "code"),
         _EQUIPMENT_COLUMN,
-        Column("priority", lazy("Priority"), "word", sort=True),
+        Column("priority", lazy("Priority"), "priority", sort=True),
         Column("status", lazy("Status"), "status", sort=True),
         Column("assigned_crew_id", lazy("Assigned to"), "crew"),
         Column("planned_start_date", lazy("Planned start"), "time", sort=True),
@@ -510,7 +510,7 @@ SCHEDULES = Kind(
         Column("maintenance_type", lazy("Maintenance"), "spaced"),
         _EQUIPMENT_COLUMN,
         Column("scheduled_date", lazy("Due"), "due", sort=True),
-        Column("priority", lazy("Priority"), "word", sort=True),
+        Column("priority", lazy("Priority"), "priority", sort=True),
         Column("status", lazy("Status"), "status", sort=True),
         Column("assigned_to", lazy("Assigned to")),
         Column("work_order_id", lazy("Work order"), "work-orders"),
