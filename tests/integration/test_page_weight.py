@@ -10,6 +10,7 @@ from html import unescape
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from tests.support.browser import FILES
 
@@ -28,6 +29,13 @@ def client(make_app: Callable[..., Flask], migrated_database_url: str) -> FlaskC
     return app.test_client()
 
 
+def get(client: FlaskClient, address: str, headers: dict[str, str] | None = None) -> TestResponse:
+    """GET, read to its end and closed."""
+    with client.get(address, headers=headers) as answer:
+        answer.get_data()
+        return answer
+
+
 def files(page: str) -> set[str]:
     """The addresses of all that a page loads by itself."""
     found = re.findall(r'<(?:link|script|img)[^>]*?\s(?:href|src)="([^"]+)"', page)
@@ -40,16 +48,16 @@ def links(page: str) -> set[str]:
 
 
 def test_a_first_load_of_any_page_is_small(client: FlaskClient) -> None:
-    start = client.get("/", headers=GZIP)
+    start = get(client, "/", GZIP)
     pages = {"/", *links(gzip.decompress(start.data).decode())}
     assert len(pages) > 6
     weights = {}
     for address in pages:
-        answer = client.get(address, headers=GZIP)
+        answer = get(client, address, GZIP)
         assert answer.status_code == 200, (address, answer.status)
         assert answer.headers["Content-Encoding"] == "gzip", address
         weights[address] = len(answer.data) + sum(
-            len(client.get(file, headers=GZIP).data)
+            len(get(client, file, GZIP).data)
             for file in files(gzip.decompress(answer.data).decode())
         )
     heaviest = max(weights, key=weights.__getitem__)
@@ -58,36 +66,37 @@ def test_a_first_load_of_any_page_is_small(client: FlaskClient) -> None:
 
 
 def test_files_are_kept_for_ever_under_addresses_that_change_with_them(client: FlaskClient) -> None:
-    found = files(client.get("/").text)
+    found = files(get(client, "/").text)
     assert found
     for file in found:
-        kept = client.get(file)
+        kept = get(client, file)
         assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable", file
         path = file.partition("?")[0]
         for other in (path, f"{path}?v=0123456789ab"):
-            assert "immutable" not in client.get(other).headers["Cache-Control"]
-        again = client.get(path, headers={"If-None-Match": kept.headers["ETag"]})
+            assert "immutable" not in get(client, other).headers["Cache-Control"]
+        again = get(client, path, {"If-None-Match": kept.headers["ETag"]})
         assert (again.status_code, again.data) == (304, b"")
 
 
 def test_a_text_is_the_same_compressed_and_not(client: FlaskClient) -> None:
-    for address in ("/api/openapi.json", *files(client.get("/").text)):
-        plain, packed = client.get(address), client.get(address, headers=GZIP)
+    for address in ("/api/openapi.json", *files(get(client, "/").text)):
+        plain, packed = get(client, address), get(client, address, GZIP)
         assert "Content-Encoding" not in plain.headers
         assert plain.vary == packed.vary
         if len(plain.data) > 1000:
             assert "Accept-Encoding" in packed.vary
             assert gzip.decompress(packed.data) == plain.data
-            assert client.head(address, headers=GZIP).content_length == len(packed.data)
-        refused = client.get(address, headers={"Accept-Encoding": "gzip;q=0"})
+            with client.head(address, headers=GZIP) as head:
+                assert head.content_length == len(packed.data)
+        refused = get(client, address, {"Accept-Encoding": "gzip;q=0"})
         assert refused.data == plain.data
 
 
 def test_a_row_keeps_its_strong_tag(client: FlaskClient) -> None:
-    (row, *_) = client.get("/api/equipment").get_json()["items"]
+    (row, *_) = get(client, "/api/equipment").get_json()["items"]
     body = {"specifications": {f"part{number}": "x" * 50 for number in range(40)}}
     assert client.patch(f"/api/equipment/{row['id']}", json=body).status_code == 200
-    answer = client.get(f"/api/equipment/{row['id']}", headers=GZIP)
+    answer = get(client, f"/api/equipment/{row['id']}", GZIP)
     assert "Content-Encoding" not in answer.headers
     changed = client.patch(
         f"/api/equipment/{row['id']}",
