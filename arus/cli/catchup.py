@@ -45,6 +45,7 @@ class _Since(click.ParamType[datetime]):
 @click.argument("entity", metavar="ENTITY|all")
 @click.option(
     "--since",
+    metavar="TIME|2h|3d",
     type=_Since(),
     help="What was committed from then on: a time (UTC where it has no zone), or how long ago.",
 )

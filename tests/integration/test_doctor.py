@@ -1,0 +1,371 @@
+"""`flask sync doctor`: what it finds on a real database, disk and broker, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import trustme
+from flask import Flask
+
+from arus import doctor
+from arus.message import now_ms
+from extensions import db
+from tests.support.certificates import Certificates
+from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Subscriber
+from tests.support.waiting import eventually
+
+MakeApp = Callable[..., Flask]
+StartMosquitto = Callable[..., Mosquitto]
+
+
+def examine(app: Flask, exit_code: int | None = None) -> dict[str, dict[str, Any]]:
+    """What the doctor says, by what it looked at; the worst where there is more than one."""
+    done = app.test_cli_runner().invoke(args=["sync", "doctor", "--json"])
+    document = json.loads(done.stdout)
+    worst = document["verdict"]
+    assert done.exit_code == (worst == "fail"), done.output
+    assert exit_code is None or done.exit_code == exit_code, done.output
+    order = ["ok", "warn", "fail"]
+    assert worst == max((c["verdict"] for c in document["checks"]), key=order.index)
+    checks = sorted(document["checks"], key=lambda check: order.index(check["verdict"]))
+    for check in checks:
+        assert "\n" not in check["says"]
+        assert (check["verdict"] == "ok") == (check["fix"] is None), check
+    return {check["name"]: check for check in checks}
+
+
+@pytest.fixture
+def execute(app: Flask) -> Callable[..., None]:
+    """Changes the app's database."""
+
+    def execute(statement: str, **values: Any) -> None:
+        with app.app_context(), db.engine.begin() as connection:
+            connection.execute(sa.text(statement), values)
+
+    return execute
+
+
+def well(check: dict[str, Any]) -> bool:
+    return bool(check["verdict"] == "ok")
+
+
+# -- database, log, clock, disk -------------------------------------------------------------------
+
+
+def test_all_is_well_beside_a_running_vessel(
+    make_app: MakeApp, migrated_database_url: str, mosquitto: Mosquitto
+) -> None:
+    app = make_app(migrated_database_url, MQTT_BROKER_URL=mosquitto.url)
+    client = app.test_client()
+    client.post("/api/crew", json={"name": "Ada"})
+    eventually(
+        lambda: client.get("/api/mqtt/reliable-sync/health").get_json()["status"] == "healthy",
+        30,
+        message="connected",
+    )
+    found = examine(app)
+    # Of this machine's clock, and the test server's fsync, the doctor may think what it likes.
+    assert all(well(found[name]) for name in found.keys() - {"clock", "durability"}), found
+    assert {"settings", "files", "database", "durability", "clock", "queue", "owner"} < set(found)
+    assert "takes us by MQTT 5" in found["broker"]["says"]
+
+
+def test_for_people_it_is_a_line_each(app: Flask) -> None:
+    done = app.test_cli_runner().invoke(args=["sync", "doctor"])
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("fail  broker ") for line in lines)
+    assert any(line.strip().startswith("-> at sea: nothing") for line in lines)
+    assert re.fullmatch(r"[12] failed, \d to look at", lines[-1])
+
+
+def test_a_database_that_is_not_migrated(make_app: MakeApp, database_url: str) -> None:
+    found = examine(make_app(database_url), 1)
+    assert found["database"]["verdict"] == "fail"
+    assert found["database"]["fix"] == "flask --app wsgi db upgrade"
+    assert "clock" not in found  # nothing is asked of tables that are not there
+
+
+def test_a_migration_that_is_missing(app: Flask, execute: Callable[..., None]) -> None:
+    execute("UPDATE alembic_version SET version_num = '0000'")
+    assert "it is at migration 0000, not at " in examine(app, 1)["database"]["says"]
+
+
+def test_a_column_that_is_missing(app: Flask, execute: Callable[..., None]) -> None:
+    execute("ALTER TABLE arus_parked DROP COLUMN attempts")
+    assert examine(app, 1)["database"]["says"] == "arus_parked lacks attempts"
+
+
+def test_a_file_that_is_not_there_is_not_made(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app(f"sqlite:///{tmp_path}/missing.sqlite")
+    assert "there is no file" in examine(app, 1)["database"]["says"]
+    assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_a_file_that_is_no_database(make_app: MakeApp, tmp_path: Path) -> None:
+    (tmp_path / "text.sqlite").write_text("no database" * 1000)
+    app = make_app(f"sqlite:///{tmp_path}/text.sqlite")
+    assert "can't be used: file is not a database" in examine(app, 1)["database"]["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_damaged_file(make_app: MakeApp, migrated_database_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "arus.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("CREATE TABLE filler (x)")
+        connection.executemany("INSERT INTO filler VALUES (?)", [("x" * 900,)] * 400)
+        connection.commit()
+        connection.execute("CREATE INDEX ix_filler ON filler (x)")
+        connection.commit()
+    damaged = bytearray(path.read_bytes())
+    for page in range(len(damaged) // 4096 - 40, len(damaged) // 4096):
+        damaged[page * 4096 : page * 4096 + 64] = os.urandom(64)
+    path.write_bytes(damaged)
+    found = examine(make_app(migrated_database_url), 1)
+    assert found["integrity"]["verdict"] == "fail"
+    assert "damaged" in found["integrity"]["says"]
+
+
+def test_a_database_server_that_is_away(make_app: MakeApp) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    app = make_app(f"postgresql+psycopg://me:secret@127.0.0.1:{port}/arus")
+    says = examine(app, 1)["database"]["says"]
+    assert "can't be used" in says
+    assert "secret" not in says
+
+
+def test_changes_from_the_future(app: Flask, execute: Callable[..., None]) -> None:
+    app.test_client().post("/api/crew", json={"name": "Ada"})
+    execute("UPDATE arus_change SET committed_at = :at", at=now_ms() + 3_600_000)
+    found = examine(app)["clock"]
+    assert found["verdict"] == "warn"
+    assert "1 changes were committed in the future" in found["says"]
+
+
+def test_a_clock_without_a_battery(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "RELEASED", datetime.now(UTC) + timedelta(days=1))
+    assert examine(app, 1)["clock"]["verdict"] == "fail"
+
+
+def test_a_queue_that_fills(make_app: MakeApp, migrated_database_url: str) -> None:
+    app = make_app(migrated_database_url, MQTT_MAX_QUEUE_SIZE="10")
+    client = app.test_client()
+    for number in range(9):
+        client.post("/api/crew", json={"name": f"c{number}"})
+    assert examine(app)["queue"]["verdict"] == "warn"
+    client.post("/api/crew", json={"name": "one more"})
+    assert "it is full" in examine(app, 1)["queue"]["says"]
+
+
+def test_what_waits_for_a_person(app: Flask, execute: Callable[..., None]) -> None:
+    app.test_client().post("/api/crew", json={"name": "Ada"})
+    execute("UPDATE arus_change SET outcome = 'quarantined', reason = 'too large'")
+    execute(
+        "INSERT INTO arus_parked (topic, payload, topic_filter, reason, attempts, parked_at)"
+        " VALUES ('a', :payload, 'a', 'failed', 5, 1)",
+        payload=b"{}",
+    )
+    found = examine(app)
+    assert "queue list --state quarantined" in found["quarantine"]["fix"]
+    assert "inbox list" in found["inbox"]["fix"]
+
+
+def test_a_log_that_nobody_prunes(app: Flask, execute: Callable[..., None]) -> None:
+    execute(
+        "INSERT INTO arus_change (message_id, entity, topic, qos, operation, row_id, version,"
+        " committed_at, data, seq, previous_seq)"
+        " VALUES ('m', 'crew', 'crew', 1, 'create', 'r', 1, 86400000, :data, 1, 0)",
+        data=b"{}",
+    )
+    execute("INSERT INTO arus_lane (topic, acked_seq) VALUES ('crew', 1)")
+    assert "older than MQTT_RETENTION_DAYS=7" in examine(app)["log"]["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_disk_that_fills(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LITTLE_SPACE", 2**60)
+    assert examine(app)["disk"]["verdict"] == "warn"
+    monkeypatch.setattr(doctor, "NO_SPACE", 2**60)
+    assert examine(app, 1)["disk"]["verdict"] == "fail"
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_files_of_another_user(app: Flask, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "arus.sqlite", 12345, -1)
+        assert examine(app)["files"]["verdict"] == "warn"
+    else:
+        (tmp_path / "arus.sqlite").chmod(0o400)
+        assert examine(app, 1)["files"]["verdict"] == "fail"
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_setting_that_means_nothing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_BROKER", "mqtt://shore")
+    found = examine(app)["settings"]
+    assert found["says"] == "MQTT_BROKER is set and means nothing here"
+    assert found["fix"] == "is MQTT_BROKER_URL meant?"
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_password_in_the_clear(make_app: MakeApp, migrated_database_url: str) -> None:
+    app = make_app(migrated_database_url, MQTT_BROKER_URL="mqtt://me:secret@shore.invalid")
+    found = examine(app, 1)
+    assert found["settings"]["says"] == "the password goes to shore.invalid in the clear"
+    assert found["broker"]["says"] == "the name 'shore.invalid' can't be resolved"
+    assert "secret" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_ashore_no_broker_is_looked_for(make_app: MakeApp, migrated_database_url: str) -> None:
+    found = examine(make_app(migrated_database_url, LOCAL_MODE="false"), 0)
+    assert "broker" not in found
+    assert "owner" not in found
+    assert "as is right ashore" in found["settings"]["says"]
+
+
+# -- broker ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broker_of(make_app: MakeApp, migrated_database_url: str) -> Callable[..., dict[str, Any]]:
+    """What the doctor says of a broker."""
+
+    def broker_of(url: str, **config: Any) -> dict[str, Any]:
+        found = examine(make_app(migrated_database_url, MQTT_BROKER_URL=url, **config))
+        return {name: found.get(name) for name in ("broker", "certificate", "client certificate")}
+
+    return broker_of
+
+
+BrokerOf = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_user_that_the_broker_does_not_know(
+    broker_of: BrokerOf, start_mosquitto: StartMosquitto
+) -> None:
+    mosquitto = start_mosquitto(users={"vessel": "right"})
+    refused = broker_of(mosquitto.url, MQTT_USERNAME="vessel", MQTT_PASSWORD="wrong")["broker"]
+    assert "refuses the connection: Not authorized" in refused["says"]
+    assert "MQTT_PASSWORD" in refused["fix"]
+    assert well(broker_of(mosquitto.url, MQTT_USERNAME="vessel", MQTT_PASSWORD="right")["broker"])
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_port_where_no_broker_is(broker_of: BrokerOf) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        found = broker_of(url, MQTT_CONNECT_TIMEOUT="0.3")["broker"]
+    assert found["says"].endswith("takes the connection and does not answer CONNECT")
+    assert "can't be reached" in broker_of(url)["broker"]["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("protocol", ["5", "3.1.1", "auto"])
+def test_each_protocol_is_tried(
+    broker_of: BrokerOf, start_mosquitto: StartMosquitto, protocol: str
+) -> None:
+    mosquitto = start_mosquitto(websockets=True)
+    spoken = "5" if protocol == "auto" else protocol
+    for url in (mosquitto.url, mosquitto.websockets_url):
+        found = broker_of(url, MQTT_PROTOCOL=protocol)["broker"]
+        assert f"takes us by MQTT {spoken}" in found["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_broker_that_keeps_nothing(broker_of: BrokerOf, start_mosquitto: StartMosquitto) -> None:
+    mosquitto = start_mosquitto(options=["retain_available false"])
+    assert "keeps no retained messages" in broker_of(mosquitto.url)["broker"]["says"]
+    mosquitto = start_mosquitto(options=["max_qos 1"])
+    assert "no QoS 2" in broker_of(mosquitto.url)["broker"]["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_tls_and_who_signed_it(
+    broker_of: BrokerOf, start_mosquitto: StartMosquitto, certificates: Certificates
+) -> None:
+    mosquitto = start_mosquitto(certificates=certificates)
+    found = broker_of(mosquitto.tls_url, MQTT_TLS_CA=str(certificates.ca))
+    assert well(found["broker"])
+    assert well(found["certificate"])
+    assert "valid until " in found["certificate"]["says"]
+    found = broker_of(mosquitto.tls_url)["broker"]
+    assert "certificate is not accepted" in found["says"]
+    assert "MQTT_TLS_CA" in found["fix"]
+    plain = f"mqtts://127.0.0.1:{mosquitto.port}"
+    assert "does the broker speak TLS there?" in broker_of(plain)["broker"]["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_certificate_that_runs_out(
+    broker_of: BrokerOf, start_mosquitto: StartMosquitto, tmp_path: Path
+) -> None:
+    made = Certificates.make(tmp_path / "certificates")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(made.ca))
+
+    def issue(until: datetime) -> Mosquitto:
+        issued = authority.issue_cert(
+            "localhost", not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=until
+        )
+        issued.private_key_pem.write_to_path(str(made.server_key))
+        issued.cert_chain_pems[0].write_to_path(str(made.server_cert))
+        return start_mosquitto(certificates=made)
+
+    soon = issue(datetime.now(UTC) + timedelta(days=9, hours=1))
+    found = broker_of(soon.tls_url, MQTT_TLS_CA=str(made.ca))["certificate"]
+    assert found["verdict"] == "warn"
+    assert found["says"].endswith(", 9 days")
+    expired = issue(datetime.now(UTC) - timedelta(days=1))
+    found = broker_of(expired.tls_url, MQTT_TLS_CA=str(made.ca))["broker"]
+    assert "renew the broker's certificate" in found["fix"]
+    found = broker_of(expired.tls_url, MQTT_TLS_REJECT_UNAUTHORIZED="false")
+    assert "it has expired" in found["certificate"]["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_broker_that_wants_our_certificate(
+    broker_of: BrokerOf, start_mosquitto: StartMosquitto, certificates: Certificates
+) -> None:
+    mosquitto = start_mosquitto(certificates=certificates, client_certificates=True)
+    ours = {
+        "MQTT_TLS_CA": str(certificates.ca),
+        "MQTT_TLS_CERT": str(certificates.client_cert),
+        "MQTT_TLS_KEY": str(certificates.client_key),
+    }
+    found = broker_of(mosquitto.tls_url, **ours)
+    assert well(found["broker"])
+    assert well(found["client certificate"])
+    found = broker_of(mosquitto.tls_url, MQTT_TLS_CA=str(certificates.ca))["broker"]
+    assert "MQTT_TLS_CERT" in found["fix"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_the_live_session_is_not_disturbed(
+    make_app: MakeApp, migrated_database_url: str, mosquitto: Mosquitto, subscriber: Subscriber
+) -> None:
+    app = make_app(migrated_database_url, MQTT_BROKER_URL=mosquitto.url)
+    client = app.test_client()
+    client.post("/api/crew", json={"name": "Ada"})
+    subscriber.wait_until(lambda: len(subscriber.changes("crew")) == 1, 30, "the first change")
+    for _ in range(3):
+        examine(app, 0)
+    client.post("/api/crew", json={"name": "Bo"})
+    subscriber.wait_until(lambda: len(subscriber.changes("crew")) == 2, 30, "the second change")
+    status = client.get("/api/mqtt/reliable-sync/health").get_json()
+    assert status["detailedMetrics"]["reconnectionAttempts"] == 0
