@@ -21,6 +21,7 @@ from blueprints.sync.changes import blueprint as changes
 from blueprints.sync.routes import blueprint as sync
 from blueprints.ui.i18n import init_i18n
 from blueprints.ui.routes import blueprint as ui
+from blueprints.ui.sync_pages import blueprint as sync_pages
 from blueprints.work_orders.routes import blueprint as work_orders
 from extensions import api, init_extensions
 from extensions.config import load_config
@@ -43,6 +44,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.before_request(refuse_foreign_writes)
     for resource in (work_orders, alerts, equipment, crew, maintenance, changes, catchups):
         api.register_blueprint(resource)
-    for blueprint in (health, sync, demo, docs, ui):
+    for blueprint in (health, sync, demo, docs, ui, sync_pages):
         app.register_blueprint(blueprint)
     return app

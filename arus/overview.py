@@ -58,11 +58,6 @@ _LAST_CHANGES = text(
     " WHERE c.id IN (SELECT MAX(id) FROM arus_change WHERE entity = :entity AND row_id IN :row_ids"
     " GROUP BY row_id)"
 ).bindparams(bindparam("row_ids", expanding=True))
-_FOLLOWERS = text(
-    "SELECT f.name, f.epoch, f.seq, f.received_at, f.audit_seq, f.audit_equal, f.audit_at,"
-    " CASE WHEN f.epoch = s.epoch THEN s.head_seq - f.seq END AS lag"
-    " FROM arus_follower f LEFT JOIN arus_session s ON s.id = 1 ORDER BY f.name"
-)
 _CONFLICTS = text(
     "SELECT id, conflict_id, entity, row_id, winner, rule, at, report FROM arus_conflict"
     " WHERE id < :before ORDER BY id DESC LIMIT :limit"
@@ -70,14 +65,6 @@ _CONFLICTS = text(
 _CONFLICT = text(
     "SELECT id, conflict_id, entity, row_id, winner, rule, at, report FROM arus_conflict"
     " WHERE conflict_id = :conflict_id"
-)
-_PARKED = text(
-    "SELECT id, topic, payload, topic_filter, reason, attempts, parked_at FROM arus_parked"
-    " WHERE id < :before ORDER BY id DESC LIMIT :limit"
-)
-_PARKED_ONE = text(
-    "SELECT id, topic, payload, topic_filter, reason, attempts, parked_at FROM arus_parked"
-    " WHERE id = :id"
 )
 _PARKED_COUNT = text("SELECT COUNT(*) FROM arus_parked")
 _CONFLICT_COUNT = text("SELECT COUNT(*) FROM arus_conflict")
@@ -141,24 +128,6 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
-class FollowerRecord:
-    """What a consumer ashore has told of itself."""
-
-    name: str
-    epoch: str
-    #: All up to here is durably applied there.
-    seq: int
-    #: When it was heard of last.
-    received_at: int
-    #: Its last comparison with our digest: at which number, with what result, when.
-    audit_seq: int | None
-    audit_equal: bool | None
-    audit_at: int | None
-    #: Changes that it has not applied; None where it follows another epoch.
-    lag: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class ConflictRecord:
     """A proposal met another version of its row, and this is what was decided."""
 
@@ -170,19 +139,6 @@ class ConflictRecord:
     rule: str
     at: int
     report: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedMessage:
-    """An inbound message that its handler failed on."""
-
-    id: int
-    topic: str
-    payload: bytes
-    topic_filter: str
-    reason: str
-    attempts: int
-    parked_at: int
 
 
 def read_counts(connection: Connection) -> Counts:
@@ -262,23 +218,6 @@ def outages(events: Sequence[LinkEvent]) -> list[Outage]:
     return found
 
 
-def read_followers(connection: Connection) -> list[FollowerRecord]:
-    """Return what each follower has told of itself, by name."""
-    return [
-        FollowerRecord(
-            row.name,
-            row.epoch,
-            row.seq,
-            row.received_at,
-            row.audit_seq,
-            None if row.audit_equal is None else bool(row.audit_equal),
-            row.audit_at,
-            None if row.lag is None else max(0, row.lag),
-        )
-        for row in connection.execute(_FOLLOWERS)
-    ]
-
-
 def read_conflicts(
     connection: Connection, *, limit: int, before: int | None = None
 ) -> list[ConflictRecord]:
@@ -303,25 +242,6 @@ def count_conflicts(connection: Connection) -> int:
     return int(connection.execute(_CONFLICT_COUNT).scalar_one())
 
 
-def read_parked(
-    connection: Connection, *, limit: int, before: int | None = None
-) -> list[ParkedMessage]:
-    """Return parked messages, newest first.
-
-    :param before: only those with a lower id.
-    """
-    rows = connection.execute(_PARKED, {"before": before or _LAST_ID, "limit": limit})
-    return [_parked(row) for row in rows]
-
-
-def find_parked(connection: Connection, parked_id: int) -> ParkedMessage | None:
-    """Return a parked message."""
-    if not 0 < parked_id <= _LAST_ID:
-        return None
-    row = connection.execute(_PARKED_ONE, {"id": parked_id}).one_or_none()
-    return None if row is None else _parked(row)
-
-
 def count_parked(connection: Connection) -> int:
     """Return how many messages are parked."""
     return int(connection.execute(_PARKED_COUNT).scalar_one())
@@ -341,16 +261,4 @@ def _conflict(row: Row[Any]) -> ConflictRecord:
         row.rule,
         row.at,
         orjson.loads(bytes(row.report)),
-    )
-
-
-def _parked(row: Row[Any]) -> ParkedMessage:
-    return ParkedMessage(
-        row.id,
-        row.topic,
-        bytes(row.payload),
-        row.topic_filter,
-        row.reason,
-        row.attempts,
-        row.parked_at,
     )

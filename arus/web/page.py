@@ -25,16 +25,16 @@ from arus.errors import (
     CatchupRequestError,
     ChangeError,
     UnknownChangeError,
+    UnknownMessageError,
 )
 from arus.extension import AppState, state_of_app
+from arus.followers import read_followers
 from arus.message import ChangeState, iso
 from arus.overview import (
     find_conflict,
-    find_parked,
     read_conflicts,
-    read_followers,
-    read_parked,
 )
+from arus.parked import find_parked, list_parked
 from arus.requests import ALL, parse, parse_since
 
 from . import parts
@@ -276,19 +276,39 @@ def _add_inbound(blueprint: Blueprint) -> None:
     @blueprint.get("/inbox")
     def inbox() -> Answer:
         """Parked messages, newest first."""
-        before = _whole(request.args.get("cursor"))
         with _state().db.engine.connect() as connection:
-            found = read_parked(connection, limit=PAGE_SIZE + 1, before=before)
-        return _list("arus/inbox.html", found, before)
+            found = list_parked(connection, PAGE_SIZE)
+        return render_template("arus/inbox.html", items=found)
 
     @blueprint.get("/inbox/<int:parked_id>")
     def parked(parked_id: int) -> Answer:
         """One parked message."""
+        return _parked(parked_id)
+
+    @blueprint.get("/inbox/<int:parked_id>/<any(replay, discard):action>")
+    def decide_parked(parked_id: int, action: str) -> Answer:
+        """Ask whether that is really meant."""
+        return _parked(parked_id, asks=action)
+
+    @blueprint.post("/inbox/<int:parked_id>/<any(replay, discard):action>")
+    def act_parked(parked_id: int, action: str) -> Answer:
+        """Hand a parked message to its handlers once more, or give it up."""
+        state = _state()
+        _parked(parked_id)  # 404 where it is not there
+        try:
+            (state.replay_parked if action == "replay" else state.discard_parked)(parked_id)
+        except Exception as error:  # noqa: BLE001  # what the application's handler raises is shown
+            return _parked(parked_id, 409, trouble=f"{type(error).__name__}: {error}")
+        return redirect(_url("inbox", done=action), 303)
+
+
+def _parked(parked_id: int, status: int = 200, **more: Any) -> Answer:
+    try:
         with _state().db.engine.connect() as connection:
-            found = find_parked(connection, parked_id)
-        if found is None:
-            abort(404)
-        return render_template("arus/parked.html", message=found)
+            found = find_parked(connection, parked_id if parked_id < 2**63 else 0)
+    except UnknownMessageError:
+        abort(404)
+    return render_template("arus/parked.html", message=found, **more), status
 
 
 def _list(template: str, found: list[Any], before: int | None) -> Answer:

