@@ -125,7 +125,7 @@ def _changed(kind: Kind, shown: dict[str, list[str]]) -> list[Markup]:
     versions: dict[str, int] = dict(
         db.session.execute(
             select(kind.model.id, kind.model.version).where(kind.model.id.in_(shown))
-        )
+        ).all()
     )
     states = sync_view.row_states(kind.entity, shown)
     changed: list[Markup] = []

@@ -122,6 +122,8 @@ def test_work_is_started_and_completed_one_step_a_click(ship: Page, app: Gunicor
     expect(order).to_contain_text("in progress")
     order.focus()
     ship.keyboard.press("Tab")
+    expect(order.get_by_role("link", name="Clean the sea chest")).to_be_focused()
+    ship.keyboard.press("Tab")
     expect(order.get_by_role("button", name="Complete")).to_be_focused()
     ship.keyboard.press("Enter")
     expect(order).to_contain_text("completed")
