@@ -1,6 +1,10 @@
 """`flask sync ...`."""
 
-from . import catchup, doctor, queue, status
+from arus.follower.cli import follow_command
+
+from . import catchup, doctor, inbox, queue, status
 from .common import sync_commands
 
-__all__ = ["catchup", "doctor", "queue", "status", "sync_commands"]
+__all__ = ["catchup", "doctor", "inbox", "queue", "status", "sync_commands"]
+
+sync_commands.add_command(follow_command)

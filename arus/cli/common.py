@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
-from arus.errors import CatchupError, ChangeError, LogUnavailableError
+from arus.errors import CatchupError, ChangeError, LogUnavailableError, UnknownMessageError
 from arus.message import iso
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def one_line() -> Iterator[None]:
     """Turn what can go wrong into one line and exit code 1."""
     try:
         yield
-    except (ChangeError, CatchupError, LogUnavailableError) as error:
+    except (ChangeError, CatchupError, LogUnavailableError, UnknownMessageError) as error:
         raise click.ClickException(str(error)) from error
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split())

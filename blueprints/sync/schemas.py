@@ -137,9 +137,10 @@ class CatchupRequestSchema(CamelSchema):
         maximum=MAX_CATCHUP_LIMIT,
     )
     mode = _raw(
-        "snapshot: the rows themselves, also where the log still holds their changes",
+        "snapshot: the rows themselves, also where the log still holds their changes;"
+        " digest: no rows, but the digest of all tables, on `system/digest`",
         type="string",
-        enum=["snapshot", None],
+        enum=["snapshot", "digest", None],
     )
     buckets = _raw(
         "with mode snapshot: only rows in these buckets of the digest",
@@ -181,11 +182,11 @@ def _moment(attribute: str, description: str) -> fields.Function:
 class EntityCatchupSchema(CamelSchema):
     """How far the catch-up of one entity has come."""
 
-    entity = fields.String()
+    entity = fields.String(metadata={"description": "`*` of a digest, which is of all"})
     status = fields.Enum(CatchupState, by_value=True)
     mode = fields.String(
         allow_none=True,
-        validate=validate.OneOf(["log", "snapshot", "repair", "must_refetch"]),
+        validate=validate.OneOf(["log", "snapshot", "repair", "must_refetch", "digest"]),
         metadata={"description": "null until it is planned"},
     )
     published = fields.Integer(metadata={"description": "items that the broker acknowledged"})

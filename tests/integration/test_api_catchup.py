@@ -39,6 +39,7 @@ def test_one_of_all_entities_is_queued_and_can_be_looked_up(client: FlaskClient)
         {"entity": "crew", "cursor": "whatever-it-holds", "limit": 1},
         {"entity": "all", "limit": None, "since": None, "mode": None},
         {"entity": "crew", "mode": "snapshot", "buckets": [0, 63]},
+        {"entity": "all", "mode": "digest"},
     ],
 )
 def test_each_way_to_ask_is_taken(client: FlaskClient, body: dict[str, Any]) -> None:
@@ -57,7 +58,7 @@ def test_each_way_to_ask_is_taken(client: FlaskClient, body: dict[str, Any]) -> 
         ({"entity": "crew", "sinceSeq": 10**30, "epoch": "e"}, ["sinceSeq"]),
         ({"entity": "crew", "limit": 0}, ["limit"]),
         ({"entity": "crew", "colour": "red"}, ["colour"]),
-        ({"entity": "all", "mode": "digest"}, ["mode"]),
+        ({"entity": "crew", "mode": "digest"}, ["entity"]),
     ],
 )
 def test_what_is_wrong_is_named(client: FlaskClient, body: Any, fields: list[str]) -> None:
