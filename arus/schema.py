@@ -41,6 +41,7 @@ class Tables:
     subscription: Table
     parked: Table
     conflict: Table
+    proposal: Table
     sample: Table
     link_event: Table
 
@@ -59,6 +60,7 @@ def define(metadata: MetaData) -> Tables:
         _subscription(metadata),
         _parked(metadata),
         _conflict(metadata),
+        _proposal(metadata),
         _sample(metadata),
         _link_event(metadata),
     )
@@ -280,6 +282,32 @@ def _conflict(metadata: MetaData) -> Table:
         Column("report", LargeBinary, nullable=False),
         Index("ix_arus_conflict_conflict_id", "conflict_id", unique=True),
         sqlite_autoincrement=True,
+    )
+
+
+def _proposal(metadata: MetaData) -> Table:
+    return Table(
+        "arus_proposal",
+        metadata,
+        # A change that one side proposes to the vessel that owns the row.
+        Column("proposal_id", String(64), primary_key=True),
+        Column("vessel_id", String(64), nullable=False),
+        Column("entity", String(64), nullable=False),
+        Column("row_id", String(64), nullable=False),
+        Column("operation", String(6), nullable=False),
+        # What the proposer had before, and calls its own.
+        Column("base_version", BigInteger, nullable=False),
+        Column("version", BigInteger, nullable=False),
+        # The row as proposed, JSON; NULL once it is settled.
+        Column("data", LargeBinary),
+        Column("origin", String(64), nullable=False),
+        Column("at", BigInteger, nullable=False),
+        # On the proposer's side pending, answered or withdrawn; on the vessel's applied or kept.
+        Column("state", String(9), nullable=False),
+        Column("sent_at", BigInteger),
+        Column("attempts", Integer, nullable=False, server_default="0"),
+        Column("settled_at", BigInteger),
+        Index("ix_arus_proposal_state", "state", "entity", "row_id"),
     )
 
 

@@ -17,6 +17,7 @@ from arus.digest import bucket_of, row_hash
 from arus.errors import RefusedMessageError
 from arus.message import Operation, now_ms
 
+from .audit import Ledger
 from .inbound import Begin, Change, Digest, End, Heads, Message, Numbered, Reader, Status
 from .position import Need, Position, Proof, Run, VesselState, is_news, link_of
 from .rows import Copy
@@ -64,6 +65,8 @@ class Applied:
     digests: list[Digest] = field(default_factory=list)
     #: Vessels that have just come online.
     arrived: list[VesselState] = field(default_factory=list)
+    #: Rows that the repair of what an audit found has changed: vessel, entity, row id.
+    repaired: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class Applier:
@@ -72,6 +75,7 @@ class Applier:
     :param connection: of `arus.database.open_engine`, used by this thread alone.
     :param copies: the tables, by entity.
     :param label: what stands for the follower in the list of parked messages.
+    :param ledger: is told what is learnt of each row.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class Applier:
         copies: Mapping[str, Copy],
         reader: Reader,
         label: str,
+        ledger: Ledger,
     ) -> None:
         self._connection = connection
+        self._ledger = ledger
         self._store = store
         self._copies = copies
         self._reader = reader
@@ -101,7 +107,9 @@ class Applier:
         """
         with transaction(self._connection):
             self.unchecked()
-            batch = _Batch(self._store, self._copies, self.vessels, held=self.held > 0)
+            batch = _Batch(
+                self._store, self._copies, self.vessels, self._ledger, held=self.held > 0
+            )
             batch.run(self._read(messages, batch))
             self._save(batch)
         self.held = self._store.count_held() if self.held or batch.holds else 0
@@ -116,7 +124,7 @@ class Applier:
             while progress:
                 progress, offset = False, 0
                 while page := self._store.held(200, offset):
-                    batch = _Batch(self._store, self._copies, self.vessels, held=True)
+                    batch = _Batch(self._store, self._copies, self.vessels, self._ledger, held=True)
                     done = batch.retry(page)
                     add_to_counters(self._connection, batch.counters)
                     taken += done
@@ -186,12 +194,14 @@ class _Batch:
         store: Store,
         copies: Mapping[str, Copy],
         vessels: dict[str, VesselState],
+        ledger: Ledger,
         *,
         held: bool,
     ) -> None:
         self._store = store
         self._copies = copies
         self._vessels = vessels
+        self._ledger = ledger
         self._held = held
         self._now = now_ms()
         self.result = Applied()
@@ -299,6 +309,7 @@ class _Batch:
             extra={"epoch": epoch},
         )
         self._store.forget_epoch(vessel.vessel_id)
+        self._ledger.forget(vessel.vessel_id)
         vessel.begin_epoch(epoch)
         self.counters[EPOCHS, "", "", ""] += 1
         for key, known in list(self._known.items()):
@@ -398,6 +409,10 @@ class _Batch:
                 values = None if is_delete else copy.values(change.data, change.version)
                 copy.key(change.data[copy.followed.id_key])
                 self._effects[key] = (change, values)
+                if repairs and (
+                    known is None or (known.version, known.hash) != (change.version, content)
+                ):
+                    self.result.repaired.append(key)
                 self._learn(
                     key,
                     Known(
@@ -419,8 +434,10 @@ class _Batch:
             self._learn(key, replace(known, mark=mark))
 
     def _learn(self, key: _Key, known: Known) -> None:
-        self._before.setdefault(key, self._known.get(key))
+        before = self._known.get(key)
+        self._before.setdefault(key, before)
         self._known[key] = self._changed[key] = known
+        self._ledger.learnt(key, before, known, known.seq)
 
     def _flush(self) -> None:
         """Write what has been collected."""
@@ -493,6 +510,7 @@ class _Batch:
     def _undo(self, key: _Key) -> int:
         """Forget that a row was written; return the mark that it was to bear."""
         learnt, before = self._changed.pop(key), self._before[key]
+        self._ledger.learnt(key, learnt, before, learnt.seq)
         del self._known[key]
         if before is not None:
             self._known[key] = self._changed[key] = replace(before, mark=learnt.mark)
@@ -514,6 +532,11 @@ class _Batch:
         ):
             gone = self._delete(vessel, copy, page)
             self._store.bury(vessel.vessel_id, position.entity, gone)
+            self._ledger.forget(vessel.vessel_id, position.entity)
+            if proof.buckets is not None:
+                self.result.repaired += [
+                    (vessel.vessel_id, position.entity, row_id) for row_id in gone
+                ]
             swept += len(gone)
         if proof.buckets is None:
             self._store.let_go(vessel.vessel_id, position.entity, high_seq, proof.sweep)

@@ -18,6 +18,7 @@ from arus.settings import Settings
 from arus.topics import validate_name
 
 from .applier import Applier
+from .audit import Audits, Ledger
 from .inbound import Reader
 from .loop import RECEIVE_MAXIMUM, Loop, client_id_of
 from .position import Patience
@@ -121,17 +122,21 @@ class Follower:
     def _loop(self, connection: Connection) -> Loop:
         followed = {copy.followed.topic: copy.followed for copy in self._copies.values()}
         store = Store(connection, followed.values())
+        ledger = Ledger(connection)
         applier = Applier(
             connection,
             store,
             self._copies,
             Reader(self._settings.topic_prefix, followed),
             f"follow {self.name}",
+            ledger,
         )
+        url = self._state.db.engine.url
         session = Session(self._settings, client_id_of(self.name), receive_maximum=RECEIVE_MAXIMUM)
         return Loop(
             applier,
             session,
+            Audits(url, connection, ledger, self._copies, self._app.app_context),
             self._settings,
             name=self.name,
             topics=list(followed),

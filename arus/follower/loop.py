@@ -27,6 +27,7 @@ from arus.settings import Settings
 from arus.topics import CATCHUP, CATCHUP_REQUESTS, CONFLICTS, DIGEST, STATUS, WATERMARKS
 
 from .applier import REQUESTS, Applied, Applier, Inbound
+from .audit import Audits
 from .position import Need, Patience, VesselState, ask, unanswered
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Loop:
         self,
         applier: Applier,
         session: Session,
+        audits: Audits,
         settings: Settings,
         *,
         name: str,
@@ -94,6 +96,7 @@ class Loop:
     ) -> None:
         self._applier = applier
         self._session = session
+        self._audits = audits
         self._settings = settings
         self._name = name
         self._patience = patience
@@ -132,6 +135,7 @@ class Loop:
             if self._link.open:
                 self._say_goodbye()
         finally:
+            self._audits.stop()
             self._session.close()
 
     def _round(self) -> None:
@@ -189,6 +193,9 @@ class Loop:
         self._noticed(applied)
 
     def _noticed(self, applied: Applied) -> None:
+        self._audits.heard(applied.digests)
+        for vessel_id, entity, row_id in applied.repaired:
+            self._audits.repaired(vessel_id, entity, [row_id])
         # It has just come: what was retained for it may be another vessel's by now.
         for vessel in applied.arrived:
             self._published.pop(vessel.vessel_id, None)
@@ -212,11 +219,13 @@ class Loop:
     def _ask(self) -> None:
         """Ask for what is missing; it is saved before it is published, so that a restart asks no second time."""
         now = now_ms()
-        requests: list[dict[str, Any]] = []
+        requests = self._audits.step(self._applier.vessels.values())
         for vessel in self._applier.vessels.values():
             self._look_for_lost_tail(vessel, now)
             requests += ask(vessel, now, self._patience, lambda: str(uuid.uuid4()))
         if not requests:
+            if any(vessel.changed for vessel in self._applier.vessels.values()):
+                self._applier.save({})
             return
         self._applier.save({(REQUESTS, "", "", ""): len(requests)})
         for request in requests:

@@ -102,6 +102,12 @@ class Copy:
             raise RefusedMessageError("the row's version is not the message's")
         return values
 
+    @property
+    def key_column(self) -> Column[Any]:
+        """The primary key's column."""
+        column: Column[Any] = self.table.c[self._key.column]
+        return column
+
     def key(self, row_id: Any) -> Any:
         """Return a row's id as its column takes it.
 

@@ -1,0 +1,186 @@
+"""A vessel and its follower, each in processes of their own: equal, and if not, found, named and repaired."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from tests.support.follower import FollowerProcess
+from tests.support.gunicorn_app import GunicornApp
+from tests.support.mosquitto import Mosquitto
+from tests.support.postgres import PostgresServer
+from tests.support.waiting import eventually
+
+REQUESTS = "vessel/sync/catchup_requests"
+
+
+class Pair:
+    """A vessel, and a follower on a database of the other kind."""
+
+    def __init__(
+        self, app: GunicornApp, broker: Mosquitto, ship_url: str, shore_url: str, log: Path
+    ) -> None:
+        self.app = app
+        self.broker = broker
+        self.ship = create_engine(ship_url)
+        self.shore = create_engine(shore_url)
+        settings = {
+            "DATABASE_URL": shore_url,
+            "MQTT_BROKER_URL": broker.url,
+            "MQTT_RECONNECT_PERIOD": "1",
+        }
+        self.settings = settings
+        self.follower = FollowerProcess(log, settings)
+
+    def close(self) -> None:
+        self.follower.kill()
+        self.ship.dispose()
+        self.shore.dispose()
+
+    def ask(self) -> None:
+        """Have the vessel publish a digest."""
+        request = {"requestId": uuid4().hex, "entity": "all", "mode": "digest"}
+        self.broker.publish(REQUESTS, json.dumps(request), "-q", "1")
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """The follower's last verdict, as the vessel knows it."""
+        with self.ship.connect() as connection:
+            return [
+                {"seq": row.audit_seq, "equal": bool(row.audit_equal), "at": row.audit_at,
+                 "entities": json.loads(row.audit_detail), "applied": row.seq}
+                for row in connection.execute(text("SELECT * FROM arus_follower"))
+                if row.audit_seq is not None
+            ]  # fmt: skip
+
+    def wait_verdict(self, wanted: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+        """The first verdict for which `wanted` holds."""
+
+        def found() -> dict[str, Any] | None:
+            return next(filter(wanted, self.verdicts()), None)
+
+        verdict = eventually(found, 60, message=what)
+        assert verdict is not None
+        return verdict
+
+    def wait_equal(self, after: int = -1) -> dict[str, Any]:
+        """The first verdict after a time that says equal."""
+        return self.wait_verdict(
+            lambda told: told["equal"] and told["at"] > after, "the follower says it is equal"
+        )
+
+    def crew(self, side: Engine) -> dict[str, tuple[str, int]]:
+        with side.connect() as connection:
+            rows = connection.execute(text("SELECT id, name, version FROM crew"))
+            return {row.id: (row.name, row.version) for row in rows}
+
+
+@pytest.fixture
+def pair(
+    start_app: Callable[..., GunicornApp],
+    mosquitto: Mosquitto,
+    migrated_database_url: str,
+    database_kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    _migrated: Callable[[str], str],
+) -> Iterator[Pair]:
+    """A vessel with some rows, and a follower."""
+    server: PostgresServer | None = None
+    if database_kind == "postgresql":
+        shutil.copy(_migrated("sqlite"), tmp_path / "shore.sqlite")
+        shore_url = f"sqlite:///{tmp_path}/shore.sqlite"
+    else:
+        server = request.getfixturevalue("postgres_server")
+        assert server is not None
+        name = server.create_database(template=_migrated("postgresql"))
+        shore_url = server.url(name)
+    app = start_app()
+    equipment = app.post(
+        "/api/equipment",
+        {"name": "Pump", "type": "pump", "specifications": {"b": 1.5, "a": [10.0]}},
+    )
+    for number in range(3):
+        app.post("/api/crew", {"name": f"Sailor {number}"})
+        app.post(
+            "/api/work-orders",
+            {"equipmentId": equipment.json["id"], "reason": "leak", "estimatedHours": 2},
+        )
+    pair = Pair(app, mosquitto, migrated_database_url, shore_url, tmp_path / "follower.log")
+    yield pair
+    pair.close()
+    print((tmp_path / "follower.log").read_text())
+    if server is not None:
+        server.drop_database(name)
+
+
+def execute(side: Engine, statement: str, **arguments: Any) -> None:
+    with side.begin() as connection:
+        connection.execute(text(statement), arguments)
+
+
+def test_what_differs_is_found_named_and_repaired(pair: Pair) -> None:
+    first = pair.wait_equal()
+    assert first["seq"] >= 7, "who joins late asks for the proof by itself"
+    assert first["applied"] >= first["seq"]
+    assert all(told["equal"] for told in first["entities"].values())
+    changed, gone, *_ = sorted(pair.crew(pair.ship))
+
+    # Behind the follower's back a row is changed, one deleted, and one added.
+    execute(pair.shore, "UPDATE crew SET name = 'corrupted' WHERE id = :id", id=changed)
+    execute(pair.shore, "DELETE FROM crew WHERE id = :id", id=gone)
+    added = str(uuid4())
+    execute(
+        pair.shore,
+        "INSERT INTO crew (id, version, created_at, updated_at, name, active, on_duty)"
+        " SELECT :added, version, created_at, updated_at, name, active, on_duty FROM crew"
+        " WHERE id = :id",
+        added=added, id=changed,
+    )  # fmt: skip
+    pair.ask()
+    verdict = pair.wait_verdict(lambda told: not told["equal"], "the follower differs")
+    assert set(verdict["entities"]["crew"]["rows"]) == {changed, gone, added}
+    assert verdict["entities"]["work_orders"]["equal"]
+    repaired = pair.wait_equal(after=verdict["at"])
+    assert pair.crew(pair.shore) == pair.crew(pair.ship)
+
+    # Past the capture, the ship's own rows are.
+    execute(pair.ship, "UPDATE crew SET name = 'past the capture' WHERE id = :id", id=changed)
+    execute(pair.ship, "DELETE FROM crew WHERE id = :id", id=gone)
+    pair.ask()
+    verdict = pair.wait_verdict(
+        lambda told: (
+            not told["equal"]
+            and told["at"] > repaired["at"]
+            and {changed, gone} <= set(told["entities"]["crew"]["rows"])
+        ),
+        "the follower differs from the ship",
+    )
+    pair.wait_equal(after=verdict["at"])
+    assert pair.crew(pair.shore) == pair.crew(pair.ship)
+    assert gone not in pair.crew(pair.shore)
+    assert pair.crew(pair.shore)[changed][0] == "past the capture"
+
+
+def test_equal_at_a_number_while_writes_go_on(pair: Pair) -> None:
+    pair.wait_equal()
+    seqs = set()
+    ids = sorted(pair.crew(pair.ship))
+    for turn in range(6):
+        pair.ask()
+        for number in range(10):
+            pair.app.request("PATCH", f"/api/crew/{ids[0]}", {"name": f"{turn}.{number}"})
+            pair.app.post("/api/crew", {"name": f"{turn}.{number}"})
+        seqs |= {told["seq"] for told in pair.verdicts()}
+        assert all(told["equal"] for told in pair.verdicts())
+    pair.ask()
+    with pair.ship.connect() as connection:
+        head = connection.execute(text("SELECT MAX(seq) FROM arus_change")).scalar_one()
+    pair.wait_verdict(lambda told: told["equal"] and told["seq"] >= head, "equal at the end")
+    assert pair.crew(pair.shore) == pair.crew(pair.ship)
