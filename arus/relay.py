@@ -371,7 +371,7 @@ class Relay:
         self._session.close()
         self._connecting_until = None
         self._attempts += 1
-        jitter = _chance.uniform(0.8, 1.2)  # spreads a fleet's attempts, guards nothing
+        jitter = _chance.uniform(0.8, 1.0)  # spreads a fleet's attempts, guards nothing
         pause = self._settings.reconnect_period * jitter
         if isinstance(error, ProtocolRefusedError):
             pause = 0.0  # it is there, and was only asked in the wrong version
