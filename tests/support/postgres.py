@@ -21,13 +21,15 @@ from tools.processes import Child
 
 
 class PostgresServer:
-    """PostgreSQL in a temporary directory: no durability, trust for everyone on this machine.
+    """PostgreSQL in a temporary directory, with trust for everyone on this machine.
 
-    Started by root it runs as `postgres` or `nobody`: the server refuses to be root.
+    Not durable unless asked to be, which is what it costs that benchmarks are about. Started by root it
+    runs as `postgres` or `nobody`: the server refuses to be root.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         self.port = free_port()
+        self._durable = "on" if durable else "off"
         self._bin = _binaries()
         self._uid, self._gid = _server_user()
         self._directory = Path(tempfile.mkdtemp(prefix="arus-pg-"))
@@ -70,8 +72,8 @@ class PostgresServer:
         settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self._directory),
-            "fsync": "off",
-            "full_page_writes": "off",
+            "fsync": self._durable,
+            "full_page_writes": self._durable,
             "max_connections": "200",
             "log_min_messages": "warning",
         }
