@@ -293,12 +293,12 @@ class _Batch:
             self._vessels[message.vessel_id] = vessel
             logger.info("[MQTT Reliable Sync] following vessel %s", message.vessel_id)
         elif epoch is not None and epoch != vessel.epoch:
-            # What the broker has kept may be of any epoch; a status is always the present one.
-            kept = retained and not isinstance(message, Status)
-            if epoch in vessel.past or kept:
+            if _is_late(message, vessel, retained=retained):
                 self.counters[LATE, "", "", ""] += 1
                 return None
             self._begin_epoch(vessel, epoch)
+        if isinstance(message, Status) and message.online and epoch is not None:
+            vessel.sure_of_epoch = True
         return vessel
 
     def _begin_epoch(self, vessel: VesselState, epoch: str) -> None:
@@ -576,6 +576,17 @@ class _Batch:
                 self._store.hold(change, known[row_id].mark, _reason(error))
                 self.holds = True
         return gone
+
+
+def _is_late(message: Message, vessel: VesselState, *, retained: bool) -> bool:
+    """Tell whether a message of another epoch is of one that has ended, rather than of a new one.
+
+    A vessel says that it is online before it says anything else, so that its status is the authority; it
+    may bring an epoch back that was taken for ended. What the broker has kept may be of any epoch.
+    """
+    if isinstance(message, Status):
+        return not message.online and message.epoch in vessel.past
+    return retained or vessel.sure_of_epoch or message.epoch in vessel.past
 
 
 def _change_of(held: Held) -> Change:

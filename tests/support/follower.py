@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,22 +19,13 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
 from arus.follower import Follower, FollowerStatus, Patience
-from arus.follower.position import chained, link_of
-from arus.message import iso, now_ms
 from tests.support.gunicorn_app import ROOT, clean_environment
+from tests.support.ship_model import ShipModel
 from tests.support.waiting import eventually
 from tools.processes import Child
 
 #: Quick enough for a test that wants something asked again.
 QUICK = Patience(answer=2.0, failure=0.2, progress=3.0, grace=0.5)
-
-ENTITIES = {
-    "equipment": "equipment",
-    "crew": "crew",
-    "work_orders": "work_orders",
-    "alerts": "alerts",
-    "maintenance": "maintenance_schedules",
-}
 
 
 class FollowerThread:
@@ -157,11 +146,8 @@ class FollowerProcess:
         self.kill()
 
 
-class ScriptedVessel:
-    """Publishes what a vessel would, and loses what a test wants lost.
-
-    It keeps its rows and its log as a vessel does, so that it can answer for them.
-    """
+class ScriptedVessel(ShipModel):
+    """Publishes what a vessel would, and loses what a test wants lost."""
 
     def __init__(
         self,
@@ -171,19 +157,14 @@ class ScriptedVessel:
         *,
         answers: bool = True,
     ) -> None:
-        self.vessel_id = vessel_id
-        self.epoch = str(uuid.uuid4())
-        self.seq = 0
-        self.heads: dict[str, int] = {}
-        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
-        #: Each change as it is published, by number.
-        self.log: list[dict[str, Any]] = []
+        super().__init__(vessel_id)
         #: Requests that have come.
         self.requests: list[dict[str, Any]] = []
+        self.digest_requests: list[dict[str, Any]] = []
         #: What the watermarks topics have brought.
         self.watermarks: list[dict[str, Any]] = []
         self.answers = answers
-        #: Changes a catch-up's items and end before they go: returns what to publish.
+        #: Changes the messages of a catch-up of one entity before they go: returns what to publish.
         self.distort: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda items: items
         self._prefix = prefix
         self._port = port
@@ -198,8 +179,6 @@ class ScriptedVessel:
         self._subscribed = threading.Event()
         self._client.max_inflight_messages_set(1000)
 
-    # -- what it does -----------------------------------------------------------------------------
-
     def change(
         self,
         topic: str,
@@ -212,56 +191,24 @@ class ScriptedVessel:
     ) -> dict[str, Any]:
         """Change a row and publish that, unless it gets `lost`; return the message."""
         with self._lock:
-            message = self._log_change(topic, row or {}, operation, row_id)
+            message = self.log_change(topic, row or {}, operation, row_id)
         if not lost:
             self.publish(topic, message, retain=retain)
         return message
 
-    def _log_change(
-        self, topic: str, row: dict[str, Any], operation: str | None, row_id: str | None
-    ) -> dict[str, Any]:
-        entity = ENTITIES[topic]
-        row_id = row_id or row.get("id") or str(uuid.uuid4())
-        key = (topic, row_id)
-        old = self.rows.get(key)
-        operation = operation or ("update" if old else "create")
-        at = iso(now_ms())
-        if operation == "delete":
-            assert old is not None
-            data = self.rows.pop(key)
-            version = data["version"] + 1
-        else:
-            base = old or {**DEFAULTS[topic], "id": row_id, "version": 0, "createdAt": at}
-            data = {**base, **row, "id": row_id, "version": base["version"] + 1, "updatedAt": at}
-            self.rows[key] = data
-            version = data["version"]
-        self.seq += 1
-        message = {
-            "type": "data_change", "entity": entity, "operation": operation, "data": data,
-            "timestamp": at, "messageId": f"{now_ms()}_{uuid.uuid4().hex[:9]}",
-            "vesselId": self.vessel_id, "epoch": self.epoch, "seq": self.seq,
-            "previousSeq": self.heads.get(topic, 0), "version": version,
-        }  # fmt: skip
-        self.heads[topic] = self.seq
-        self.log.append(message)
-        return message
-
-    def restore(self) -> None:
-        """Begin a new epoch, as after a restore from an older copy."""
-        with self._lock:
-            self.epoch = str(uuid.uuid4())
-            self.log.clear()
-
     def status(self, *, online: bool = True, pending: int = 0) -> None:
         """Publish the status."""
-        self.publish(
-            "system/status",
-            {
-                "status": "online" if online else "offline", "vesselId": self.vessel_id,
-                "timestamp": iso(now_ms()), "generation": 1, "epoch": self.epoch, "seq": self.seq,
-                "topics": self.heads, "pending": pending,
-            },
-        )  # fmt: skip
+        with self._lock:
+            document = self.status_document(online=online, pending=pending)
+        self.publish("system/status", document)
+
+    def answer(self, request: Mapping[str, Any]) -> None:
+        """Answer a request as the protocol says."""
+        with self._lock:
+            answers = self.answers_to(request)
+        for topic, messages in answers:
+            for message in self.distort(messages):
+                self.publish(f"catchup/{topic}", message, retain=False)
 
     def publish(self, topic: str, document: Any, *, retain: bool = True) -> None:
         """Publish under the prefix; returns when the broker has it."""
@@ -269,77 +216,6 @@ class ScriptedVessel:
         info = self._client.publish(f"{self._prefix}/{topic}", payload, qos=1, retain=retain)
         if threading.current_thread() is not self._client._thread:
             info.wait_for_publish(20)
-
-    # -- catch-ups --------------------------------------------------------------------------------
-
-    def answer(self, request: Mapping[str, Any]) -> None:
-        """Answer a request as the protocol says."""
-        wanted = request.get("entity")
-        for topic, entity in ENTITIES.items():
-            if wanted in {"all", entity}:
-                self._answer_one(topic, entity, request)
-
-    def _answer_one(self, topic: str, entity: str, request: Mapping[str, Any]) -> None:
-        with self._lock:
-            since = request.get("sinceSeq")
-            catchup = {
-                "catchupId": str(uuid.uuid4()), "requestId": request.get("requestId"),
-                "vesselId": self.vessel_id, "entity": entity, "epoch": self.epoch,
-            }  # fmt: skip
-            mode = "log"
-            if since is not None and request.get("epoch") != self.epoch:
-                mode = "must_refetch"
-            elif request.get("mode") == "snapshot" or since is None:
-                mode = "snapshot"
-            items = self._items(topic, mode, since, request.get("buckets"))
-            high = self.seq
-        begin = {
-            **catchup, "type": "catchup_begin", "mode": mode, "highSeq": high, "total": len(items),
-            "sinceSeq": since if mode == "log" else None, "buckets": request.get("buckets"),
-            "complete": mode == "snapshot" and request.get("buckets") is None,
-            "timestamp": iso(now_ms()),
-        }  # fmt: skip
-        digest = ""
-        messages: list[dict[str, Any]] = [begin]
-        for sequence, item in enumerate(items):
-            link = link_of(entity, item["data"]["id"], item["version"], item["operation"])
-            digest = chained(digest, link)
-            numbered = {
-                "catchupId": catchup["catchupId"],
-                "sequence": sequence,
-                "total": len(items),
-            }
-            messages.append({**item, "type": "catchup", **numbered})
-        messages.append(
-            {
-                **catchup, "type": "catchup_end", "mode": mode, "total": len(items),
-                "highSeq": high, "digest": digest, "next": None, "timestamp": iso(now_ms()),
-            }
-        )  # fmt: skip
-        for message in self.distort(messages):
-            self.publish(f"catchup/{topic}", message, retain=False)
-
-    def _items(
-        self, topic: str, mode: str, since: int | None, buckets: Iterable[int] | None
-    ) -> list[dict[str, Any]]:
-        if mode == "must_refetch":
-            return []
-        entity = ENTITIES[topic]
-        if mode == "log":
-            return [m for m in self.log if m["entity"] == entity and m["seq"] > (since or 0)]
-        wanted = None if buckets is None else set(buckets)
-        return [
-            {
-                "entity": entity, "operation": "create" if data["version"] == 1 else "update",
-                "data": data, "timestamp": data["updatedAt"], "messageId": f"snapshot_{row_id}",
-                "vesselId": self.vessel_id, "epoch": self.epoch, "seq": self.seq,
-                "previousSeq": 0, "version": data["version"],
-            }
-            for (of, row_id), data in sorted(self.rows.items())
-            if of == topic and (wanted is None or _bucket(row_id) in wanted)
-        ]  # fmt: skip
-
-    # -- connection -------------------------------------------------------------------------------
 
     def wait_request(self, count: int = 1, timeout: float = 40) -> dict[str, Any]:
         """The request number `count`, once it has come."""
@@ -395,6 +271,8 @@ class ScriptedVessel:
         if document.get("vesselId") not in {None, self.vessel_id}:
             return
         kind = self.watermarks if "/watermarks/" in message.topic else self.requests
+        if document.get("mode") == "digest":
+            kind = self.digest_requests
         with self._changed:
             kind.append(document)
             self._changed.notify_all()
@@ -407,27 +285,3 @@ class ScriptedVessel:
 
 def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
-
-
-def _bucket(row_id: str) -> int:
-    return hashlib.sha256(row_id.encode()).digest()[0] >> 2
-
-
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "equipment": {"name": "Fire pump", "type": "pump", "isActive": True, "specifications": None},
-    "crew": {"name": "A. Borg", "active": True, "onDuty": False},
-    "work_orders": {
-        "woNumber": "WO-2026-0001", "reason": "It leaks", "status": "open", "priority": 3,
-        "equipmentId": "00000000-0000-4000-8000-000000000001",
-    },
-    "alerts": {
-        "equipmentId": "00000000-0000-4000-8000-000000000001", "sensorType": "temperature",
-        "alertType": "warning", "message": "Hot", "value": 91.5, "threshold": 90.0,
-        "acknowledged": False,
-    },
-    "maintenance": {
-        "equipmentId": "00000000-0000-4000-8000-000000000001", "priority": 3,
-        "scheduledDate": "2026-12-01T08:00:00.000Z", "maintenanceType": "inspection",
-        "status": "scheduled",
-    },
-}  # fmt: skip
