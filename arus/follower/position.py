@@ -384,7 +384,8 @@ class VesselState:
 
     def begin_epoch(self, epoch: str) -> None:
         """The vessel's numbers begin anew."""
-        self.past = [one for one in self.past if one != epoch][1 - MAX_PAST :] + [self.epoch]
+        others = [one for one in self.past if one != epoch]
+        self.past = [*others, self.epoch][-MAX_PAST:]
         self.epoch = epoch
         self.seq = self.head = 0
         self.above.clear()

@@ -245,9 +245,8 @@ def test_the_watermark_never_claims_what_is_not_there(steps: list[tuple[Any, ...
             continue
         # Each row is there in the version of that number, or a newer one, or deleted since.
         found = sea.shore.rows()
-        known = dict(
-            sea.shore.connection.execute(text("SELECT row_id, version FROM arus_row")).all()
-        )
+        noted = sea.shore.connection.execute(text("SELECT row_id, version FROM arus_row"))
+        known = {row.row_id: row.version for row in noted}
         for key, version in history[vessels[0].epoch, vessels[0].seq].items():
             assert known.get(key[1], 0) >= version, (key, vessels[0])
             if key not in found:
