@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WEB = ROOT / "arus" / "web"
+VENDOR = WEB / "static" / "vendor"
+SUMS = {
+    name: digest
+    for digest, name in (line.split() for line in (VENDOR / "SHA256SUMS").read_text().splitlines())
+}
+TEMPLATES = sorted([*(WEB / "templates").rglob("*.html"), *(ROOT / "examples").rglob("*.html")])
+
+
+def test_every_vendored_file_is_listed() -> None:
+    assert set(SUMS) == {path.name for path in VENDOR.iterdir()} - {"SHA256SUMS"}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_vendored_file_is_as_published(name: str) -> None:
+    assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == SUMS[name]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_templates_hold_no_inline_code_and_no_foreign_addresses(path: Path) -> None:
+    text = path.read_text()
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)
+    assert not re.search(r"<script(?![^>]*\ssrc=)", text)
+    assert not re.search(r"(?:src|href|action)=[\"'](?:https?:)?//", text)
+
+
+def test_our_scripts_and_styles_name_no_foreign_address() -> None:
+    for path in (*WEB.glob("static/*.js"), *WEB.glob("static/*.css")):
+        assert not re.search(r"https?://|@import|url\(", path.read_text()), path.name
