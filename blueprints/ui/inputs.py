@@ -125,9 +125,7 @@ class Input:
 
 def pairs_text(document: dict[str, Any]) -> str:
     """Return a JSON object as lines of `name: value`; one whose names don't allow it, as JSON."""
-    if any(":" in name or name != name.strip() or not name or "\n" in name for name in document):
-        return json.dumps(document, ensure_ascii=False, indent=1)
-    if any(name.startswith("{") for name in document):
+    if any(not _plain(name) or ":" in name or name.startswith("{") for name in document):
         return json.dumps(document, ensure_ascii=False, indent=1)
     return "\n".join(f"{name}: {_scalar_text(value)}" for name, value in document.items())
 
@@ -143,7 +141,7 @@ def pairs_of(text: str) -> Any:
         except ValueError as error:
             raise ValueError(_("This is not valid JSON.")) from error
     document: dict[str, Any] = {}
-    for line in text.splitlines():
+    for line in text.replace("\r\n", "\n").split("\n"):
         if not line.strip():
             continue
         name, colon, value = line.partition(":")
@@ -159,11 +157,15 @@ def pairs_of(text: str) -> Any:
 
 
 def _scalar_text(value: Any) -> str:
-    plain = isinstance(value, str) and value.strip() == value and "\n" not in value
     # What would be read as something else, a number for one, is quoted.
-    if plain and value and _scalar_of(value) == value:
-        return str(value)
+    if isinstance(value, str) and _plain(value) and _scalar_of(value) == value:
+        return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(text: str) -> bool:
+    """Whether a text is the same after it was a line, or a part of one, in a form."""
+    return bool(text) and text.isprintable() and text == text.strip()
 
 
 def _scalar_of(text: str) -> Any:

@@ -70,8 +70,8 @@ def refresh() -> Answer:
     """
     shown: dict[str, dict[str, list[str]]] = {}
     for text in request.form.getlist("row")[:MOST_ROWS]:
-        entity, row_id, *rest = text.split(":")
-        if entity in BY_ENTITY and is_id(row_id) and len(rest) == 3 and rest[2] in SHAPES:
+        entity, row_id, *rest = [*text.split(":"), ""]
+        if entity in BY_ENTITY and is_id(row_id) and len(rest) == 4 and rest[2] in SHAPES:
             shown.setdefault(entity, {})[row_id] = rest
     changed = [
         piece for entity, rows in shown.items() for piece in _changed(BY_ENTITY[entity], rows)
