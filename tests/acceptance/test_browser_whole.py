@@ -350,7 +350,7 @@ def test_a_page_that_stays_open_sees_the_link_go_and_come_back(
     expect(ship.locator("#news")).to_contain_text(re.compile(r"\d"), timeout=SOON)
     ship.reload()
     line = ship.locator(f"#work_orders-{row['id']}")
-    expect(line).to_contain_text("waiting")
+    expect(line).to_contain_text("committed")
     mosquitto.start()
     expect(line).to_contain_text("delivered", timeout=SOON)
     expect(chip).to_contain_text("all delivered", timeout=SOON)
