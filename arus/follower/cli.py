@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -77,7 +78,11 @@ def _one_line() -> Iterator[None]:
 @contextmanager
 def _stopped_by_signals(follower: Follower) -> Iterator[None]:
     def stop(_number: int, _frame: Any) -> None:
-        follower.stop()
+        # A handler may interrupt the very lines that hold the lock it wants: another thread can wait for it,
+        # and a second signal must not come in between.
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, signal.SIG_IGN)
+        threading.Thread(target=follower.stop, daemon=True).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
