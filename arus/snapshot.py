@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -34,6 +35,8 @@ from .digest import bucket_of
 from .message import Operation, now_ms
 from .registry import Registration
 
+#: A limit above any count.
+NO_LIMIT = 2**62
 #: Keys in one statement.
 _IN = 500
 
@@ -118,8 +121,8 @@ class SnapshotReader:
         self._moved = Moved(upto=high_seq)
         self._key = getattr(registration.model, registration.key)
 
-    def count(self, after: str | None = None) -> int:
-        """Return how many rows there were behind a position."""
+    def count(self, after: str | None = None, limit: int = NO_LIMIT) -> int:
+        """Return how many rows there were behind a position, or `limit` where there were at least so many."""
         beyond = () if after is None else (self._key > self._typed(after),)
         with reading(self._engine) as connection:
             moved = self._look(connection)
@@ -127,10 +130,12 @@ class SnapshotReader:
             if self._buckets:
                 statement = select(self._key).where(*beyond).execution_options(yield_per=1_000)
                 ids = (str(key) for (key,) in connection.execute(statement))
-                return died + sum(self._wanted(i) and i not in moved.born for i in ids)
-            statement = select(func.count()).select_from(self._key.class_).where(*beyond)
-            rows = int(connection.execute(statement).scalar_one())
-            return died + rows - self._born_still_there(connection, moved.born, beyond)
+                wanted = (i for i in ids if self._wanted(i) and i not in moved.born)
+                return min(limit, died + sum(1 for _ in islice(wanted, limit)))
+            born = self._born_still_there(connection, moved.born, beyond)
+            enough = select(self._key).where(*beyond).limit(limit + born).subquery()
+            rows = int(connection.execute(select(func.count()).select_from(enough)).scalar_one())
+            return min(limit, died + rows - born)
 
     def read(self, after: str | None, limit: int) -> tuple[list[Item], str | None]:
         """Return the next rows and the position behind them; None where there are no more.
