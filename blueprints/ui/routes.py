@@ -68,11 +68,13 @@ def refresh() -> Answer:
 
     A POST, because the rows that a page shows may be too many for an address.
     """
-    shown: dict[str, dict[str, list[str]]] = {}
+    shown: dict[str, dict[str, tuple[str, str, str]]] = {}
     for text in request.form.getlist("row")[:MOST_ROWS]:
-        entity, row_id, *rest = [*text.split(":"), ""]
-        if entity in BY_ENTITY and is_id(row_id) and len(rest) == 4 and rest[2] in SHAPES:
-            shown.setdefault(entity, {})[row_id] = rest
+        match text.split(":"):
+            case [entity, row_id, state, version, shape] if (
+                entity in BY_ENTITY and is_id(row_id) and shape in SHAPES
+            ):
+                shown.setdefault(entity, {})[row_id] = (state, version, shape)
     changed = [
         piece for entity, rows in shown.items() for piece in _changed(BY_ENTITY[entity], rows)
     ]
@@ -120,7 +122,7 @@ def _refused(kind: Kind, form: Form) -> Answer:
     return _index(422, **{kind.slug: form})
 
 
-def _changed(kind: Kind, shown: dict[str, list[str]]) -> list[Markup]:
+def _changed(kind: Kind, shown: dict[str, tuple[str, str, str]]) -> list[Markup]:
     """Return the pieces of rows that are otherwise than a page shows them."""
     versions: dict[str, int] = dict(
         db.session.execute(
