@@ -79,7 +79,10 @@ class Intake:
         self._asked.clear()
 
     def opened(self, connected: Connected, *, looked_back: bool) -> None:
-        """Give the broker the subscriptions that it does not hold.
+        """Give the broker all subscriptions.
+
+        Also where it has kept the session: it may be one that began with a connection of ours which ended
+        before we heard of it, and before it got any subscription.
 
         :param looked_back: this connection has begun with a look-back.
         """
@@ -93,7 +96,7 @@ class Intake:
         if looked_back:
             for topic in self._own:
                 self._held.pop(topic, None)
-        self._tell()
+        self._tell(every=True)
 
     def lost(self) -> None:
         """Note that the connection has ended."""
@@ -105,14 +108,16 @@ class Intake:
             self._tell()
         self._auditor.step()
 
-    def _tell(self) -> None:
+    def _tell(self, *, every: bool = False) -> None:
         self._told = self._inbox.subscriptions.revision
         wanted = {
             f"{self._prefix}/{CATCHUP_REQUESTS}": 1,
             f"{self._prefix}/{WATERMARKS}/+": 1,
             **self._inbox.subscriptions.filters(),
         }
-        new = [(name, qos) for name, qos in wanted.items() if self._held.get(name) != qos]
+        new = [
+            (name, qos) for name, qos in wanted.items() if every or self._held.get(name) != qos
+        ]
         if new:
             self._asked[self._session.ask(new)] = [name for name, _ in new]
         old = [name for name in self._held if name not in wanted]
