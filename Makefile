@@ -26,6 +26,8 @@ soak: setup-dev ## faults without end, at random: MINUTES=60 SEED=7 DATABASE=sql
 
 bench: setup-dev ## the benchmarks: a table of ratios, kept in bench/results/
 	@tools/install_test_servers
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
+		--only-binary :all: -r bench/requirements.lock || echo 'bench: without matplotlib no pictures'
 	@$(PY) -m bench $(ARGS)
 
 lint: setup-dev ## ruff, mypy, import-linter, docs checks

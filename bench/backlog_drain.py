@@ -1,45 +1,63 @@
-"""How fast does a backlog drain, compared with paho publishing the same bytes from memory?"""
+"""How fast does a backlog drain, compared with peers that publish the same bytes from memory?"""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
-from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import create_app
-from arus.message import Entry, Operation, encode_change
+from bench.backlog import TOPICS, check_delivered, child, forget, make_backlog, make_payloads
+from bench.peers import mqtt_js
 from bench.report import RESULTS, Report, machine
-from bench.request_cost import QUIET_BROKER, SIGNED_WITH
-from blueprints.alerts.models import Alert
-from blueprints.equipment.models import Equipment
-from blueprints.work_orders.models import WorkOrder
-from extensions import db, sync
-from tests.support.gunicorn_app import ROOT, flask
-from tests.support.mosquitto import Mosquitto
-from tests.support.waiting import eventually, free_port
+from bench.request_cost import QUIET_BROKER
+from tests.support.gunicorn_app import ROOT
+from tests.support.mosquitto import Mosquitto, find_program
 
 ROUNDS = 5
 CHANGES = 10_000
-#: Rows a transaction while the backlog is made.
-BATCH = 200
+MANY, MANY_ROUNDS = 100_000, 3
 #: paho's default, larger ones, and none at all, which spares it the search for what may go next.
-WINDOWS = {"window 20": 20, "window 100": 100, "window 1000": 1000, "no window": 0}
-TOPICS = {1: "work_orders", 2: "alerts"}
+WINDOWS = {
+    "paho, window 20": 20,
+    "paho, window 100": 100,
+    "paho, window 1000": 1000,
+    "paho, no window": 0,
+}
+MQTT_JS = {
+    "mqtt.js, one by one": "one-by-one",
+    "mqtt.js, pipelined": "pipelined",
+    "mqtt.js, its offline queue": "offline",
+}
+OTHERS = ("mosquitto_pub -l", "bare socket")
+#: Its search through what waits is quadratic: with a larger window a round would take minutes.
+MANY_PEERS = ("paho, window 20", "paho, window 100")
+RELAY, PAHO = "relay", "paho, window 20"
+#: What the relay is to be, by QoS: times the best of paho.
+TWICE = {1: ">= 2", 2: ">= 1.5"}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is drained."""
+
+    qos: int
+    backlog: Path
+    payloads: Path
+    changes: int
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Drain copies of one backlog by either, in changing order; QoS 1 and QoS 2."""
+    """Drain copies of one backlog by each, in changing order; QoS 1 and QoS 2."""
     report = Report(
         "backlog_drain",
-        f"How fast do {CHANGES:,} changes in the log reach the broker, against paho from memory?",
-        {"rounds": rounds, "changes": CHANGES, "broker": "Mosquitto on loopback"},
+        f"How fast do {CHANGES:,} changes in the log reach the broker, against peers from memory?",
+        {"rounds": rounds, "broker": "Mosquitto on loopback, no limit of its own, no persistence"},
         machine=machine(),
     )
     with (
@@ -47,169 +65,90 @@ def run(rounds: int = ROUNDS) -> Report:
         Mosquitto(Path(name, "broker"), options=QUIET_BROKER) as broker,
     ):
         directory = Path(name)
-        for qos, topic in TOPICS.items():
-            backlog = make_backlog(directory, qos)
-            payloads = make_payloads(backlog, directory / f"payloads-{qos}", topic)
-            size = payloads.stat().st_size // CHANGES
+        for qos in TOPICS:
+            load = _load(directory, qos, CHANGES)
+            size = load.payloads.stat().st_size // CHANGES
             report.setup[f"QoS {qos}"] = f"{size} bytes a message"
-            _measure(report, directory, broker, qos, backlog, payloads, rounds)
-            _profile(directory, broker, qos, backlog)
+            _measure(report, directory, broker, load, rounds, [RELAY, *WINDOWS, *MQTT_JS, *OTHERS])
+            _profile(directory, broker, load)
+        load = _load(directory, 1, MANY)
+        _measure(report, directory, broker, load, min(rounds, MANY_ROUNDS), [RELAY, *MANY_PEERS])
     return report
 
 
+def _load(directory: Path, qos: int, changes: int) -> Load:
+    backlog = make_backlog(directory, qos, changes)
+    payloads = make_payloads(backlog, directory / f"payloads-{qos}-{changes}", changes)
+    return Load(qos, backlog, payloads, changes)
+
+
 def _measure(
-    report: Report,
-    directory: Path,
-    broker: Mosquitto,
-    qos: int,
-    backlog: Path,
-    payloads: Path,
-    rounds: int,
+    report: Report, directory: Path, broker: Mosquitto, load: Load, rounds: int, sides: list[str]
 ) -> None:
-    topic = f"paho/sync/{TOPICS[qos]}"
     rates: defaultdict[str, list[float]] = defaultdict(list)
     cpu: defaultdict[str, list[float]] = defaultdict(list)
-    sides = ["relay", *(f"paho, {window}" for window in WINDOWS)]
+    many = load.changes != CHANGES
+    if mqtt_js() is None:
+        sides = [side for side in sides if side not in MQTT_JS]
+        report.setup["mqtt.js"] = "left out: there is no npm"
     for number in range(rounds):
         for side in sides if number % 2 else reversed(sides):
-            if side == "relay":
-                database = directory / "drained.sqlite"
-                shutil.copy(backlog, database)
-                result = child("bench.drain_relay", str(database), broker.url)
-                check_delivered(database)
-                forget(database)
-            else:
-                window = str(WINDOWS[side.removeprefix("paho, ")])
-                arguments = (str(broker.port), topic, str(qos), window, str(payloads))
-                result = child("bench.drain_paho", *arguments)
-            rates[side].append(CHANGES / result["seconds"])
-            cpu[side].append(result["cpu"] * 1e6 / CHANGES)
-        print(f"backlog_drain: QoS {qos}, round {number + 1} of {rounds}", file=sys.stderr)
-    figures = {side: report.add(f"QoS {qos}, {side}", "messages/s", rates[side]) for side in sides}
-    for side in ("relay", sides[1]):
-        report.add(f"QoS {qos}, {side}: CPU", "us/message", cpu[side])
-    ours = figures.pop("relay")
-    report.ratios(f"**QoS {qos}, relay / paho as shipped (20)**", ours, figures[sides[1]])
-    best = max(figures.values(), key=lambda figure: figure.median)
-    report.ratios(f"**QoS {qos}, relay / best of paho ({best.name.split(', ')[-1]})**", ours, best)
-
-
-def make_backlog(directory: Path, qos: int, changes: int = CHANGES) -> Path:
-    """A database that waits for its broker: `changes` changes captured and numbered, as in a port."""
-    path = directory / f"backlog-{qos}-{changes}.sqlite"
-    settings = {
-        "LOCAL_MODE": "true",
-        "DATABASE_URL": f"sqlite:///{path}",
-        "SECRET_KEY": SIGNED_WITH,
-        "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}",
-        "MQTT_MAX_QUEUE_SIZE": "100000",
-    }
-    flask("db", "upgrade", settings=settings)
-    app = create_app(settings)
-    with app.app_context():
-        engine = Equipment(name="Main engine", type="engine")
-        db.session.add(engine)
-        db.session.commit()
-        with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("DELETE FROM arus_change")  # of the engine: one topic is measured
-        for start in range(0, changes, BATCH):
-            for number in range(start, min(changes, start + BATCH)):
-                db.session.add(_row(qos, number, engine.id))
-            db.session.commit()
-        sync.start(app)
-        eventually(lambda: _unnumbered(path) == 0, 120, interval=0.2, message="all is numbered")
-        sync.stop(app)
-        db.session.remove()
-        db.engine.dispose()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return path
-
-
-def _row(qos: int, number: int, equipment_id: str) -> WorkOrder | Alert:
-    if qos == 1:
-        return WorkOrder(
-            wo_number=f"WO-{number:06d}",
-            equipment_id=equipment_id,
-            reason="Lubricating oil leaks",
-            description=f"Watch {number}",
+            result = _drain(side, directory, broker, load)
+            rates[side].append(load.changes / result["seconds"])
+            cpu[side].append(result["cpu"] * 1e6 / load.changes)
+        print(
+            f"backlog_drain: QoS {load.qos}, {load.changes:,}, round {number + 1}", file=sys.stderr
         )
-    return Alert(
-        equipment_id=equipment_id,
-        sensor_type="exhaust temperature",
-        alert_type="warning",
-        message=f"Cylinder 4 is above its limit, reading {number}",
-        value=412.5,
-        threshold=400.0,
-    )
+    what = f"QoS {load.qos}" + (f", {load.changes:,}" if many else "")
+    figures = {side: report.add(f"{what}, {side}", "messages/s", rates[side]) for side in sides}
+    for side in (RELAY, PAHO):
+        report.add(f"{what}, {side}: CPU", "us/message", cpu[side])
+    ours = figures[RELAY]
+    report.ratios(f"**{what}, relay / paho as shipped (20)**", ours, figures[PAHO])
+    best = max((figures[side] for side in sides if side in WINDOWS), key=lambda each: each.median)
+    title = f"**{what}, relay / best of paho ({best.name.split(', ')[-1]})**"
+    report.ratios(title, ours, best, TWICE[load.qos])
+    for side in sides:
+        if side in MQTT_JS:
+            target = ">= 5" if MQTT_JS[side] == "one-by-one" and load.qos == 1 else None
+            report.ratios(f"**{what}, relay / {side}**", ours, figures[side], target)
+        elif side in OTHERS:
+            report.ratios(f"{what}, relay / {side}", ours, figures[side])
 
 
-def _unnumbered(path: Path) -> int:
-    with closing(sqlite3.connect(path)) as connection:
-        (count,) = connection.execute(
-            "SELECT count(*) FROM arus_change WHERE seq IS NULL"
-        ).fetchone()
-        return int(count)
+def _drain(side: str, directory: Path, broker: Mosquitto, load: Load) -> dict[str, Any]:
+    topic, qos, port = f"peer/sync/{TOPICS[load.qos]}", str(load.qos), str(broker.port)
+    if side == RELAY:
+        database = directory / "drained.sqlite"
+        shutil.copy(load.backlog, database)
+        result = child("bench.drain_relay", str(database), broker.url)
+        check_delivered(database, load.changes)
+        forget(database)
+        return result
+    if side in WINDOWS:
+        return child("bench.drain_paho", port, topic, qos, str(WINDOWS[side]), str(load.payloads))
+    if side in MQTT_JS:
+        return mqtt_js(port, topic, qos, MQTT_JS[side], str(load.payloads)) or {}
+    if side == "bare socket":
+        return child("bench.drain_bare", port, topic, qos, str(load.payloads))
+    return _mosquitto_pub(port, topic, qos, load.payloads)
 
 
-def make_payloads(database: Path, path: Path, topic: str, changes: int = CHANGES) -> Path:
-    """The same bytes that the relay sends, one message a line."""
-    with closing(sqlite3.connect(database)) as connection, path.open("wb") as file:
-        epoch, vessel_id = connection.execute(
-            "SELECT epoch, vessel_id FROM arus_session"
-        ).fetchone()
-        connection.row_factory = sqlite3.Row
-        rows = connection.execute(
-            "SELECT * FROM arus_change WHERE topic = ? ORDER BY seq", (topic,)
-        ).fetchall()
-        assert len(rows) == changes
-        names = Entry.__dataclass_fields__
-        for row in rows:
-            fields = {name: row[name] for name in names}
-            fields["operation"] = Operation(fields["operation"])
-            file.write(encode_change(Entry(**fields), epoch=epoch, vessel_id=vessel_id) + b"\n")
-    return path
+def _mosquitto_pub(port: str, topic: str, qos: str, payloads: Path) -> dict[str, Any]:
+    command = [find_program("mosquitto_pub"), "-p", port, "-t", topic, "-q", qos, "-r", "-l"]
+    began = time.perf_counter()
+    with payloads.open("rb") as lines:
+        subprocess.run(command, stdin=lines, check=True, cwd=ROOT, timeout=300)
+    return {"seconds": time.perf_counter() - began, "cpu": 0.0}
 
 
-def child(module: str, *arguments: str) -> dict[str, Any]:
-    """Run a module in a process of its own; what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{module}: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def check_delivered(database: Path, changes: int = CHANGES) -> None:
-    """Raise unless all has been delivered, and once."""
-    with closing(sqlite3.connect(database)) as connection:
-        depth, published = connection.execute(
-            "SELECT (SELECT sum(depth) FROM arus_lane), (SELECT sum(value) FROM arus_counter"
-            " WHERE name = 'messages_published')"
-        ).fetchone()
-    if (depth, published) != (0, changes):
-        raise RuntimeError(f"{published} published, {depth} left")
-
-
-def forget(database: Path) -> None:
-    """Remove a SQLite database with what is beside it."""
-    for path in database.parent.glob(f"{database.name}*"):
-        path.unlink()
-
-
-def _profile(directory: Path, broker: Mosquitto, qos: int, backlog: Path) -> None:
+def _profile(directory: Path, broker: Mosquitto, load: Load) -> None:
     """Once more under the profiler, unmeasured."""
     database = directory / "profiled.sqlite"
-    shutil.copy(backlog, database)
+    shutil.copy(load.backlog, database)
     path = directory / "profile"
     child("bench.drain_relay", str(database), broker.url, str(path))
     forget(database)
     RESULTS.mkdir(exist_ok=True)
     text = path.read_text().replace(f"{ROOT}/", "").replace(f"{sys.prefix}/", "")
-    (RESULTS / f"backlog_drain.qos{qos}.profile.txt").write_text(text)
+    (RESULTS / f"backlog_drain.qos{load.qos}.profile.txt").write_text(text)

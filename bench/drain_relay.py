@@ -1,7 +1,8 @@
 """One drain by the relay, in a process of its own.
 
 `python -m bench.drain_relay DATABASE BROKER_URL [PROFILE]` delivers what waits in the log of a
-SQLite database and prints JSON: seconds from the connection to the last acknowledgement.
+SQLite database and prints JSON: seconds from the connection to the last acknowledgement, processor
+seconds, seconds from the start to the connection, and by how many bytes the peak memory grew.
 """
 
 from __future__ import annotations
@@ -9,30 +10,23 @@ from __future__ import annotations
 import cProfile
 import json
 import pstats
+import resource
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from app import create_app
 from arus import signals
 from arus.relay import Relay
+from bench.backlog import settings
 from extensions import sync
-
-SIGNED_WITH = "for-benchmarks-only-and-long-enough"
 
 
 def run(database: str, broker_url: str, profile: str | None) -> dict[str, Any]:
     """Drain, and measure it."""
-    app = create_app(
-        {
-            "LOCAL_MODE": "true",
-            "DATABASE_URL": f"sqlite:///{database}",
-            "SECRET_KEY": SIGNED_WITH,
-            "MQTT_BROKER_URL": broker_url,
-            "MQTT_MAX_QUEUE_SIZE": "100000",
-        }
-    )
+    app = create_app(settings(Path(database), broker_url))
     began: list[tuple[float, float]] = []
     ended: list[tuple[float, float]] = []
     flushed = threading.Event()
@@ -50,6 +44,7 @@ def run(database: str, broker_url: str, profile: str | None) -> dict[str, Any]:
     if profiler is not None:
         drive = Relay.run
         Relay.run = lambda self: profiler.runcall(drive, self)  # type: ignore[method-assign]
+    before, called = _peak(), time.perf_counter()
     sync.start(app)
     if not flushed.wait(600):
         raise SystemExit("the backlog was not drained within 600 s")
@@ -57,7 +52,17 @@ def run(database: str, broker_url: str, profile: str | None) -> dict[str, Any]:
     if profiler is not None and profile is not None:
         with open(profile, "w") as file:
             pstats.Stats(profiler, stream=file).sort_stats("tottime").print_stats(40)
-    return {"seconds": ended[0][0] - began[0][0], "cpu": ended[0][1] - began[0][1]}
+    return {
+        "seconds": ended[0][0] - began[0][0],
+        "cpu": ended[0][1] - began[0][1],
+        "ready": began[0][0] - called,
+        "memory": _peak() - before,
+    }
+
+
+def _peak() -> int:
+    """The peak memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.backlog_drain import check_delivered, child, forget, make_backlog, make_payloads
+from bench.backlog import check_delivered, child, forget, make_backlog, make_payloads
 from bench.report import Report, machine
 from bench.slow_link import Profile, SlowLink
 from tests.support.mosquitto import Mosquitto
 
-ROUNDS = 3
+ROUNDS = 2
 MANY, FEW = 10_000, 300
 TOPIC = "work_orders"
 
@@ -72,7 +72,7 @@ def run(rounds: int = ROUNDS) -> Report:
         directory = Path(name)
         backlogs = {count: make_backlog(directory, 1, count) for count in (MANY, FEW)}
         payloads = {
-            count: make_payloads(path, directory / f"payloads-{count}", TOPIC, count)
+            count: make_payloads(path, directory / f"payloads-{count}", count)
             for count, path in backlogs.items()
         }
         sizes = {count: path.stat().st_size - count for count, path in payloads.items()}

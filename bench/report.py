@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
+#: One line a benchmark and run, so that a regression shows.
+HISTORY = RESULTS / "history.jsonl"
 _PACKAGES = ("flask", "gunicorn", "orjson", "paho-mqtt", "sqlalchemy")
 
 
@@ -28,10 +30,27 @@ class Figure:
     name: str
     unit: str
     values: Sequence[float]
+    #: What its median is to be: `>= 2` or `<= 10`; None for what only explains the others.
+    target: str | None = None
 
     @property
     def median(self) -> float:
         return statistics.median(self.values)
+
+    @property
+    def verdict(self) -> str:
+        """The target, and whether the median reaches it."""
+        if self.target is None:
+            return ""
+        return f"{self.target}: {'reached' if self.reached else 'MISSED'}"
+
+    @property
+    def reached(self) -> bool:
+        """Whether the median is what it is to be."""
+        if self.target is None:
+            return True
+        sign, limit = self.target.split()
+        return self.median >= float(limit) if sign == ">=" else self.median <= float(limit)
 
     def __str__(self) -> str:
         low, high = min(self.values), max(self.values)
@@ -48,27 +67,24 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, name: str, unit: str, values: Sequence[float]) -> Figure:
-        figure = Figure(name, unit, list(values))
+    def add(
+        self, name: str, unit: str, values: Sequence[float], target: str | None = None
+    ) -> Figure:
+        figure = Figure(name, unit, list(values), target)
         self.figures.append(figure)
         return figure
 
-    def ratios(self, name: str, above: Figure, below: Figure) -> Figure:
+    def ratios(self, name: str, above: Figure, below: Figure, target: str | None = None) -> Figure:
         """Round by round, so that what disturbed a round disturbed both sides of it."""
         pairs = zip(above.values, below.values, strict=True)
-        return self.add(name, "ratio", [a / b for a, b in pairs])
+        return self.add(name, "ratio", [a / b for a, b in pairs], target)
 
     def table(self) -> str:
         """All figures as a Markdown table."""
-        rows = [("", "unit", "median (range)")]
-        rows += [(figure.name, figure.unit, str(figure)) for figure in self.figures]
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [
-            "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-            for row in rows
-        ]
-        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join(lines)
+        return table(
+            ("", "unit", "median (range)", "target"),
+            [(figure.name, figure.unit, str(figure), figure.verdict) for figure in self.figures],
+        )
 
     def keep(self) -> None:
         """Print the table, and save it with all values in bench/results/."""
@@ -80,6 +96,64 @@ class Report:
             said.append(f"{title}: " + "; ".join(f"{k} {v}" for k, v in facts.items()) + ".")
         (RESULTS / f"{self.name}.md").write_text("\n\n".join(said) + "\n")
         (RESULTS / f"{self.name}.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        self._remember()
+
+    def _remember(self) -> None:
+        """Add the medians to the history, and say what has got worse by a fifth since the last time."""
+        told = [figure for figure in self.figures if figure.target or "**" in figure.name]
+        medians = {figure.name: round(figure.median, 4) for figure in told}
+        past = [each for each in history() if each["name"] == self.name]
+        before = past[-1]["medians"] if past else {}
+        for figure in told:
+            then, now = before.get(figure.name), figure.median
+            sign = (figure.target or ">=").split()[0]
+            if then and (now < then * 0.8 if sign == ">=" else now > then * 1.25):
+                print(f"worse than the last time: {figure.name}: {_short(now)}, was {_short(then)}")
+        entry = {
+            "date": self.machine["date"],
+            "commit": self.machine["commit"],
+            "processor": self.machine["processor"],
+            "load": self.machine["load before"],
+            "name": self.name,
+            "medians": medians,
+        }
+        with HISTORY.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def history() -> list[dict[str, Any]]:
+    """The medians of each run so far, oldest first."""
+    if not HISTORY.exists():
+        return []
+    return [json.loads(line) for line in HISTORY.read_text().splitlines()]
+
+
+def summary() -> str:
+    """Every figure that has a target, of the last run of each benchmark; kept in summary.md."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        report = json.loads(path.read_text())
+        figures = [Figure(**figure) for figure in report["figures"]]
+        rows += [
+            (report["name"], figure.name.strip("*"), figure.unit, str(figure), figure.verdict)
+            for figure in figures
+            if figure.target
+        ]
+    said = table(("benchmark", "figure", "unit", "median (range)", "target"), rows)
+    (RESULTS / "summary.md").write_text(f"# Every figure that has a target\n\n{said}\n")
+    return said
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
 
 
 def machine() -> dict[str, Any]:
@@ -101,6 +175,7 @@ def machine() -> dict[str, Any]:
     ).stdout.split("\n", 1)[0]
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
         "load before": round(os.getloadavg()[0], 2),
@@ -111,6 +186,18 @@ def machine() -> dict[str, Any]:
         "broker": mosquitto,
         **{package: version(package) for package in _PACKAGES},
     }
+
+
+def commit() -> str:
+    """The commit that is measured, with a plus where files differ from it."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def fsync_ms() -> float:

@@ -3,41 +3,84 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.backlog import SIGNED_WITH, add_unnumbered
 from bench.report import Figure, Report, machine
 from tests.support.gunicorn_app import ROOT, GunicornApp, flask
 from tests.support.mosquitto import Mosquitto
-from tests.support.waiting import eventually
+from tests.support.postgres import PostgresServer
+from tests.support.waiting import eventually, free_port
 
-ROUNDS = 9
+ROUNDS = 7
 REQUESTS = 400
+#: A hundred thousand changes that wait are made anew each round.
+BACKLOG_ROUNDS = 3
+BACKLOG = 100_000
 CLIENTS = 4
 WORKERS = 2
-SIGNED_WITH = "for-benchmarks-only-and-long-enough"
 
 QUIET_BROKER = ("autosave_interval 1800", "autosave_on_changes false", "log_type none")
 
 
-class Side:
-    """One of the two apps that are compared."""
+@dataclass(frozen=True)
+class Setup:
+    """Under which circumstances both are measured."""
 
-    def __init__(self, directory: Path, *, local_mode: bool, broker: str) -> None:
+    name: str
+    threads: int = 1
+    postgresql: bool = False
+    #: What gunicorn serves.
+    wsgi: str = "wsgi:app"
+    #: `away`, or `returns`: it comes back to a backlog at the beginning of each round.
+    broker: str = "there"
+    throughput: str = ">= 0.95"
+
+
+SETUPS = (
+    Setup("SQLite, 2 sync workers"),
+    Setup("SQLite, 2x4 gthread", threads=4),
+    Setup("SQLite NORMAL", wsgi="bench.wsgi_normal:app", throughput=">= 0.9"),
+    Setup("PostgreSQL, 2 sync workers", postgresql=True),
+    Setup("PostgreSQL, 2x4 gthread", postgresql=True, threads=4),
+    Setup("SQLite, broker away", broker="away"),
+    Setup(f"SQLite, {BACKLOG:,} draining", broker="returns"),
+)
+NAIVE = Setup("naive", wsgi="bench.wsgi_naive:app")
+
+
+class Side:
+    """One of the apps that are compared."""
+
+    def __init__(
+        self, directory: Path, setup: Setup, database_url: str, *, local_mode: bool, broker: str
+    ) -> None:
         self.local_mode = local_mode
         directory.mkdir()
+        self.database = directory / "arus.sqlite"
         settings = {
             "LOCAL_MODE": str(local_mode).lower(),
-            "DATABASE_URL": f"sqlite:///{directory}/arus.sqlite",
+            "DATABASE_URL": database_url or f"sqlite:///{self.database}",
             "SECRET_KEY": SIGNED_WITH,
             "MQTT_BROKER_URL": broker,
+            "MQTT_RECONNECT_PERIOD": "0.5",
+            "MQTT_MAX_QUEUE_SIZE": "1000000",
+            "WEB_THREADS": str(setup.threads),
         }
         flask("db", "upgrade", settings=settings)
-        self.app = GunicornApp(directory, settings, workers=WORKERS).start()
-        if local_mode:
+        self.app = GunicornApp(directory, settings, workers=WORKERS)
+        self.app._argv[1] = setup.wsgi
+        self.app.start()
+        if local_mode and setup.broker == "there":
             self.app.wait_connected()
         made = self.app.post("/api/equipment", {"name": "Main engine", "type": "engine"})
         order = {
@@ -49,7 +92,7 @@ class Side:
         self.body = json.dumps(order).encode()
         self.rounds: list[dict[str, Any]] = []
 
-    def measure(self, requests: int) -> dict[str, Any]:
+    def measure(self, requests: int, settled: Callable[[], bool] = lambda: True) -> dict[str, Any]:
         """POST work orders; everything that follows from them is over when this returns."""
         before = cpu_ms(self.app)
         command = [sys.executable, "-m", "bench.load", str(self.app.port), "/api/work-orders"]
@@ -61,8 +104,7 @@ class Side:
             check=True,
         )
         result: dict[str, Any] = json.loads(done.stdout)
-        if self.local_mode:
-            eventually(self._delivered, 60, interval=0.2, message="all is delivered")
+        eventually(settled, 60, interval=0.1, message="all is delivered")
         after = cpu_ms(self.app)
         times = sorted(result["ms"])
         return {
@@ -71,15 +113,21 @@ class Side:
             "p99": times[int(len(times) * 0.99)],
             "main": (after[0] - before[0]) / requests,
             "relay": (after[1] - before[1]) / requests,
+            "cpu": (sum(after) - sum(before)) / requests,
             "client": result["cpu"] * 1000 / requests,
         }
 
-    def _delivered(self) -> bool:
+    def delivered(self) -> bool:
+        """Whether nothing waits any more."""
         return bool(self.app.health()["mqtt"]["queuedMessages"] == 0)
+
+    def kill(self) -> None:
+        """End it."""
+        self.app.kill_all()
 
 
 def cpu_ms(app: GunicornApp) -> tuple[float, float]:
-    """Milliseconds of processor that the workers took: in the threads that serve, in all others."""
+    """Processor time of the workers so far: of their main threads, and of all others."""
     main = others = 0
     for pid in app.worker_pids():
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -92,7 +140,7 @@ def cpu_ms(app: GunicornApp) -> tuple[float, float]:
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Measure both in turn, in changing order."""
+    """Measure each setup, both sides in turn and in changing order."""
     report = Report(
         "request_cost",
         "What does POST /api/work-orders cost with the sync, against LOCAL_MODE=false?",
@@ -100,49 +148,117 @@ def run(rounds: int = ROUNDS) -> Report:
             "rounds": rounds,
             "requests a round and side": REQUESTS,
             "clients": CLIENTS,
-            "gunicorn": f"{WORKERS} sync workers",
-            "database": "SQLite, WAL, synchronous=FULL",
-            "broker": "Mosquitto on loopback, link up",
+            "workers": WORKERS,
+            "SQLite": "WAL, synchronous=FULL but where NORMAL is said",
+            "PostgreSQL": "fsync and synchronous_commit on",
+            "broker": "Mosquitto on loopback, link up but where said",
         },
         machine=machine(),
     )
-    with (
-        tempfile.TemporaryDirectory(prefix="arus-bench-") as name,
-        Mosquitto(Path(name, "broker"), options=QUIET_BROKER) as broker,
-    ):
-        sides = [
-            Side(Path(name, "without"), local_mode=False, broker=broker.url),
-            Side(Path(name, "with"), local_mode=True, broker=broker.url),
-        ]
-        try:
-            for side in sides:
-                side.measure(100)  # caches warm up
-            for number in range(rounds):
-                for side in sides if number % 2 else reversed(sides):
-                    side.rounds.append(side.measure(REQUESTS))
-                print(f"request_cost: round {number + 1} of {rounds}", file=sys.stderr)
-        finally:
-            for side in sides:
-                side.app.kill_all()
-    without, with_sync = sides
-    _compare(report, "throughput", "requests/s", without, with_sync, ("requests/s",))
-    _compare(report, "median latency", "ms", without, with_sync, ("median",))
-    _compare(report, "p99 latency", "ms", without, with_sync, ("p99",))
-    _compare(report, "workers' CPU, serving", "ms/request", without, with_sync, ("main",))
-    _compare(
-        report, "workers' CPU, relay included", "ms/request", without, with_sync, ("main", "relay")
-    )
-    report.add("relay's share of it", "ms/request", [r["relay"] for r in with_sync.rounds])
-    report.add("load generator's CPU", "ms/request", [r["client"] for r in with_sync.rounds])
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arus-bench-")))
+        postgres = stack.enter_context(PostgresServer(durable=True))
+        for number, setup in enumerate(SETUPS):
+            place = directory / str(number)
+            place.mkdir()
+            sides = _measure(setup, place, postgres, rounds, naive=number == 0)
+            _report(report, setup, sides, detailed=number == 0)
     return report
 
 
-def _compare(
-    report: Report, name: str, unit: str, without: Side, with_sync: Side, keys: tuple[str, ...]
-) -> None:
-    def figure(title: str, side: Side) -> Figure:
-        return report.add(title, unit, [sum(r[key] for key in keys) for r in side.rounds])
+def _measure(
+    setup: Setup, place: Path, postgres: PostgresServer, rounds: int, *, naive: bool
+) -> list[Side]:
+    def database() -> str:
+        return postgres.url(postgres.create_database()) if setup.postgresql else ""
 
-    base = figure(f"{name}, without", without)
-    ours = figure(f"{name}, with the sync", with_sync)
-    report.ratios(f"**{name}, with / without**", ours, base)
+    broker = Mosquitto(place / "broker", options=QUIET_BROKER)
+    sides: list[Side] = []
+    try:
+        if setup.broker == "there":
+            broker.start()
+        url = broker.url if setup.broker != "away" else f"mqtt://127.0.0.1:{free_port()}"
+        sides += [
+            Side(place / name, setup, database(), local_mode=local_mode, broker=url)
+            for name, local_mode in (("without", False), ("with", True))
+        ]
+        if naive:
+            sides.append(Side(place / "naive", NAIVE, "", local_mode=False, broker=url))
+        for side in sides:
+            side.measure(100)  # caches warm up
+        if setup.broker == "returns":
+            rounds = min(rounds, BACKLOG_ROUNDS)
+        for number in range(rounds):
+            for side in sides if number % 2 else reversed(sides):
+                if side.local_mode and setup.broker == "returns":
+                    side.rounds.append(_measure_while_draining(side, broker))
+                else:
+                    there = side.local_mode and setup.broker == "there"
+                    settled = side.delivered if there else lambda: True
+                    side.rounds.append(side.measure(REQUESTS, settled))
+        print(f"request_cost: {setup.name}", file=sys.stderr, flush=True)
+    finally:
+        for side in sides:
+            side.kill()
+        broker.kill()
+    return sides
+
+
+def _measure_while_draining(side: Side, broker: Mosquitto) -> dict[str, Any]:
+    """The broker comes back to a backlog, and requests come while it drains."""
+    add_unnumbered(side.database, BACKLOG)
+    eventually(lambda: _waiting(side.database)[0] == 0, 120, message="all is numbered")
+    broker.start()
+    side.app.wait_connected()
+    before, began = _waiting(side.database)[1], time.monotonic()
+    result = side.measure(REQUESTS)
+    left, seconds = _waiting(side.database)[1], time.monotonic() - began
+    if left == 0:
+        raise RuntimeError("the backlog was drained before the requests were answered")
+    result["drained/s"] = (before - left) / seconds
+    eventually(lambda: _waiting(side.database)[1] == 0, 120, interval=0.2, message="drained")
+    broker.stop()
+    broker.forget()
+    eventually(
+        lambda: side.app.health()["mqtt"]["status"] == "disconnected", message="it is noticed"
+    )
+    return result
+
+
+def _waiting(database: Path) -> tuple[int, int]:
+    """Changes without a number, and those with one that are not delivered."""
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        (unnumbered,) = connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM arus_change WHERE seq IS NULL AND outcome IS NULL)"
+        ).fetchone()
+        (depth,) = connection.execute("SELECT coalesce(sum(depth), 0) FROM arus_lane").fetchone()
+        return unnumbered, depth
+
+
+def _report(report: Report, setup: Setup, sides: list[Side], *, detailed: bool) -> None:
+    without, with_sync, *naive = sides
+
+    def figure(title: str, unit: str, side: Side, key: str) -> Figure:
+        name = f"{setup.name}: {title}"
+        return report.add(name, unit, [each[key] for each in side.rounds])
+
+    def compare(title: str, unit: str, key: str, target: str | None) -> None:
+        base = figure(f"{title}, without", unit, without, key)
+        ours = figure(f"{title}, with the sync", unit, with_sync, key)
+        report.ratios(f"**{setup.name}: {title}, with / without**", ours, base, target)
+        for side in naive:
+            peer = figure(f"{title}, publish in the request", unit, side, key)
+            report.ratios(f"{setup.name}: {title}, publish in the request / without", peer, base)
+
+    compare("throughput", "requests/s", "requests/s", setup.throughput)
+    compare("p99", "ms", "p99", "<= 1.2")
+    if detailed:
+        compare("median latency", "ms", "median", None)
+        compare("CPU, serving thread", "ms/request", "main", None)
+    # The backlog's own processor time is not the requests'.
+    compare("CPU", "ms/request", "cpu", None if setup.broker == "returns" else "<= 1.1")
+    if detailed:
+        figure("relay's share of it", "ms/request", with_sync, "relay")
+        figure("load generator's CPU", "ms/request", with_sync, "client")
+    if setup.broker == "returns":
+        figure("drained meanwhile", "messages/s", with_sync, "drained/s")

@@ -1,0 +1,90 @@
+"""A subscriber that notes when each message arrived, by the machine's steady clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from paho.mqtt.client import CallbackAPIVersion, Client, MQTTMessage, MQTTProtocolVersion
+
+Arrival = tuple[float, str, dict[str, Any]]
+
+
+class Listener:
+    """Collects what arrives below a prefix."""
+
+    def __init__(self, port: int, prefix: str = "vessel/sync") -> None:
+        self._changed = threading.Condition()
+        #: Time, topic below the prefix, payload.
+        self._arrivals: list[Arrival] = []
+        self._prefix = prefix
+        self._client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"listener-{uuid.uuid4().hex}",
+            protocol=MQTTProtocolVersion.MQTTv5,
+        )
+        self._client.on_message = self._on_message
+        self._port = port
+
+    @property
+    def arrivals(self) -> list[Arrival]:
+        """All so far, in order."""
+        with self._changed:
+            return list(self._arrivals)
+
+    def wait(self, found: Callable[[list[Arrival]], Any], timeout: float = 60) -> Any:
+        """What `found` makes of the arrivals so far, once that is true."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: found(self._arrivals), timeout):
+                raise TimeoutError(f"{len(self._arrivals)} messages have come in {timeout} s")
+            return found(self._arrivals)
+
+    def wait_for(self, message_ids: set[str], timeout: float = 60) -> dict[str, float]:
+        """When each of these messages first arrived, once all have."""
+
+        def times(arrivals: list[Arrival]) -> dict[str, float] | None:
+            come: dict[str, float] = {}
+            for at, _, body in arrivals:
+                message_id = body.get("messageId")
+                if message_id in message_ids:
+                    come.setdefault(message_id, at)
+            return come if len(come) == len(message_ids) else None
+
+        result: dict[str, float] = self.wait(times, timeout)
+        return result
+
+    def clear(self) -> None:
+        """Forget what has arrived."""
+        with self._changed:
+            self._arrivals.clear()
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        now = time.monotonic()
+        topic = message.topic.removeprefix(f"{self._prefix}/")
+        with self._changed:
+            self._arrivals.append((now, topic, orjson.loads(message.payload)))
+            self._changed.notify_all()
+
+    def __enter__(self) -> Self:
+        subscribed = threading.Event()
+        self._client.on_subscribe = lambda *_: subscribed.set()
+        self._client.connect("127.0.0.1", self._port)
+        self._client.loop_start()
+        self._client.subscribe(f"{self._prefix}/#", 1)
+        if not subscribed.wait(20):
+            raise TimeoutError("not subscribed")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()

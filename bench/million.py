@@ -1,0 +1,172 @@
+"""Does a million of anything make it slow: changes that wait, changes in the log, rows in a table?"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from bench.backlog import check_delivered, child, forget, make_backlog, settings
+from bench.listener import Listener
+from bench.report import Report, machine
+from bench.request_cost import QUIET_BROKER
+from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp
+from tests.support.mosquitto import Mosquitto
+
+ROUNDS = 5
+MANY, FEW = 1_000_000, 10_000
+HEALTHS = 300
+CATCHUP = "/api/mqtt/reliable-sync/catchup"
+
+_MULTIPLY_ROWS = """
+WITH RECURSIVE counter(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counter WHERE n + 1 < :many)
+INSERT INTO work_orders (id, version, created_at, updated_at, wo_number, equipment_id, reason,
+    description, status, priority)
+SELECT lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-'
+        || hex(randomblob(2)) || '-' || hex(randomblob(6))),
+    1, template.created_at, template.updated_at, printf('M-%09d', n), equipment_id, reason,
+    description, status, priority
+FROM counter, (SELECT * FROM work_orders LIMIT 1) AS template
+"""
+
+
+def run(rounds: int = ROUNDS) -> Report:
+    """One drain of a million, then questions to what is left."""
+    report = Report(
+        "million",
+        f"Does it get slow with {MANY:,} changes waiting, and with as many in the log and rows in a table?",
+        {
+            "small backlog": f"{FEW:,}",
+            "health": f"{HEALTHS} requests, one at once after the other, while another client posts work"
+            " orders without a pause; gunicorn with 2 sync workers",
+            "catch-up": "from the request to the first item as a subscriber sees it; the changes of the"
+            " last hour are all of them",
+        },
+        machine=machine(),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="arus-bench-") as name,
+        Mosquitto(Path(name, "broker"), options=QUIET_BROKER) as broker,
+    ):
+        small = [_drain(Path(name), broker, FEW)[0] for _ in range(min(rounds, 3))]
+        million, database = _drain(Path(name), broker, MANY, keep=True)
+        rate = report.add(
+            "drain of the small backlog", "messages/s", [FEW / s["seconds"] for s in small]
+        )
+        many = MANY / million["seconds"]
+        report.add(f"drain of {MANY:,}", "messages/s", [many])
+        report.add("**drain, million / small**", "ratio", [many / rate.median], ">= 0.8")
+        report.add("**start to connection, a million waiting**", "s", [million["ready"]], "<= 2")
+        report.add("start to connection, small backlog", "s", [s["ready"] for s in small])
+        usual = min(s["memory"] for s in small)
+        more = (million["memory"] - usual) / 2**20
+        report.add("**memory beyond that of the small backlog**", "MB", [more], "<= 50")
+        print("million: drained", file=sys.stderr)
+        _fill(database)
+        print("million: filled", file=sys.stderr)
+        made = {**settings(database, broker.url), "RATELIMIT_ENABLED": "false"}
+        with GunicornApp(Path(name), made) as app, Listener(broker.port) as listener:
+            app.wait_connected()
+            _ask_for_catchups(report, app, listener, rounds)
+            _ask_for_health(report, app)
+    return report
+
+
+def _drain(
+    directory: Path, broker: Mosquitto, changes: int, *, keep: bool = False
+) -> tuple[dict[str, Any], Path]:
+    database = make_backlog(directory, 1, changes)
+    result = child("bench.drain_relay", str(database), broker.url)
+    check_delivered(database, changes)
+    if not keep:
+        forget(database)
+    return result, database
+
+
+def _fill(database: Path) -> None:
+    with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+        connection.execute("PRAGMA cache_size = -400000")
+        connection.execute(_MULTIPLY_ROWS, {"many": MANY})
+
+
+def _ask_for_catchups(report: Report, app: GunicornApp, listener: Listener, rounds: int) -> None:
+    hour_ago = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3600))
+    epoch, head = _heads(listener)
+    for title, body in (
+        ("everything", {"entity": "work_orders"}),
+        ("of the last hour", {"entity": "work_orders", "since": hour_ago}),
+        ("behind a number", {"entity": "work_orders", "sinceSeq": head - 1000, "epoch": epoch}),
+    ):
+        times = []
+        for _ in range(rounds):
+            listener.clear()
+            began = time.monotonic()
+            answer = app.post(CATCHUP, body)
+            if answer.status != 202:
+                raise RuntimeError(f"catch-up {title}: {answer.status} {answer.text}")
+            wanted = answer.json["catchupId"]
+
+            def first(arrivals: Any, wanted: str = wanted) -> float | None:
+                items = (
+                    at
+                    for at, _, b in arrivals
+                    if b.get("catchupId") == wanted and b["type"] == "catchup"
+                )
+                return next(items, None)
+
+            times.append((listener.wait(first) - began) * 1000)
+            listener.wait(
+                lambda arrivals, wanted=wanted: any(
+                    b.get("catchupId") == wanted and b["type"] == "catchup_end"
+                    for _, _, b in arrivals
+                )
+            )
+        report.add(f"**catch-up {title}: first item**", "ms", times, "<= 100")
+
+
+def _heads(listener: Listener) -> tuple[str, int]:
+    """The epoch and the highest number, from the vessel's retained status."""
+
+    def found(arrivals: Any) -> tuple[str, int] | None:
+        status = [body for _, topic, body in arrivals if topic == "system/status"]
+        return (status[-1]["epoch"], status[-1]["seq"]) if status else None
+
+    result: tuple[str, int] = listener.wait(found)
+    return result
+
+
+def _ask_for_health(report: Report, app: GunicornApp) -> None:
+    idle = _health_times(app)
+    report.add("health, nobody else there: p99", "ms", [idle[int(len(idle) * 0.99)]])
+    made = app.post("/api/equipment", {"name": "Main engine", "type": "engine"})
+    body = json.dumps({"equipmentId": made.json["id"], "reason": "Oil leaks"}).encode()
+    command = [sys.executable, "-m", "bench.load", str(app.port), "/api/work-orders", "100000", "1"]
+    load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        assert load.stdin is not None
+        load.stdin.write(body)
+        load.stdin.close()
+        time.sleep(1)
+        busy = _health_times(app)
+    finally:
+        load.kill()
+        load.wait()
+    report.add("health under load: median", "ms", [busy[len(busy) // 2]])
+    report.add("**health under load: p99**", "ms", [busy[int(len(busy) * 0.99)]], "<= 5")
+
+
+def _health_times(app: GunicornApp) -> list[float]:
+    times = []
+    for _ in range(HEALTHS):
+        began = time.perf_counter()
+        answer = app.get(HEALTH)
+        times.append((time.perf_counter() - began) * 1000)
+        if answer.status != 200:
+            raise RuntimeError(f"health: {answer.status}")
+    return sorted(times)

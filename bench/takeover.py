@@ -1,0 +1,126 @@
+"""How soon do acknowledgements come again after the owner was killed, or the broker came back?"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.latency import new_database, wait_owned
+from bench.listener import Arrival, Listener
+from bench.report import Report, machine
+from bench.request_cost import QUIET_BROKER
+from bench.worker import Worker
+from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import eventually
+
+ROUNDS = 9
+#: What bench.worker is configured with, in seconds.
+RECONNECT_PERIOD = 1.0
+WAITING = 200
+
+
+def run(rounds: int = ROUNDS) -> Report:
+    """Kill owners under a stream of changes; then take the broker away and bring it back."""
+    report = Report(
+        "takeover",
+        "How soon do acknowledgements come again after SIGKILL of the owner, and after the broker's return?",
+        {
+            "rounds": rounds,
+            "takeover": "to the first change that the next owner publishes, as a subscriber sees it",
+            "return": "from the first moment at which the broker takes connections to the first"
+            " acknowledgement of a change that had waited",
+            "database": "SQLite, synchronous=FULL",
+        },
+        machine=machine(),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="arus-bench-") as name,
+        Mosquitto(Path(name, "broker"), options=QUIET_BROKER) as broker,
+    ):
+        database = new_database(Path(name), broker.url)
+        report.add(
+            "**SIGKILL of the owner to the next acknowledgement**",
+            "ms",
+            _takeovers(database, broker, rounds),
+            "<= 100",
+        )
+        back = _returns(database, broker, rounds)
+        title = "broker back to the first flushed change, beyond the reconnect period"
+        report.add(title, "ms", back)
+        report.add(f"**{title}: the longest**", "ms", [max(back)], "<= 100")
+    return report
+
+
+def _takeovers(database: Path, broker: Mosquitto, rounds: int) -> list[float]:
+    times = []
+    with (
+        Listener(broker.port) as listener,
+        Worker(database, broker.url, writer=True).ready() as writer,
+    ):
+        candidates = {worker.pid: worker for worker in _start(database, broker, 2)}
+        try:
+            for number in range(rounds):
+                owner = wait_owned(database)
+                listener.clear()
+                writer.ask("commit 150 0.005")
+                listener.wait(lambda arrivals: len(arrivals) > 30)
+                killed = time.monotonic()
+                os.kill(owner, signal.SIGKILL)
+                times.append((listener.wait(_next_owners) - killed) * 1000)
+                listener.wait_for({message_id for message_id, _ in writer.answer()})
+                candidates.pop(owner).kill()
+                for worker in _start(database, broker, 1):
+                    candidates[worker.pid] = worker
+                print(f"takeover: {number + 1} of {rounds}", file=sys.stderr)
+        finally:
+            for worker in candidates.values():
+                worker.kill()
+    return times
+
+
+def _start(database: Path, broker: Mosquitto, count: int) -> list[Worker]:
+    return [Worker(database, broker.url).ready() for _ in range(count)]
+
+
+def _next_owners(arrivals: list[Arrival]) -> float | None:
+    """When the first change came after a new owner had said that it is there."""
+    online = False
+    for at, topic, body in arrivals:
+        if topic == "system/status":
+            online = online or body.get("status") == "online"
+        elif online and body.get("type") == "data_change":
+            return at
+    return None
+
+
+def _returns(database: Path, broker: Mosquitto, rounds: int) -> list[float]:
+    times = []
+    with Worker(database, broker.url).ready() as worker:
+        for number in range(rounds):
+            wait_owned(database, worker.pid)
+            broker.kill()
+            worker.do(f"batch {WAITING}")
+            time.sleep(0.1 * number)  # at any moment of the owner's period
+            before = len(worker.do("acks"))
+            broker.start()
+            back = time.monotonic()
+            acks = _acks(worker, before + WAITING)
+            times.append((acks[before] - back - RECONNECT_PERIOD) * 1000)
+            print(f"takeover: return {number + 1} of {rounds}", file=sys.stderr)
+    return times
+
+
+def _acks(worker: Worker, count: int) -> list[float]:
+    """When each acknowledgement came, once there are so many."""
+    acks = eventually(
+        lambda: acks if len(acks := worker.do("acks")) >= count else None,
+        60,
+        interval=0.05,
+        message=f"{count} acknowledgements",
+    )
+    assert acks
+    return acks
