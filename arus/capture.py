@@ -96,6 +96,32 @@ def receipt_of(row: Any) -> str | None:
     return cast("InstanceState[Any]", inspect(row)).info.get(_RECEIPT)
 
 
+def log_change(
+    connection: Connection,
+    *,
+    entity: str,
+    topic: str,
+    qos: int,
+    operation: Operation,
+    row_id: str,
+    version: int,
+    data: bytes,
+) -> str:
+    """Log a change of what is no row of a registered model, in the caller's transaction; return its message id.
+
+    Whoever calls rings the bell after the commit.
+
+    :param data: JSON.
+    """
+    now = now_ms()
+    message_id = new_message_id(now)
+    entry = (
+        message_id, entity, topic, qos, operation.value, row_id, version, now, data, None, None,
+    )  # fmt: skip
+    connection.exec_driver_sql(_insert(connection.dialect.paramstyle), entry)
+    return message_id
+
+
 class Capture:
     """Listens to a session factory and writes the change log.
 

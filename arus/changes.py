@@ -273,7 +273,7 @@ def retry(session: Session, registry: Registry, message_id: str) -> None:
     change = _hold(connection, message_id)
     operation, version, data = change.operation, change.version, change.data
     registration = registry.of_entity(change.entity)
-    row = registration and _lock_row(session, registration, change.row_id)
+    row = registration and lock_row(session, registration, change.row_id)
     if registration and row is not None:
         if operation is Operation.DELETE:
             operation = Operation.UPDATE  # the row came back: receivers must not delete it
@@ -307,7 +307,8 @@ def _can_be_asked_for(message_id: str) -> bool:
     return message_id.isascii() and message_id.isprintable()
 
 
-def _lock_row(session: Session, registration: Registration, row_id: str) -> Any | None:
+def lock_row(session: Session, registration: Registration, row_id: str) -> Any | None:
+    """Lock a row until the session's transaction ends, and return it as it is now; None where there is none."""
     mapper: Mapper[Any] = inspect(registration.model)
     (column,) = mapper.primary_key
     kind = column.type.python_type

@@ -16,6 +16,7 @@ FAILURES = "publish_failures"
 RECONNECTS = "reconnection_attempts"
 FLUSHES = "queue_flushes"
 CATCHUP_REFUSALS = "catchup_refusals"
+PROPOSAL_REFUSALS = "proposal_refusals"
 
 _ADD = text(
     "INSERT INTO arus_counter (name, entity_type, operation, qos, value)"

@@ -23,6 +23,7 @@ from .catchup import Catchups
 from .changelog import ChangeLog
 from .changes import ChangePage, ChangeRecord
 from .cli import sync_commands
+from .conflict import Policy, last_writer
 from .database import open_engine
 from .errors import (
     ArusError,
@@ -33,12 +34,13 @@ from .errors import (
 from .follower.tables import define as define_follower
 from .followers import FollowerStatus, read_followers
 from .health import health_document
-from .inbox import Handler, Inbox, Subscriptions, replay
+from .inbox import Handler, Inbox, Message, Subscriptions, replay
 from .message import ChangeState, Operation, Receipt
 from .metrics import SyncCollector
 from .ownership import Owner, OwnerLock, open_lock
 from .parked import ParkedMessage, find_parked, forget_parked, list_parked
-from .registry import Registry
+from .proposals import Acceptance, Check, Proposals, check_acceptable, proposals_topic
+from .registry import Registration, Registry
 from .relay import Relay
 from .requests import CatchupStatus
 from .schema import define
@@ -222,6 +224,8 @@ class ReliableSync:
     def __init__(self, *, inbound: Iterable[str] = ()) -> None:
         self._registry = Registry()
         self._subscriptions = Subscriptions()
+        self._accepted: dict[str, Acceptance] = {}
+        self._prefix: str | None = None
         self._inbound = tuple(inbound)
         self._capture = Capture(self._registry, _capturing_state)
         self._listening: set[int] = set()
@@ -251,6 +255,8 @@ class ReliableSync:
         define_follower(db.metadata)
         subscriptions = self._subscriptions
         subscriptions.allow([f"{settings.topic_prefix}/", *self._inbound])
+        self._prefix = settings.topic_prefix
+        self._take_proposals()
         with app.app_context():
             lock, bell_path = open_lock(db.engine.url)
         state = AppState(
@@ -375,6 +381,41 @@ class ReliableSync:
     def unsubscribe(self, topic_filter: str) -> None:
         """End the subscription to a topic filter; one that is unknown changes nothing."""
         self._subscriptions.remove(topic_filter)
+
+    def accept(self, entity: str, policy: Policy = last_writer) -> Callable[[Check], Check]:
+        """Take proposals for an entity's rows from ashore (`arus.proposals`).
+
+        As a plain call, or as a decorator of a function that looks at each proposal first: it may return other
+        data to apply, or raise `ProposalError` to have the vessel's row stay::
+
+            @sync.accept("work_orders")
+            def check(proposal: Proposal) -> Mapping[str, Any] | None: ...
+
+        :param policy: decides where both sides have written (`arus.conflict`).
+        :raises RegistrationError: the entity is not registered, or its schema can't load rows.
+        """
+        registration = self._registry.of_entity(entity)
+        if registration is None:
+            raise RegistrationError(f"{entity!r} is not registered: call sync.register first")
+        check_acceptable(registration)
+        acceptance = self._accepted[entity] = Acceptance(policy)
+        self._take_proposals()
+
+        def decorate(check: Check) -> Check:
+            acceptance.check = check
+            return check
+
+        return decorate
+
+    def _take_proposals(self) -> None:
+        if self._prefix is None:
+            return
+        for entity, acceptance in self._accepted.items():
+            registration = self._registry.of_entity(entity)
+            assert registration is not None
+            topic = f"{self._prefix}/{proposals_topic(registration)}"
+            self._subscriptions.remove(topic)
+            self._subscriptions.add(topic, 1, _proposal_handler(acceptance, registration))
 
     def status(self) -> SyncStatus:
         """Return where the sync stands; the same from each process."""
@@ -503,6 +544,15 @@ class ReliableSync:
             return state_of_app(app or current_app)
         except RuntimeError as error:
             raise NotInitialisedError from error
+
+
+def _proposal_handler(acceptance: Acceptance, registration: Registration) -> Handler:
+    def handle(message: Message) -> None:
+        state = state_of_app(current_app)
+        proposals = Proposals(state.db.session, state.bell.ring)
+        proposals.handle(acceptance, registration, message.payload)
+
+    return handle
 
 
 def state_of_app(app: Flask) -> AppState:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .counters import CATCHUP_REFUSALS, DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, RECONNECTS
+from .counters import (
+    CATCHUP_REFUSALS,
+    DROPPED,
+    FAILURES,
+    FLUSHES,
+    PROPOSAL_REFUSALS,
+    PUBLISHED,
+    QUEUED,
+    RECONNECTS,
+)
 from .followers import FollowerStatus
 from .message import Operation
 from .registry import Registration
@@ -21,6 +30,7 @@ _PLAIN = {
     RECONNECTS: "Attempts to connect again",
     FLUSHES: "Times that all that had waited for the connection was delivered",
     CATCHUP_REFUSALS: "Requests for a catch-up over MQTT that were malformed or too many",
+    PROPOSAL_REFUSALS: "Proposals that were malformed",
 }
 
 
