@@ -41,9 +41,9 @@ def problems() -> Iterator[str]:
                 if target not in targets:
                     yield f"{name}: there is no `make {target}`"
     yield from _undocumented_settings()
-    document = ROOT / "docs" / "asyncapi.yaml"
-    for trouble in asyncapi.problems(asyncapi.load(document)):
-        yield f"{document.relative_to(ROOT)}: {trouble}"
+    for document in sorted(ROOT.glob("docs/asyncapi*.yaml")):
+        for trouble in asyncapi.problems(asyncapi.load(document)):
+            yield f"{document.relative_to(ROOT)}: {trouble}"
 
 
 def _bad_links(page: Path, text: str) -> Iterator[str]:

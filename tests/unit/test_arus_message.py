@@ -44,7 +44,16 @@ def test_a_change_has_the_fields_of_the_contract_in_the_same_bytes_each_time() -
 
 
 def test_a_status_has_the_fields_of_the_contract() -> None:
-    encoded = encode_status("online", vessel_id="v", generation=2, epoch="e", seq=9, at=0)
+    encoded = encode_status(
+        "online",
+        vessel_id="v",
+        generation=2,
+        epoch="e",
+        seq=9,
+        topics={"crew": 8, "alerts": 9},
+        pending=1,
+        at=0,
+    )
     assert json.loads(encoded) == {
         "status": "online",
         "vesselId": "v",
@@ -52,6 +61,8 @@ def test_a_status_has_the_fields_of_the_contract() -> None:
         "generation": 2,
         "epoch": "e",
         "seq": 9,
+        "topics": {"crew": 8, "alerts": 9},
+        "pending": 1,
     }
 
 
