@@ -2,9 +2,9 @@
 
 from arus.follower.cli import follow_command
 
-from . import catchup, doctor, inbox, queue, status
+from . import audit, catchup, doctor, inbox, queue, status
 from .common import sync_commands
 
-__all__ = ["catchup", "doctor", "inbox", "queue", "status", "sync_commands"]
+__all__ = ["audit", "catchup", "doctor", "inbox", "queue", "status", "sync_commands"]
 
 sync_commands.add_command(follow_command)

@@ -200,6 +200,27 @@ def verify(
         yield from _gone(connection, copy, vessel_id)
 
 
+def verify_all(
+    url: str | URL,
+    copies: Mapping[str, Copy],
+    context: Callable[[], AbstractContextManager[Any]],
+) -> dict[str, dict[str, list[str]]]:
+    """Return the ids that `verify` finds, by vessel and entity."""
+    engine = open_engine(url)
+    forever = threading.Event()
+    try:
+        with reading(engine) as connection:
+            return {
+                vessel_id: {
+                    entity: list(verify(connection, copy, vessel_id, context, forever))
+                    for entity, copy in copies.items()
+                }
+                for vessel_id in connection.execute(_VESSELS).scalars().all()
+            }
+    finally:
+        engine.dispose()
+
+
 def _gone(connection: Connection, copy: Copy, vessel_id: str) -> Iterator[str]:
     entity = copy.registration.entity
     column = copy.key_column

@@ -18,7 +18,7 @@ from arus.settings import Settings
 from arus.topics import validate_name
 
 from .applier import Applier
-from .audit import Audits, Ledger
+from .audit import Audits, Ledger, verify_all
 from .inbound import Reader
 from .loop import RECEIVE_MAXIMUM, Loop, client_id_of
 from .position import Patience
@@ -111,6 +111,17 @@ class Follower:
         """Return how far the follower has come, from the database: the same from each process."""
         with self._app.app_context(), self._state.db.engine.connect() as connection:
             return read_follower(connection, self.name, following=self._lock.is_held(connection))
+
+    def verify(self) -> dict[str, dict[str, list[str]]]:
+        """Compare the tables with what was received; return the ids of rows that differ, by vessel and entity.
+
+        Finds what somebody has changed, deleted or added here; works beside the process that follows.
+
+        :raises LogUnavailableError: the database can't be used.
+        """
+        with self._app.app_context():
+            url = self._state.db.engine.url
+        return verify_all(url, self._copies, self._app.app_context)
 
     def _follow(self, enough: Callable[[Loop], bool]) -> None:
         if self._lock.is_held():

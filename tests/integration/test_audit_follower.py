@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tests.support.follower import FollowerProcess
-from tests.support.gunicorn_app import GunicornApp
+from tests.support.gunicorn_app import GunicornApp, run_flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
@@ -184,3 +184,33 @@ def test_equal_at_a_number_while_writes_go_on(pair: Pair) -> None:
         head = connection.execute(text("SELECT MAX(seq) FROM arus_change")).scalar_one()
     pair.wait_verdict(lambda told: told["equal"] and told["seq"] >= head, "equal at the end")
     assert pair.crew(pair.shore) == pair.crew(pair.ship)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_the_audit_command_on_board_and_ashore(pair: Pair, migrated_database_url: str) -> None:
+    first = pair.wait_equal()
+    secret = {"SECRET_KEY": "for-tests-only-and-long-enough"}
+    ship = {**secret, "LOCAL_MODE": "true", "DATABASE_URL": migrated_database_url, "MQTT_BROKER_URL": pair.broker.url}  # fmt: skip
+    shore = {**secret, "LOCAL_MODE": "false", **pair.settings}
+    done = run_flask("sync", "audit", settings=ship, timeout=120)
+    assert (done.returncode, done.stdout) == (0, f"shore: equal at seq {first['seq']}\n"), done
+    done = run_flask("sync", "audit", "--name", "shore", settings=shore)
+    assert done.returncode == 0, done
+    assert "all rows are as they were received" in done.stdout
+
+    changed = sorted(pair.crew(pair.ship))[0]
+    execute(pair.shore, "UPDATE crew SET name = 'corrupted' WHERE id = :id", id=changed)
+    done = run_flask("sync", "audit", "--name", "shore", "--json", settings=shore)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)[0]["changed"]["crew"] == [changed]
+    done = run_flask("sync", "audit", settings=ship, timeout=120)
+    assert done.returncode == 1
+    assert f"crew differs: 1 row: {changed}" in done.stdout
+    assert "shore: repaired, equal at seq" in done.stdout
+
+    pair.follower.kill()
+    done = run_flask("sync", "audit", "--timeout", "2", "--json", settings=ship, timeout=120)
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {"shore": {"equal": False, "repaired": False, "verdicts": []}}
+    done = run_flask("sync", "audit", "--timeout", "1", settings=ship, timeout=120)
+    assert "shore: no answer within 1 s; it has applied up to" in done.stdout
