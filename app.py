@@ -42,8 +42,10 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     init_i18n(app)
     register_failures(app)
     app.before_request(refuse_foreign_writes)
-    for resource in (work_orders, alerts, equipment, crew, maintenance, changes, catchups):
+    for resource in (work_orders, alerts, equipment, crew, maintenance):
         api.register_blueprint(resource)
-    for blueprint in (health, sync, demo, docs, ui, sync_pages):
+    for described in (changes, catchups, sync, health):
+        api.register_blueprint(described)
+    for blueprint in (demo, docs, ui, sync_pages):
         app.register_blueprint(blueprint)
     return app

@@ -37,6 +37,8 @@ try:
 except SettingError as error:
     raise SystemExit(f"error: {error}") from None
 
+# Room for a list filtered by several long texts; beyond it gunicorn itself answers 414.
+limit_request_line = 8_190
 bind = f"{_values.get('HOST') or '127.0.0.1'}:{_port}"
 worker_class = "gthread" if threads > 1 else "sync"
 # A worker that hangs is killed after this many seconds, and with it its hold on the session.

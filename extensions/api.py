@@ -14,7 +14,16 @@ from webargs import core
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
-PROBLEM = "application/problem+json"
+from .openapi import PROBLEM, DescribingPlugin, example_problem
+
+DESCRIPTION = """\
+Whatever is written here is committed in the vessel's database before it is answered, and reaches the broker
+by itself; `Sync-Message-Id` names the message that carries it.
+
+JSON with camelCase keys; times in UTC, ISO 8601, milliseconds. Lists come in pages: `next` of one is the
+`cursor` of the following, and rows that come and go meanwhile are neither skipped nor repeated. Errors are
+`application/problem+json` (RFC 9457), with what is wrong by field in `errors`.
+"""
 #: What is read of a body that is too large, so that the client is there to read the answer.
 DRAIN_LIMIT = 64 * 1024 * 1024
 
@@ -147,9 +156,41 @@ class ProblemApi(Api):
         app.config.setdefault("OPENAPI_URL_PREFIX", "/api")
         app.config.setdefault(
             "API_SPEC_OPTIONS",
-            {"externalDocs": {"url": "/api/docs", "description": "The same for people"}},
+            {
+                "externalDocs": {"url": "/api/docs", "description": "The same for people"},
+                "info": {
+                    "description": DESCRIPTION,
+                    "license": {"name": "MIT", "identifier": "MIT"},
+                },
+            },
         )
-        super().init_app(app, **kwargs)
+        spec = {
+            "marshmallow_plugin": DescribingPlugin(ProblemSchema),
+            **kwargs.pop("spec_kwargs", {}),
+        }
+        super().init_app(app, spec_kwargs=spec, **kwargs)
+
+    def document(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with the address under which this request has found it."""
+        document: dict[str, Any] = self.spec.to_dict()
+        return {**document, "servers": [{"url": request.script_root or "/"}]}
+
+    def _openapi_json(self) -> Response:
+        return Response(orjson.dumps(self.document()), content_type="application/json")
+
+    def _register_responses(self) -> None:
+        # flask-smorest's own say application/json, which problems are not.
+        known = [status for status in http.HTTPStatus if status >= http.HTTPStatus.BAD_REQUEST]
+        for status in known:
+            self._register_problem(status.name, status, status.phrase)
+        self._register_problem(
+            self.DEFAULT_ERROR_RESPONSE_NAME, 503, "What else can go wrong: the status says what."
+        )
+
+    def _register_problem(self, name: str, status: int, description: str) -> None:
+        content = {"schema": self.ERROR_SCHEMA, "example": example_problem(status)}
+        response = {"description": description, "content": {PROBLEM: content}}
+        self.spec.components.response(name, response, lazy=True)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Return the problem that says what `error` does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask_smorest import Blueprint
 
-from blueprints.common.views import add_routes, row_headers
+from blueprints.common.views import CONFLICT, WRITTEN, add_routes, row_headers
 
 from .models import Alert
 from .schemas import AcknowledgementSchema, AlertSchema
@@ -18,7 +18,8 @@ add_routes(blueprint, alerts)
 
 @blueprint.route("/<row_id>/acknowledge", methods=["POST"])
 @blueprint.arguments(AcknowledgementSchema, required=False)
-@blueprint.response(200, AlertSchema)
+@blueprint.response(200, AlertSchema, headers=WRITTEN)
+@blueprint.alt_response(409, description=CONFLICT)
 def acknowledge_alert(
     data: dict[str, str | None], row_id: str
 ) -> tuple[Alert, int, dict[str, str]]:

@@ -12,6 +12,7 @@ from blueprints.common.fields import (
     RowSchema,
     Text,
     Timestamp,
+    example_row,
 )
 
 ALERT_TYPES = ("warning", "critical")
@@ -19,6 +20,20 @@ ALERT_TYPES = ("warning", "critical")
 
 class AlertSchema(RowSchema):
     """An alert."""
+
+    example = example_row(
+        "5f0c3e1a-8c1d-4f0e-9b57-2f1f6d1c0a05",
+        equipmentId="5f0c3e1a-8c1d-4f0e-9b57-2f1f6d1c0a01",
+        sensorType="temperature",
+        alertType="critical",
+        message="Bearing temperature above its limit",
+        value=93.5,
+        threshold=80.0,
+        acknowledged=False,
+        acknowledgedAt=None,
+        acknowledgedBy=None,
+    )
+    patch_example = {"message": "Bearing temperature above its limit, pump stopped"}
 
     equipment_id = Reference(required=True)
     sensor_type = Text(100, required=True)
@@ -33,5 +48,7 @@ class AlertSchema(RowSchema):
 
 class AcknowledgementSchema(CamelSchema):
     """Who has seen the alert."""
+
+    example = {"acknowledgedBy": "Chief engineer"}
 
     acknowledged_by = Text(200)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from marshmallow import Schema, fields, validate
 
@@ -184,8 +184,18 @@ class CamelSchema(Schema):
         field_obj.data_key = field_obj.data_key or camel(field_name)
 
 
+def example_row(row_id: str, **fields: Any) -> dict[str, Any]:
+    """Return a row as an example of its schema."""
+    times = {"createdAt": "2026-11-22T08:00:00.000Z", "updatedAt": "2026-11-22T08:00:00.000Z"}
+    return {"id": row_id, "version": 1, **times, **fields}
+
+
 class RowSchema(CamelSchema):
     """What every row has."""
+
+    #: A row, and a change of one, for the API's description.
+    example: ClassVar[dict[str, Any]] = {}
+    patch_example: ClassVar[dict[str, Any]] = {}
 
     id = Reference(dump_only=True)
     version = fields.Integer(dump_only=True)

@@ -23,6 +23,9 @@ from .paging import DEFAULT_LIMIT, MAX_LIMIT, page
 
 R = TypeVar("R", bound=Row)
 
+#: Characters of a text that a list is filtered by.
+MAX_FILTER = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Written(Generic[R]):
@@ -195,15 +198,19 @@ class Resource(Generic[R]):
     def patch_schema(self) -> RowSchema:
         """The schema of a change: any of the fields."""
         name = self.schema.__name__.removesuffix("Schema") + "PatchSchema"
-        return type(name, (self.schema,), {})(partial=True)
+        return type(name, (self.schema,), {"example": self.schema.patch_example})(partial=True)
 
     @cached_property
     def page_schema(self) -> type[Schema]:
         """The schema of a page of rows."""
-        return CamelSchema.from_dict(
+        example = {"items": [self.schema.example], "next": None}
+        base: type[Schema] = type("Page", (CamelSchema,), {"example": example})
+        return base.from_dict(
             {
                 "items": fields.List(fields.Nested(self.schema)),
-                "next": fields.String(allow_none=True),
+                "next": fields.String(
+                    allow_none=True, metadata={"description": "the `cursor` of the next page"}
+                ),
             },
             name=self.schema.__name__.removesuffix("Schema") + "PageSchema",
         )
@@ -287,6 +294,10 @@ def _as_filter(field: fields.Field[Any]) -> fields.Field[Any]:
     field = copy.deepcopy(field)
     field.required = field.dump_only = False
     field.load_default = missing
+    if isinstance(field, Text):
+        # An address has its own bound, which no server puts higher than some thousand bytes.
+        field.maximum = min(field.maximum, MAX_FILTER)
+        field.metadata = {**field.metadata, "maxLength": field.maximum}
     # A blank filter asks for the rows that have none.
     field.pre_load = [lambda value: None if value == "" else value]
     return field

@@ -27,6 +27,30 @@ IDEMPOTENCY_KEY = {
     "description": "makes a retry of this request safe",
 }
 
+IF_NONE_MATCH = {
+    "in": "header",
+    "name": "If-None-Match",
+    "schema": {"type": "string"},
+    "description": "the `ETag` of what the client has: 304 while that is the present version",
+}
+ETAG = {"schema": {"type": "string"}, "description": "the row's version, for `If-Match`"}
+LOCATION = {"schema": {"type": "string"}, "description": "where the row is"}
+SYNC_MESSAGE_ID = {
+    "schema": {"type": "string"},
+    "description": "the message that carries the change ashore; absent where nothing is captured",
+}
+WRITTEN = {"ETag": ETAG, "Sync-Message-Id": SYNC_MESSAGE_ID}
+CREATED = {
+    **WRITTEN,
+    "Location": LOCATION,
+    "Idempotency-Replayed": {
+        "schema": {"type": "string", "const": "true"},
+        "description": "an earlier request with the same key has created the row",
+    },
+}
+STALE = "The row is not the one that `If-Match` names."
+CONFLICT = "A row that it depends on was changed at the same time: try again."
+
 
 def if_match() -> Callable[[int], bool] | None:
     """Return the test of a version that the request's `If-Match` asks for, if it has one."""
@@ -62,7 +86,9 @@ def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
             return {"items": items, "next": following}
 
         @blueprint.arguments(schema)
-        @blueprint.response(201, schema)
+        @blueprint.response(201, schema, headers=CREATED)
+        @blueprint.alt_response(409, description=CONFLICT)
+        @blueprint.alt_response(410, description="What the key has created was deleted since.")
         @blueprint.doc(parameters=[IDEMPOTENCY_KEY])
         def post(self, data: dict[str, Any]) -> tuple[Row, int, dict[str, str]]:
             """Create."""
@@ -70,7 +96,9 @@ def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
             return written.row, 201, row_headers(written, url_for(one, row_id=written.row.id))
 
     class OneRow(MethodView):
-        @blueprint.response(200, schema)
+        @blueprint.response(200, schema, headers={"ETag": ETAG})
+        @blueprint.alt_response(304, description="The client has it as it is.", success=True)
+        @blueprint.doc(parameters=[IF_NONE_MATCH])
         def get(self, row_id: str) -> tuple[Row, int, dict[str, str]] | Response:
             """Read one."""
             row = resource.get(row_id)
@@ -80,14 +108,18 @@ def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
             return row, 200, etag
 
         @blueprint.arguments(resource.patch_schema)
-        @blueprint.response(200, schema)
+        @blueprint.response(200, schema, headers=WRITTEN)
+        @blueprint.alt_response(409, description=CONFLICT)
+        @blueprint.alt_response(412, description=STALE)
         @blueprint.doc(parameters=[IF_MATCH])
         def patch(self, data: dict[str, Any], row_id: str) -> tuple[Row, int, dict[str, str]]:
             """Change some fields."""
             written = resource.update(row_id, data, if_match())
             return written.row, 200, row_headers(written)
 
-        @blueprint.response(204)
+        @blueprint.response(204, headers={"Sync-Message-Id": SYNC_MESSAGE_ID})
+        @blueprint.alt_response(409, description="Other rows refer to it.")
+        @blueprint.alt_response(412, description=STALE)
         @blueprint.doc(parameters=[IF_MATCH])
         def delete(self, row_id: str) -> Response:
             """Delete."""

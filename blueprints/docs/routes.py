@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from flask import Blueprint, render_template
 
 from blueprints.ui.browser import secure
@@ -18,7 +19,7 @@ METHODS = ("get", "post", "patch", "delete")
 @blueprint.get("/api/docs")
 def page() -> str:
     """Show what the API takes and gives."""
-    document = api.spec.to_dict()
+    document = api.document()
     tags = {tag["name"]: tag.get("description", "") for tag in document["tags"]}
     operations = [
         {**operation, "path": path, "method": method.upper()}
@@ -34,7 +35,15 @@ def page() -> str:
         schemas=document["components"]["schemas"],
         kind=kind,
         name_of=name_of,
+        pretty=pretty,
     )
+
+
+def pretty(example: Any) -> str:
+    """Return an example as it is shown."""
+    if isinstance(example, str):
+        return example
+    return orjson.dumps(example, option=orjson.OPT_INDENT_2).decode()
 
 
 def name_of(schema: dict[str, Any]) -> str:

@@ -6,22 +6,28 @@ from functools import cache
 
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Response, current_app, jsonify
+from flask_smorest import Blueprint
 
 from blueprints.common.failures import NOT_MIGRATED
 from extensions import db
 from extensions.api import problem
 
-blueprint = Blueprint("health", __name__)
+from .schemas import AliveSchema, ReadySchema
+
+blueprint = Blueprint("health", __name__, description="Health: for whoever supervises the process")
 
 
-@blueprint.get("/healthz")
+@blueprint.route("/healthz")
+@blueprint.alt_response(200, schema=AliveSchema, success=True)
 def healthz() -> Response:
     """Say that the process lives."""
     return jsonify({"status": "ok"})
 
 
-@blueprint.get("/readyz")
+@blueprint.route("/readyz")
+@blueprint.alt_response(200, schema=ReadySchema, success=True)
+@blueprint.alt_response(503, description="The database is away, or not migrated.")
 def readyz() -> Response:
     """Say whether the database can be reached and is migrated."""
     with db.engine.connect() as connection:

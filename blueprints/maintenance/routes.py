@@ -8,7 +8,7 @@ from flask import url_for
 from flask_smorest import Blueprint
 
 from blueprints.common.idempotency import IdempotencyKey
-from blueprints.common.views import IDEMPOTENCY_KEY, add_routes, row_headers
+from blueprints.common.views import CONFLICT, CREATED, IDEMPOTENCY_KEY, add_routes, row_headers
 from blueprints.work_orders.models import WorkOrder
 from blueprints.work_orders.schemas import WorkOrderSchema
 
@@ -26,7 +26,9 @@ add_routes(blueprint, maintenance_schedules)
 
 @blueprint.route("/<row_id>/work-order", methods=["POST"])
 @blueprint.arguments(ScheduledWorkOrderSchema(partial=True), required=False)
-@blueprint.response(201, WorkOrderSchema)
+@blueprint.response(201, WorkOrderSchema, headers=CREATED)
+@blueprint.alt_response(409, description=CONFLICT)
+@blueprint.alt_response(410, description="What the key has created was deleted since.")
 @blueprint.doc(parameters=[IDEMPOTENCY_KEY])
 def create_work_order(data: dict[str, Any], row_id: str) -> tuple[WorkOrder, int, dict[str, str]]:
     """Create the work order of a schedule."""

@@ -57,8 +57,27 @@ class ChangesQuerySchema(CamelSchema):
     cursor = CursorField(20, metadata={"description": "`next` of the page before"})
 
 
+_CHANGE = {
+    "messageId": "1795334400000_abc123def",
+    "entity": "work_orders",
+    "operation": "update",
+    "rowId": "5f0c3e1a-8c1d-4f0e-9b57-2f1f6d1c0a03",
+    "version": 2,
+    "state": "quarantined",
+    "reason": "larger than the broker takes",
+    "topic": "work_orders",
+    "qos": 1,
+    "seq": 1234,
+    "previousSeq": 1230,
+    "timestamp": "2026-11-22T08:00:00.000Z",
+}
+_CATCHUP_ID = "0f8b1c5e-55f0-4c8e-8f0e-6d2f1f9e7a10"
+
+
 class ChangeSchema(CamelSchema):
     """A change, and what became of it."""
+
+    example = _CHANGE
 
     message_id = fields.String()
     entity = fields.String()
@@ -84,6 +103,8 @@ class ChangeSchema(CamelSchema):
 class OneChangeSchema(ChangeSchema):
     """A change with the row that it carries."""
 
+    example = {**_CHANGE, "data": {"id": _CHANGE["rowId"], "version": 2, "reason": "Bearing"}}
+
     data = fields.Function(lambda change: orjson.loads(change.data), metadata={"type": "object"})
     applied_by = fields.Dict(
         keys=fields.String(),
@@ -97,6 +118,8 @@ class OneChangeSchema(ChangeSchema):
 
 class ChangesPageSchema(CamelSchema):
     """A page of changes."""
+
+    example = {"items": [_CHANGE], "next": "1230"}
 
     items = fields.List(fields.Nested(ChangeSchema))
     next = fields.String(allow_none=True)
@@ -164,6 +187,8 @@ class CatchupRequestSchema(CamelSchema):
 class CatchupQueuedSchema(CamelSchema):
     """A catch-up that was asked for."""
 
+    example = {"catchupId": _CATCHUP_ID, "status": "queued"}
+
     catchup_id = fields.UUID()
     status = fields.Enum(CatchupState, by_value=True)
 
@@ -203,6 +228,32 @@ class EntityCatchupSchema(CamelSchema):
 class CatchupSchema(CamelSchema):
     """How far a catch-up has come."""
 
+    example = {
+        "catchupId": _CATCHUP_ID,
+        "requestId": None,
+        "origin": "http",
+        "status": "running",
+        "published": 200,
+        "total": 1500,
+        "reason": None,
+        "createdAt": "2026-11-22T08:00:00.000Z",
+        "finishedAt": None,
+        "entities": [
+            {
+                "entity": "work_orders",
+                "status": "running",
+                "mode": "log",
+                "published": 200,
+                "total": 1500,
+                "highSeq": 12034,
+                "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "next": None,
+                "reason": None,
+                "finishedAt": None,
+            }
+        ],
+    }
+
     catchup_id = fields.UUID()
     request_id = fields.String(allow_none=True)
     origin = fields.String(validate=validate.OneOf(["http", "cli", "mqtt", "repair"]))
@@ -215,3 +266,98 @@ class CatchupSchema(CamelSchema):
     created_at = _moment("created_at", "when it was asked for")
     finished_at = _moment("finished_at", "null while it goes on")
     entities = fields.List(fields.Nested(EntityCatchupSchema))
+
+
+class LinkSchema(CamelSchema):
+    """The link to the broker, and the queue before it."""
+
+    enabled = fields.Boolean(metadata={"description": "LOCAL_MODE: changes are captured"})
+    status = fields.String(validate=validate.OneOf(["connected", "disconnected"]))
+    broker = fields.String(metadata={"description": "without credentials"})
+    qos_level = fields.Integer()
+    queued_messages = fields.Integer(metadata={"description": "undelivered changes"})
+    max_queue_size = fields.Integer()
+    queue_utilization = fields.String(metadata={"description": "in percent, with the sign"})
+    active_subscriptions = fields.Integer()
+    topics = fields.Integer()
+    reconnect_attempts = fields.Integer()
+    tls_enabled = fields.Boolean()
+
+
+class DetailedMetricsSchema(CamelSchema):
+    """Counters since the database was made, and the queue as it is."""
+
+    messages_published = fields.Integer(metadata={"description": "acknowledged by the broker"})
+    messages_queued = fields.Integer(
+        metadata={"description": "found no connection when they were committed"}
+    )
+    messages_dropped = fields.Integer()
+    publish_failures = fields.Integer()
+    reconnection_attempts = fields.Integer()
+    queue_flushes = fields.Integer()
+    current_queue_size = fields.Integer()
+    max_queue_size = fields.Integer()
+    queue_utilization = fields.Float(metadata={"description": "in percent"})
+    is_connected = fields.Boolean()
+    reconnect_attempts = fields.Integer()
+
+
+class OwnerSchema(CamelSchema):
+    """The process that holds the session."""
+
+    pid = fields.Integer()
+    host = fields.String()
+    since = fields.String(metadata={"format": "date-time"})
+    generation = fields.Integer(metadata={"description": "grows by 1 with each takeover"})
+
+
+class HealthSchema(CamelSchema):
+    """Where the sync stands; the same from each worker."""
+
+    example = {
+        "service": "MQTT Reliable Sync Service",
+        "status": "healthy",
+        "timestamp": "2026-11-22T08:00:00.000Z",
+        "mqtt": {
+            "enabled": True,
+            "status": "connected",
+            "broker": "mqtts://shore.example:8883",
+            "qosLevel": 1,
+            "queuedMessages": 0,
+            "maxQueueSize": 10000,
+            "queueUtilization": "0.0%",
+            "activeSubscriptions": 2,
+            "topics": 8,
+            "reconnectAttempts": 0,
+            "tlsEnabled": True,
+        },
+        "detailedMetrics": {
+            "messagesPublished": 5120,
+            "messagesQueued": 318,
+            "messagesDropped": 0,
+            "publishFailures": 0,
+            "reconnectionAttempts": 41,
+            "queueFlushes": 7,
+            "currentQueueSize": 0,
+            "maxQueueSize": 10000,
+            "queueUtilization": 0.0,
+            "isConnected": True,
+            "reconnectAttempts": 0,
+        },
+        "owner": {
+            "pid": 4711,
+            "host": "bridge-1",
+            "since": "2026-11-22T06:12:09.000Z",
+            "generation": 12,
+        },
+    }
+
+    service = fields.String()
+    status = fields.String(
+        validate=validate.OneOf(["healthy", "degraded"]),
+        metadata={"description": "degraded while there is no connection"},
+    )
+    timestamp = fields.String(metadata={"format": "date-time"})
+    mqtt = fields.Nested(LinkSchema)
+    detailed_metrics = fields.Nested(DetailedMetricsSchema)
+    owner = fields.Nested(OwnerSchema, allow_none=True)

@@ -46,7 +46,13 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     with ExitStack() as stack:
 
         def spawn(*words: str, settings: dict[str, str], **options: Any) -> subprocess.Popen[str]:
-            argv = [Path(sys.executable).with_name("flask"), "--app", "wsgi", "sync", "catchup"]
+            argv = [
+                str(Path(sys.executable).with_name("flask")),
+                "--app",
+                "wsgi",
+                "sync",
+                "catchup",
+            ]
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
             env = clean_environment(**settings)
             process = stack.enter_context(
