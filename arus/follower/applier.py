@@ -20,6 +20,7 @@ from arus.message import Operation, now_ms
 from .audit import Ledger
 from .inbound import Begin, Change, Digest, End, Heads, Message, Numbered, Reader, Status
 from .position import Need, Position, Proof, Run, VesselState, is_news, link_of
+from .proposals import answered
 from .rows import Copy
 from .store import Held, Known, Store
 
@@ -457,6 +458,7 @@ class _Batch:
 
     def _write_known(self) -> None:
         self._store.save_rows(self._changed)
+        answered(self._store.connection, self._changed)
         if self._held or self.holds:
             self._store.release({key: known.version for key, known in self._changed.items()})
         self._changed.clear()
@@ -530,7 +532,7 @@ class _Batch:
         for page in self._store.unseen(
             vessel.vessel_id, position.entity, high_seq, proof.sweep, proof.buckets
         ):
-            gone = self._delete(vessel, copy, page)
+            gone = self._delete(vessel, copy, page, proof.sweep)
             self._store.bury(vessel.vessel_id, position.entity, gone)
             self._ledger.forget(vessel.vessel_id, position.entity)
             if proof.buckets is not None:
@@ -549,7 +551,7 @@ class _Batch:
             if key[:2] != (vessel.vessel_id, position.entity)
         }
 
-    def _delete(self, vessel: VesselState, copy: Copy, row_ids: list[str]) -> list[str]:
+    def _delete(self, vessel: VesselState, copy: Copy, row_ids: list[str], mark: int) -> list[str]:
         """Delete rows, and return those that are gone; the others are held."""
         keys = [copy.key_of(row_id) for row_id in row_ids]
         try:
@@ -573,7 +575,7 @@ class _Batch:
                     row_id, known[row_id].version + 1, known[row_id].seq, 0, self._now,
                     {copy.followed.id_key: key},
                 )  # fmt: skip
-                self._store.hold(change, known[row_id].mark, _reason(error))
+                self._store.hold(change, mark, _reason(error))
                 self.holds = True
         return gone
 

@@ -275,8 +275,9 @@ class Store:
 
     def bury(self, vessel_id: str, entity: str, row_ids: Sequence[str]) -> None:
         """Note that rows are gone, without having heard of their deletion."""
-        wanted = {"vessel_id": vessel_id, "entity": entity, "row_ids": list(row_ids)}
-        self.connection.execute(_BURY, wanted)
+        if row_ids:
+            wanted = {"vessel_id": vessel_id, "entity": entity, "row_ids": list(row_ids)}
+            self.connection.execute(_BURY, wanted)
 
     def let_go(self, vessel_id: str, entity: str, high_seq: int, mark: int) -> None:
         """Forget held changes of rows that a whole snapshot did not bring."""

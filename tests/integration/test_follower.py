@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import create_engine, text
 
 from tests.support.follower import FollowerThread, ScriptedVessel
 from tests.support.mosquitto import Mosquitto
@@ -391,3 +392,48 @@ def test_the_watermark_is_published_seldom_while_changes_keep_coming(
     ship.wait_watermark(lambda mark: mark["seq"] == 300)
     seconds = time.monotonic() - before
     assert len(ship.watermarks) <= 3 + seconds / 0.25
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_references_that_come_too_early_wait_where_the_database_insists_on_them(
+    start_follower: StartFollower, ship: ScriptedVessel, migrated_database_url: str
+) -> None:
+    # A role without the right to leave references unchecked.
+    engine = create_engine(migrated_database_url)
+    with engine.begin() as connection:
+        if not connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = 'plain'")).all():
+            connection.exec_driver_sql("CREATE ROLE plain LOGIN")
+        connection.exec_driver_sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO plain")
+        connection.exec_driver_sql("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO plain")
+    engine.dispose()
+    shore = start_follower(migrated_database_url.replace("arus@", "plain@"))
+
+    pumps = [ship.change("equipment")["data"]["id"] for _ in range(3)]
+    for number in range(30):
+        ship.change("work_orders", {"equipmentId": pumps[number % 3]})
+    # Work orders come before the equipment that they are for.
+    answers = ship.answers_to
+    ship.answers_to = lambda request: list(reversed(answers(request)))  # type: ignore[method-assign]
+    ship.status()
+    shore.wait_equal(ship)
+
+    # The equipment's deletion comes before that of its work orders.
+    orders = [row_id for topic, row_id in ship.rows if topic == "work_orders"]
+    gone = [
+        ship.change("work_orders", row_id=row_id, operation="delete", lost=True)
+        for row_id in orders
+        if ship.rows["work_orders", row_id]["equipmentId"] == pumps[0]
+    ]
+    ship.change("equipment", row_id=pumps[0], operation="delete")
+    eventually(lambda: shore.query("SELECT operation FROM arus_held") == [("delete",)], 30)
+    for message in gone:
+        ship.publish("work_orders", message)
+    ship.status()
+    shore.wait_equal(ship)
+
+    # In a new epoch the equipment is swept before its work orders are.
+    ship.answers_to = answers  # type: ignore[method-assign]
+    ship.rows.clear()
+    ship.restore()
+    ship.status()
+    shore.wait_equal(ship)
