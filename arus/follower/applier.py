@@ -370,10 +370,9 @@ class _Batch:
 
     def _status(self, vessel: VesselState, status: Status) -> None:
         if status.online and vessel.online is not True:
+            # A request that is old by now is repeated under its own id first: were its time to begin anew
+            # here, one that was lost would never be asked again at a vessel that comes and goes.
             self.result.arrived.append(vessel)
-            for position in vessel.positions.values():
-                if position.request is not None and not position.request.failed:
-                    position.request.asked_at = self._now
         vessel.online = status.online
         vessel.pending = status.pending
         vessel.head = max(vessel.head, status.seq)
