@@ -23,6 +23,7 @@ def helpers() -> dict[str, Any]:
     found: dict[str, Any] = {
         "when": env.filters.get("local_time", utc_time),
         "number": env.filters.get("local_number", plain_number),
+        "said": env.filters.get("tr", str),
         "units": in_units,
         "utc": iso,
         "pretty": pretty,

@@ -65,6 +65,13 @@ FROM_ELSEWHERE: tuple[str, ...] = (
     mark("The request was sent by a page of another site."),
     mark("The database is busy: nothing was written; try again."),
     mark("The database is not available: nothing was written; try again later."),
+    # why a change can't be sent, and why the link was lost
+    mark("its packet of {size} bytes is larger than the broker takes ({most})"),
+    mark("the broker refused it: {reason}"),
+    mark("discarded by a person: {reason}"),
+    mark("the broker closed the connection"),
+    mark("the broker ended the connection: {reason}"),
+    mark("the broker did not answer CONNECT in time"),
     # what they speak of
     mark("work order"),
     mark("alert"),
