@@ -325,6 +325,10 @@ class _Batch:
 
     def _live(self, vessel: VesselState, change: Change) -> None:
         position = vessel.positions[change.topic]
+        # What is up to the position is here, or was: a late repeat must not bring a swept row back.
+        if change.seq <= vessel.reached(position):
+            self.counters[REPEATED, change.entity, "", ""] += 1
+            return
         self._row(change, None)
         was_whole = position.wants is Need.NOTHING
         if position.applied(change.previous_seq, change.seq, vessel.seq) and was_whole:
@@ -344,6 +348,10 @@ class _Batch:
         link = link_of(change.entity, change.row_id, change.version, change.operation)
         assert change.catchup_id is not None
         run = position.item(change.catchup_id, change.sequence, link, self._now)
+        of_snapshot = run is not None and run.mode == "snapshot"
+        if not of_snapshot and change.seq <= vessel.reached(position):
+            self.counters[REPEATED, change.entity, "", ""] += 1
+            return
         self._row(change, run, mark=run.mark if run is not None else 0)
         # A row of a snapshot bears the log's head, not a number of its own.
         if run is not None and run.mode == "log":

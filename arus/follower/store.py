@@ -61,7 +61,7 @@ _UNSEEN = (
 )
 _ORDER = " ORDER BY row_id LIMIT 1000"
 _BURY = text(
-    "UPDATE arus_row SET deleted = true, hash = '', version = version + 1"
+    "UPDATE arus_row SET deleted = true, hash = ''"
     " WHERE vessel_id = :vessel_id AND entity = :entity AND row_id IN :row_ids"
 ).bindparams(bindparam("row_ids", expanding=True))
 _LET_GO = (
@@ -274,7 +274,10 @@ class Store:
             after = page[-1]
 
     def bury(self, vessel_id: str, entity: str, row_ids: Sequence[str]) -> None:
-        """Note that rows are gone, without having heard of their deletion."""
+        """Note that rows are gone, without having heard of their deletion.
+
+        Their version stays: should a vessel tell them again, they are news to a tombstone.
+        """
         if row_ids:
             wanted = {"vessel_id": vessel_id, "entity": entity, "row_ids": list(row_ids)}
             self.connection.execute(_BURY, wanted)
