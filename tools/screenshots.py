@@ -21,7 +21,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
 #: Pages that no link leads to.
-OTHERS = ("/nowhere",)
+OTHERS = ("/nowhere", "/work-orders?q=nothing+like+this", "/sync/changes?state=quarantined")
 #: Pixels; a picture of all 200 rows says no more.
 TALLEST = 4000
 
@@ -56,13 +56,23 @@ def live(app: GunicornApp, broker: Mosquitto) -> None:
     broker.stop()
     eventually(lambda: app.health()["mqtt"]["status"] != "connected", 60, interval=0.2)
     app.post("/api/work-orders", order)
-    app.post("/api/work-orders", {**order, "reason": "A story", "description": "long " * 15_000})
+    app.post("/api/work-orders", {**order, "reason": "Too long a story", "description": "long " * 1_980})
     broker.start()
     app.wait_connected(60)
     eventually(lambda: app.health()["mqtt"]["queuedMessages"] == 0, 60, interval=0.2)
     broker.stop()  # at sea again
     app.post("/api/work-orders", {**order, "reason": "Chipping and painting, hatch 3"})
     eventually(lambda: app.health()["mqtt"]["status"] != "connected", 60, interval=0.2)
+
+
+def conflict(app: GunicornApp, page: Page) -> None:
+    """Have two people change one row."""
+    (order, *_) = app.get("/api/work-orders").json["items"]
+    page.goto(f"{app.url}/work-orders/{order['id']}/edit")
+    app.request("PATCH", f"/api/work-orders/{order['id']}", {"reason": "Changed ashore"})
+    page.locator("[name=reason]").fill("Changed on board")
+    page.locator("main form button[type=submit]").click()
+    page.locator("form.conflict").wait_for()
 
 
 def main() -> int:
@@ -76,7 +86,7 @@ def main() -> int:
     given.folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="arus-screenshots-") as name,
-        Mosquitto(Path(name, "broker"), options=("max_packet_size 60000",)) as broker,
+        Mosquitto(Path(name, "broker"), options=("max_packet_size 9000",)) as broker,
     ):
         settings = {
             "LOCAL_MODE": "true",
@@ -95,13 +105,15 @@ def main() -> int:
             strict_page(browser, locale=given.language) as page,
         ):
             live(app, broker)
-            for url in walk(page, f"{app.url}/"):
+            for url in walk(page, f"{app.url}/", queries=False):
                 title = name_of(url) or "overview"
                 take(page, given.folder, title)
                 print(f"{title}: {url}")
             for path in OTHERS:
                 page.goto(app.url + path)
                 take(page, given.folder, name_of(app.url + path))
+            conflict(app, page)
+            take(page, given.folder, "conflict")
     print(f"see {given.folder}")
     return 0
 
