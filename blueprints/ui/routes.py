@@ -29,7 +29,7 @@ __all__ = ["blueprint"]
 #: More rows than a page shows are not asked about.
 MOST_ROWS = 1000
 BY_ENTITY = {kind.entity: kind for kind in KINDS.values()}
-SHAPES = {"li", "tr", "page"}
+SHAPES = {"li", "tr", "page", "form"}
 
 
 @blueprint.get("/")
@@ -134,14 +134,17 @@ def _changed(kind: Kind, shown: dict[str, tuple[str, str, str]]) -> list[Markup]
     renewed: list[str] = []
     for row_id, (state, version, shape) in shown.items():
         if str(versions.get(row_id, "")) != version:
-            if shape == "page":
-                changed.append(partial("#changed", part("changed", row_id in versions)))
+            if shape in {"page", "form"}:
+                told = f"{row_id}:{versions.get(row_id, '')}"
+                if told != request.form.get("told"):
+                    said = part("changed", row_id in versions, shape == "form", told)
+                    changed.append(partial("#changed", said))
             elif row_id in versions:
                 renewed.append(row_id)
             else:
                 target = f"#{kind.entity}-{row_id}"
                 changed.append(partial(target, part("deleted", shape), "outerHTML"))
-        elif states[row_id].kind != state:
+        elif shape != "form" and states[row_id].kind != state:
             value = f"{kind.entity}:{row_id}:{states[row_id].kind}:{version}:{shape}"
             changed.append(partial(f"#state-{row_id}", part("row_state", states[row_id], value)))
     rows = db.session.scalars(select(kind.model).where(kind.model.id.in_(renewed))).all()

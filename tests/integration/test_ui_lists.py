@@ -183,6 +183,26 @@ def test_rows_that_others_made_are_told_of_once(client: FlaskClient, orders: lis
     assert "#news" not in poll(news="1")
 
 
+def test_an_open_page_is_told_once_of_what_others_do_to_its_row(
+    client: FlaskClient, orders: list[str]
+) -> None:
+    def poll(**sent: str) -> str:
+        answer = client.post("/ui/refresh", data=sent, headers={"Origin": "http://localhost"})
+        assert answer.status_code in {200, 204}
+        return answer.text
+
+    row = f"work_orders:{orders[0]}:none"
+    assert "#changed" not in poll(row=f"{row}:1:page")
+    client.patch(f"/api/work-orders/{orders[0]}", json={"reason": "Otherwise"})
+    assert "Show it as it is now" in poll(row=f"{row}:1:page")
+    assert "both versions are shown" in poll(row=f"{row}:1:form")
+    assert "#changed" not in poll(row=f"{row}:1:page", told=f"{orders[0]}:2")
+    assert "Otherwise" in poll(row=f"{row}:1:tr")
+    client.delete(f"/api/work-orders/{orders[0]}")
+    assert "Somebody else has deleted this." in poll(row=f"{row}:1:page", told=f"{orders[0]}:2")
+    assert "Deleted by somebody else." in poll(row=f"{row}:2:li")
+
+
 NONSENSE = [
     {"row": "work_orders"},
     {"row": "work_orders:x:y:1:li"},
