@@ -25,7 +25,7 @@ from arus.overview import (
     read_day,
 )
 from arus.parked import ParkedMessage, list_parked
-from arus.requests import CatchupStatus, recent
+from arus.requests import DIGEST_OF_ALL, CatchupStatus, recent
 from arus.status import SyncStatus, read_status
 
 from .chip import Chip, chip_of
@@ -91,7 +91,7 @@ def _read(connection: Connection, state: AppState) -> Overview:
         drain=time_to_drain(depth=status.depth, samples=day.samples),
         per_day=rate * 86_400,
         followers=read_followers(connection),
-        catchups=recent(connection, SHOWN),
+        catchups=_catchups(connection),
         conflicts=read_conflicts(connection, limit=SHOWN),
         conflict_count=count_conflicts(connection),
         parked=list_parked(connection, SHOWN),
@@ -100,6 +100,12 @@ def _read(connection: Connection, state: AppState) -> Overview:
         prefix=settings.topic_prefix,
         retention_days=settings.retention_days,
     )
+
+
+def _catchups(connection: Connection) -> list[CatchupStatus]:
+    """Return the newest catch-ups; a request for a digest is kept like one, but sends no rows."""
+    found = recent(connection, 4 * SHOWN)
+    return [run for run in found if run.entities[0].entity != DIGEST_OF_ALL][:SHOWN]
 
 
 def render_parts(overview: Overview) -> dict[str, str]:

@@ -191,6 +191,10 @@ def test_it_works_on_a_phone_in_the_dark_and_behind_a_prefix(
         expect(page.locator("[data-arus-part=link]")).to_contain_text("Connected", timeout=SOON)
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(overflow) == 0
+        proxy.cut = True
+        expect(page.get_by_text("what is shown may be old")).to_be_visible(timeout=SOON)
+        proxy.cut = False
+        expect(page.get_by_text("what is shown may be old")).to_be_hidden(timeout=SOON)
         page.locator("#arus-count-all").click()
         assert page.url == f"{proxy.url}/sync/changes"
         assert page.evaluate(overflow) == 0

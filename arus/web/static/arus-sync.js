@@ -179,6 +179,7 @@
         credentials: "same-origin",
         signal: AbortSignal.timeout(15000),
       });
+      if (answer.redirected) return location.reload(); // to whatever the application asks for: a login
       if (!answer.ok) throw new Error(String(answer.status));
       const news = await answer.json();
       for (const [name, html] of Object.entries(news.parts)) renew(name, html, news.digests[name]);
