@@ -14,6 +14,7 @@ from bench.report import Report, summary
 #: In this order: what disturbs the disk's caches most comes last.
 BENCHMARKS = (
     "request_cost",
+    "page_time",
     "latency",
     "takeover",
     "idle",
