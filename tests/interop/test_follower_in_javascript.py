@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -130,8 +131,7 @@ def assert_equal(
 ) -> None:
     """The follower says that it is equal at the vessel's last number, and it is."""
     seq = head(vessel, tmp_path / "arus.sqlite")
-    verdict = follower.wait_for("audit", lambda event: event["seq"] >= seq)
-    assert verdict["equal"], verdict
+    verdict = follower.wait_for("audit", lambda event: event["equal"] and event["seq"] >= seq)
     assert set(verdict["entities"]) == set(ENTITIES)
     dump = follower.dump()
     assert dump["rows"] == crew.rows()
@@ -253,4 +253,30 @@ def test_the_vessel_is_restored_from_an_old_copy_and_begins_a_new_epoch(
     crew.work(1)
     eventually(lambda: follower.dump()["epoch"] != epoch, 60)
     follower.clear()
+    assert_equal(follower, crew, vessel, tmp_path)
+
+
+def test_what_was_changed_behind_its_back_is_found_and_repaired(
+    vessel: GunicornApp, crew: Crew, start_follower: StartFollower, tmp_path: Path
+) -> None:
+    crew.work(3)
+    follower = start_follower()
+    assert_equal(follower, crew, vessel, tmp_path)
+    follower.stop()
+    # what is in its journal belongs to its state once it has been started
+    follower.start()
+    follower.stop()
+    store = follower.store / "state.json"
+    saved = json.loads(store.read_text())
+    state = json.loads(saved["state"])
+    state["topics"]["crew"]["rows"].pop()
+    order = state["topics"]["work_orders"]["rows"][0][1]
+    order.update(hash="0" * 64, data={**order["data"], "reason": "forged"})
+    store.write_text(json.dumps({**saved, "state": json.dumps(state)}))
+    follower.start()
+    verdict = follower.wait_for("audit", lambda event: not event["equal"])
+    wrong = {entity for entity, result in verdict["entities"].items() if not result["equal"]}
+    assert wrong == {"crew", "work_orders"}
+    follower.wait_for("asked", lambda event: bool(event.get("buckets")))
+    follower.wait_for("audit", lambda event: event["equal"])
     assert_equal(follower, crew, vessel, tmp_path)
