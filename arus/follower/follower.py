@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
-from arus.errors import FollowError, LogUnavailableError, TopicError
+from arus.database import open_engine, translated
+from arus.errors import FollowError, LogUnavailableError, ProposalError
+from arus.message import Operation
 from arus.registry import Registry
 from arus.session import Session
 from arus.settings import Settings
-from arus.topics import validate_name
 
 from .applier import Applier
 from .audit import Audits, Ledger, verify_all
 from .inbound import Reader
 from .loop import RECEIVE_MAXIMUM, Loop, client_id_of
 from .position import Patience
+from .proposals import Outbox, ProposalStatus, propose, read_proposals, withdraw
 from .report import FollowerStatus, read_follower
 from .rows import Copy
 from .store import Store
@@ -33,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds before the database is tried again.
 RETRY_INTERVAL = 2.0
-_MAX_NAME = 64
+#: What vessels take for a name (arus.followers).
+_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
 class Follower:
@@ -112,6 +116,62 @@ class Follower:
         with self._app.app_context(), self._state.db.engine.connect() as connection:
             return read_follower(connection, self.name, following=self._lock.is_held(connection))
 
+    def propose(
+        self,
+        operation: str,
+        entity: str,
+        row_id: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        vessel_id: str | None = None,
+    ) -> str:
+        """Write a row here, and propose it to the vessel that owns it; return the proposal's id.
+
+        The row shows what is proposed until the vessel answers with a change of it: as proposed, or with
+        what the vessel keeps. The process that follows sends the proposal, again and again until then.
+
+        :param operation: `create`, `update` or `delete`.
+        :param data: keys as in messages; of an update those that change.
+        :param vessel_id: who is to own a new row; needed where several vessels are followed.
+        :raises ProposalError: there is no such entity or row, or the data does not fit.
+        :raises LogUnavailableError: the database can't be used; nothing was written.
+        """
+        copy = self._copies.get(entity)
+        if copy is None:
+            raise ProposalError(f"there is no entity {entity!r}")
+        engine = self._engine()
+        try:
+            with translated(), engine.connect() as connection:
+                return propose(
+                    connection,
+                    copy,
+                    Operation(operation),
+                    row_id,
+                    data or {},
+                    origin=self.name,
+                    vessel_id=vessel_id,
+                )
+        finally:
+            engine.dispose()
+
+    def proposals(self, limit: int = 100) -> list[ProposalStatus]:
+        """Return the proposals that were made last, newest first."""
+        with self._app.app_context(), self._state.db.engine.connect() as connection:
+            return read_proposals(connection, limit)
+
+    def withdraw(self, proposal_id: str) -> bool:
+        """Give a proposal up; return whether it still waited. The next audit brings the vessel's row back."""
+        engine = self._engine()
+        try:
+            with translated(), engine.connect() as connection:
+                return withdraw(connection, proposal_id)
+        finally:
+            engine.dispose()
+
+    def _engine(self) -> Engine:
+        with self._app.app_context():
+            return open_engine(self._state.db.engine.url)
+
     def verify(self) -> dict[str, dict[str, list[str]]]:
         """Compare the tables with what was received; return the ids of rows that differ, by vessel and entity.
 
@@ -148,6 +208,7 @@ class Follower:
             applier,
             session,
             Audits(url, connection, ledger, self._copies, self._app.app_context),
+            Outbox(connection, self._copies),
             self._settings,
             name=self.name,
             topics=list(followed),
@@ -169,12 +230,8 @@ def _copies(registry: Registry) -> dict[str, Copy]:
 
 
 def _valid(name: str) -> str:
-    try:
-        fits = 0 < len(name) <= _MAX_NAME and "/" not in validate_name(name)
-    except TopicError:
-        fits = False
-    if not fits:
+    if not _NAME.fullmatch(name):
         raise FollowError(
-            f"{name!r} is no name for a follower: 1 to {_MAX_NAME} characters, none of / + #"
+            f"{name!r} is no name for a follower: 1 to 64 letters, digits, dots, dashes, underscores"
         )
     return name

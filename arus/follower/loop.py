@@ -29,6 +29,7 @@ from arus.topics import CATCHUP, CATCHUP_REQUESTS, CONFLICTS, DIGEST, STATUS, WA
 from .applier import REQUESTS, Applied, Applier, Inbound
 from .audit import Audits
 from .position import Need, Patience, VesselState, ask, unanswered
+from .proposals import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Loop:
         applier: Applier,
         session: Session,
         audits: Audits,
+        outbox: Outbox,
         settings: Settings,
         *,
         name: str,
@@ -97,6 +99,7 @@ class Loop:
         self._applier = applier
         self._session = session
         self._audits = audits
+        self._outbox = outbox
         self._settings = settings
         self._name = name
         self._patience = patience
@@ -213,6 +216,7 @@ class Loop:
         if not self._link.subscribed:
             return
         self._ask()
+        self._propose()
         for vessel in self._applier.vessels.values():
             self._publish_watermark(vessel, idle=idle)
 
@@ -230,6 +234,15 @@ class Loop:
         self._applier.save({(REQUESTS, "", "", ""): len(requests)})
         for request in requests:
             self._publish_request(request)
+
+    def _propose(self) -> None:
+        vessels = self._applier.vessels.values()
+        away = [vessel.vessel_id for vessel in vessels if vessel.online is False]
+        for topic, payload in self._outbox.due(away):
+            packet_id = self._session.publish_beside(
+                f"{self._prefix}/{topic}", payload, retain=False
+            )
+            self._unacknowledged.add(packet_id)
 
     def _look_for_lost_tail(self, vessel: VesselState, now: int) -> None:
         if vessel.heads is None or now - vessel.heads_at < self._patience.grace * 1000:
@@ -356,6 +369,7 @@ class Loop:
                 "[MQTT Reliable Sync] the broker refuses the subscription to %s", ", ".join(refused)
             )
         self._link.subscribed = True
+        self._outbox.again()
         self._heard = time.monotonic()
         for vessel in self._applier.vessels.values():
             for request in unanswered(vessel):

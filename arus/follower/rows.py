@@ -96,11 +96,22 @@ class Copy:
                 values[field.column] = field.convert(value)
             except ValidationError as error:
                 raise RefusedMessageError(f"{field.data_key}: {error.messages}") from error
-            except (TypeError, ValueError, OverflowError) as error:
+            except Exception as error:  # noqa: BLE001  # a schema's field is the application's code
                 raise RefusedMessageError(f"{field.data_key}: {error}") from error
         if self._version and values[self._version] != version:
             raise RefusedMessageError("the row's version is not the message's")
         return values
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of `data` that are columns."""
+        return frozenset(field.data_key for field in self._fields)
+
+    @property
+    def version_key(self) -> str:
+        """The key of the version in `data`."""
+        found = (field.data_key for field in self._fields if field.column == self._version)
+        return next(found, self.registration.version)
 
     @property
     def key_column(self) -> Column[Any]:
@@ -115,7 +126,7 @@ class Copy:
         """
         try:
             return self._key.convert(row_id)
-        except (ValidationError, TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # noqa: BLE001  # as above
             raise RefusedMessageError(f"the row's id: {error}") from error
 
     def key_of(self, row_id: str) -> Any:
