@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import orjson
 from flask import (
@@ -50,6 +52,8 @@ POLICY = (
 )
 #: Rows of a list on one page.
 PAGE_SIZE = 50
+
+_REQUEST = re.compile(r"[0-9a-f]{32}")
 
 Answer = ResponseReturnValue
 
@@ -141,6 +145,9 @@ def _add_overview(blueprint: Blueprint) -> None:
         typed = {name: request.form.get(name, "").strip() for name in ("entity", "since", "limit")}
         errors: dict[str, list[str]] = {}
         document: dict[str, Any] = {"entity": typed["entity"], "limit": None}
+        given = request.form.get("request", "")
+        if _REQUEST.fullmatch(given):
+            document["requestId"] = given  # a double click asks once
         if typed["since"]:
             try:
                 document["since"] = iso(round(parse_since(typed["since"]).timestamp() * 1000))
@@ -177,6 +184,7 @@ def _index(status: int = 200, **form: Any) -> Answer:
         typed=form.get("typed", {"entity": ALL, "since": "", "limit": ""}),
         errors=form.get("errors", {}),
         asked=request.args.get("asked"),
+        request_id=uuid4().hex,
     )
     return page, status
 

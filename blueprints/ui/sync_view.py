@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
 
+from flask import g
 from sqlalchemy import Connection
 
 from arus.followers import read_followers
 from arus.forecast import in_units
-from arus.message import ChangeState
+from arus.message import ChangeState, now_ms
 from arus.overview import LastChange, read_last_changes
-from arus.web import read_chip
+from arus.web.chip import chip_of
 from extensions import db, sync
 
 from .i18n import _, lazy, local_number
@@ -96,7 +97,9 @@ def _applied(connection: Connection) -> dict[str, int]:
 
 def chip() -> Chip:
     """Return what the chip says now."""
-    now = read_chip()
+    # Read just before, for the same answer.
+    status = g.pop("sync_status", None) or sync.status()
+    now = chip_of(status, now_ms())
     if now.kind == "off":
         return Chip("off", _("sync off"))
     said = [_("%(count)s failed", count=local_number(now.failed))] if now.failed else []
@@ -121,4 +124,5 @@ def _age(seconds: float) -> str:
 
 def vessel_id() -> str | None:
     """Return the vessel's name in its messages."""
-    return sync.status().vessel_id
+    status = g.sync_status = sync.status()
+    return status.vessel_id

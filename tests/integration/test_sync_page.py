@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -232,9 +233,13 @@ def test_a_form_of_another_site_changes_nothing(client: FlaskClient) -> None:
 
 
 def test_a_catch_up_is_asked_for_by_its_form(client: FlaskClient) -> None:
-    form = {"entity": "hulls", "since": "2h", "limit": "7"}
+    shown = client.get("/ship/sync/").text
+    (request_id,) = re.findall(r'name="request" value="([0-9a-f]{32})"', shown)
+    form = {"entity": "hulls", "since": "2h", "limit": "7", "request": request_id}
     asked = client.post("/ship/sync/catchup", data=form, headers=HERE)
     assert asked.status_code == 303
+    again = client.post("/ship/sync/catchup", data=form, headers=HERE)
+    assert again.headers["Location"] == asked.headers["Location"]
     (run,) = sync.catchups()
     assert run.catchup_id in asked.headers["Location"]
     assert [entity.entity for entity in run.entities] == ["hulls"]

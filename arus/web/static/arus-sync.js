@@ -94,6 +94,7 @@
     return {
       width: element.clientWidth,
       height: HEIGHT,
+      ...(zone && { tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone) }),
       scales: {
         x: { range: () => [(now - DAY_MS) / 1000, now / 1000] },
         y: { range: (_plot, _low, high) => [0, Math.max(4, Math.ceil(high * 1.1))] },
