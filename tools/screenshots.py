@@ -28,6 +28,7 @@ TALLEST = 4000
 
 def take(page: Page, folder: Path, name: str) -> None:
     """Take the pictures of a page as it is."""
+    page.wait_for_load_state("networkidle")  # charts are drawn when their figures have come
     for kind, size, scheme in (
         ("light", DESK, "light"),
         ("dark", DESK, "dark"),
@@ -56,7 +57,8 @@ def live(app: GunicornApp, broker: Mosquitto) -> None:
     broker.stop()
     eventually(lambda: app.health()["mqtt"]["status"] != "connected", 60, interval=0.2)
     app.post("/api/work-orders", order)
-    app.post("/api/work-orders", {**order, "reason": "Too long a story", "description": "long " * 1_980})
+    story = "Η αντλία χρειάζεται νέα τσιμούχα. " * 145  # two bytes a letter
+    app.post("/api/work-orders", {**order, "reason": "Too long a story", "description": story})
     broker.start()
     app.wait_connected(60)
     eventually(lambda: app.health()["mqtt"]["queuedMessages"] == 0, 60, interval=0.2)
