@@ -49,7 +49,11 @@ _MAX_SEQ = 2**63 - 1
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,64}")
 _VESSEL_ID = re.compile(r"[^\x00-\x1f]{1,64}")
 _EPOCH = re.compile(r"[0-9A-Za-z-]{1,36}")
-_CURSOR = re.compile(rf"[\x21-\x7e]{{1,{MAX_CURSOR}}}")
+# As `arus.catchup` makes them: the mode, the epoch, and the number or the key behind which to go on.
+_CURSOR = re.compile(
+    r"log\.[0-9A-Za-z-]{1,36}\.s[0-9]{1,18}"
+    r"|snapshot\.[0-9A-Za-z-]{1,36}\.(?:s[0-9]{1,18}|k(\"[\x20-\x7e]*\"))"
+)
 _CATCHUP_ID = re.compile(r"[0-9a-f-]{36}")
 _DURATION = re.compile(r"(\d{1,5})\s*([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -526,9 +530,15 @@ def _matching(pattern: re.Pattern[str], characters: str) -> Callable[[Any], str]
 
 
 def _cursor(value: Any) -> str:
-    if not isinstance(value, str) or not _CURSOR.fullmatch(value):
-        raise ValueError("Not a cursor of a catch-up.")
-    return value
+    found = (
+        _CURSOR.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_CURSOR else None
+    )
+    try:
+        if found is None or (found[1] is not None and "\0" in orjson.loads(found[1])):
+            raise ValueError(value)
+    except ValueError as error:
+        raise ValueError("Not a cursor of a catch-up.") from error
+    return str(value)
 
 
 def _time(value: Any) -> int:

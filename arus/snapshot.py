@@ -32,6 +32,7 @@ from sqlalchemy.orm import Session
 
 from .database import translated
 from .digest import bucket_of
+from .errors import CatchupError
 from .message import Operation, now_ms
 from .registry import Registration
 
@@ -222,7 +223,15 @@ class SnapshotReader:
         return not self._buckets or bucket_of(row_id) in self._buckets
 
     def _typed(self, position: str) -> Any:
-        return self._key_of(json.loads(position))
+        try:
+            key = self._key_of(json.loads(position))
+            if isinstance(key, int) and abs(key) >= NO_LIMIT:
+                raise ValueError("larger than any database's integer")
+            return key
+        except (ValueError, TypeError) as error:
+            # Whoever asked has made it up.
+            entity = self._registration.entity
+            raise CatchupError(f"{position[:80]} is no key of {entity}") from error
 
     def _literal(self, key: Any) -> Any:
         return cast(literal(key, self._key.type), self._key.type)

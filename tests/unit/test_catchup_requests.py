@@ -46,7 +46,10 @@ def test_a_null_limit_asks_for_all_items() -> None:
         ("since", "2026-11-22T12:00:00.000Z", {"since_at": NOON_MS}),
         ("since", "2026-11-22T14:00:00+02:00", {"since_at": NOON_MS}),
         ("since", "2026-11-22T12:00", {"since_at": NOON_MS}),
-        ("cursor", "AbC-1.2~", {"cursor": "AbC-1.2~"}),
+        *(
+            ("cursor", cursor, {"cursor": cursor})
+            for cursor in ("log.e-1.s12", "snapshot.e-1.s0", 'snapshot.e-1.k"a row"')
+        ),
         ("requestId", "r-1", {"request_id": "r-1"}),
         ("vesselId", "imo-1", {"vessel_id": "imo-1"}),
         ("limit", 7, {"limit": 7}),
@@ -101,10 +104,16 @@ def test_a_digest_is_of_all() -> None:
         ({"entity": "all", "mode": "everything"}, ["mode"]),
         ({"entity": "all", "mode": []}, ["mode"]),
         ({"entity": "alerts", "mode": "digest"}, ["entity"]),
-        ({"entity": "all", "cursor": "x"}, ["entity"]),
+        ({"entity": "all", "cursor": "log.e-1.s1"}, ["entity"]),
         ({"entity": "alerts", "cursor": "\0"}, ["cursor"]),
-        ({"entity": "alerts", "cursor": "x" * 1001}, ["cursor"]),
-        ({"entity": "alerts", "cursor": "x", "since": "2026-11-22"}, ["cursor"]),
+        ({"entity": "alerts", "cursor": "log.e-1.s" + "9" * 19}, ["cursor"]),
+        ({"entity": "alerts", "cursor": "log.e-1.s\u0663"}, ["cursor"]),
+        ({"entity": "alerts", "cursor": 'log.e-1.k"x"'}, ["cursor"]),
+        ({"entity": "alerts", "cursor": "snapshot.e-1.kx"}, ["cursor"]),
+        ({"entity": "alerts", "cursor": 'snapshot.e-1.k"\\u0000"'}, ["cursor"]),
+        ({"entity": "alerts", "cursor": 'snapshot.e-1.k"\\ud800"'}, ["cursor"]),
+        ({"entity": "alerts", "cursor": 'snapshot.e-1.k"' + "x" * 1001 + '"'}, ["cursor"]),
+        ({"entity": "alerts", "cursor": "log.e-1.s1", "since": "2026-11-22"}, ["cursor"]),
         ({"entity": "alerts", "buckets": [1]}, ["buckets"]),
         ({"entity": "alerts", "mode": "snapshot", "buckets": []}, ["buckets"]),
         ({"entity": "alerts", "mode": "snapshot", "buckets": [64]}, ["buckets"]),
@@ -137,12 +146,12 @@ values = st.recursive(
 
 @given(values | st.dictionaries(st.sampled_from(KEYS) | st.text(), values, max_size=8))
 def test_whatever_comes_is_a_request_or_refused(document: Any) -> None:
+    said: dict[str, list[str]] | None = None
     try:
         request = parse(document, ENTITIES)
     except CatchupRequestError as error:
         said = error.errors
     else:
-        said = None
         assert request.entity in {ALL, *ENTITIES}
         assert sum(v is not None for v in (request.since_at, request.since_seq, request.cursor)) < 2
     assert said is None or (said and all(said.values()))
