@@ -157,6 +157,9 @@ class Applier:
                 batch.sources[id(read[-1][0])] = message
             except RefusedMessageError as error:
                 batch.refuse(message, str(error))
+            except Exception as error:  # a fault in reading must cost a message, not all behind it
+                logger.exception("[MQTT Reliable Sync] a message can't be read")
+                batch.refuse(message, f"{type(error).__name__}: {error}")
         return read
 
     def _save(self, batch: _Batch) -> None:

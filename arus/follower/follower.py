@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,11 @@ class Follower:
         self._patience = patience or Patience()
         self._copies = _copies(state.registry)
         self._stopping = threading.Event()
+        #: This process is at work, and does not stand by for another.
+        self.working = False
         self._waker, self._bell = os.pipe()
+        for end in (self._waker, self._bell):
+            weakref.finalize(self, os.close, end)
 
     def run(self, *, once: bool = False, timeout: float | None = None) -> bool:
         """Follow until `stop` is called; blocks.
@@ -107,7 +112,10 @@ class Follower:
         return level
 
     def stop(self) -> None:
-        """Have `run` return; safe from any thread and from a signal handler."""
+        """Have `run` return; safe from any thread and from a signal handler.
+
+        One that stands by returns when it gets its turn, or ends with its process.
+        """
         self._stopping.set()
         os.write(self._bell, b"\0")
 
@@ -187,8 +195,13 @@ class Follower:
         if self._lock.is_held():
             logger.info("[MQTT Reliable Sync] another process works on this database; standing by")
         with self._app.app_context(), self._lock.hold() as connection:
-            if not self._stopping.is_set():
+            if self._stopping.is_set():
+                return
+            self.working = True
+            try:
                 self._loop(connection).run(enough)
+            finally:
+                self.working = False
 
     def _loop(self, connection: Connection) -> Loop:
         followed = {copy.followed.topic: copy.followed for copy in self._copies.values()}

@@ -193,7 +193,7 @@ class Reader:
     def _change(self, topic: str, body: dict[str, Any], *, least_seq: int = 1) -> Change:
         followed = self._entity(topic, body)
         operation = body.get("operation")
-        if operation not in _OPERATIONS:
+        if not isinstance(operation, str) or operation not in _OPERATIONS:
             raise RefusedMessageError("operation is not create, update or delete")
         data = body.get("data")
         if not isinstance(data, dict):
@@ -212,7 +212,7 @@ class Reader:
             epoch=_epoch(body),
             topic=topic,
             entity=followed.entity,
-            operation=str(operation),
+            operation=operation,
             row_id=_row_id(data.get(followed.id_key)),
             version=_number(body, "version", 1),
             seq=seq,
@@ -298,7 +298,7 @@ def too_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
 
 def _status(body: dict[str, Any]) -> Status:
     status = body.get("status")
-    if status not in {"online", "offline"}:
+    if not isinstance(status, str) or status not in {"online", "offline"}:
         raise RefusedMessageError("status is not online or offline")
     vessel_id = _id(body, "vesselId")
     if body.get("epoch") is None:
@@ -370,9 +370,9 @@ def _row_id(value: Any) -> str:
 
 def _mode(body: dict[str, Any]) -> str:
     mode = body.get("mode")
-    if mode not in _MODES:
+    if not isinstance(mode, str) or mode not in _MODES:
         raise RefusedMessageError("mode is not log, snapshot or must_refetch")
-    return str(mode)
+    return mode
 
 
 def _buckets(value: Any) -> tuple[int, ...] | None:

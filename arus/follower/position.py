@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Ranges:
         if ranges and ranges[-1][1] == number - 1:  # nearly always
             ranges[-1] = (ranges[-1][0], number)
             return
-        at = bisect.bisect_right(ranges, (number, number)) - 1
+        at = bisect.bisect_right(ranges, (number, math.inf)) - 1
         if at >= 0 and ranges[at][1] >= number:
             return
         low = high = number
@@ -272,7 +273,7 @@ class Position:
             self.run = None
             self._before.clear()
             if self._proves(run, end):
-                return self._proved(run)
+                return self._proved(run, now)
         if request is None or not self._is_mine(end.request_id):
             return None
         if end.mode == "must_refetch" and self.need in {Need.NOTHING, Need.CHANGES}:
@@ -290,14 +291,16 @@ class Position:
             and run.digest == end.digest
         )
 
-    def _proved(self, run: Run) -> Proof:
+    def _proved(self, run: Run, now: int) -> Proof:
         if run.buckets is not None:
             self.need, self.buckets, self.request = Need.NOTHING, (), None
             return Proof(run.high_seq, run.mark, run.buckets)
         self.reach(run.high_seq)
         if self.need is not Need.ROWS:
             self.need = Need.NOTHING
-            self.request = None
+            # What is beyond a gap still may be of after that catch-up, or a lie: ask, but not at once.
+            attempts = self.request.attempts + 1 if self.request is not None else 0
+            self.request = Request("", now, now, attempts, failed=True) if self.beyond else None
         return Proof(run.high_seq, run.mark)
 
     def _is_mine(self, request_id: str | None) -> bool:

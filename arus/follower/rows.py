@@ -96,7 +96,7 @@ class Copy:
                 values[field.column] = field.convert(value)
             except ValidationError as error:
                 raise RefusedMessageError(f"{field.data_key}: {error.messages}") from error
-            except Exception as error:  # noqa: BLE001  # a schema's field is the application's code
+            except Exception as error:  # a schema's field is the application's code
                 raise RefusedMessageError(f"{field.data_key}: {error}") from error
         if self._version and values[self._version] != version:
             raise RefusedMessageError("the row's version is not the message's")
@@ -126,7 +126,7 @@ class Copy:
         """
         try:
             return self._key.convert(row_id)
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # as above
             raise RefusedMessageError(f"the row's id: {error}") from error
 
     def key_of(self, row_id: str) -> Any:

@@ -216,7 +216,7 @@ def play(sea: Sea, step: tuple[Any, ...]) -> None:
                 sea.on_its_way.rotate(1)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(STEP, max_size=40))
 def test_it_ends_with_what_the_vessel_has(steps: list[tuple[Any, ...]]) -> None:
     sea = Sea()
@@ -226,7 +226,7 @@ def test_it_ends_with_what_the_vessel_has(steps: list[tuple[Any, ...]]) -> None:
     sea.settle()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(STEP, max_size=40))
 def test_the_watermark_never_claims_what_is_not_there(steps: list[tuple[Any, ...]]) -> None:
     sea = Sea()
