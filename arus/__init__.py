@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from .errors import ArusError
 from .extension import ReliableSync
+from .follower import Follower
 from .message import ChangeState, Operation, Receipt
 from .status import SyncStatus
 
-__all__ = ["ArusError", "ChangeState", "Operation", "Receipt", "ReliableSync", "SyncStatus"]
+__all__ = [
+    "ArusError",
+    "ChangeState",
+    "Follower",
+    "Operation",
+    "Receipt",
+    "ReliableSync",
+    "SyncStatus",
+]
