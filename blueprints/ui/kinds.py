@@ -100,13 +100,15 @@ class Kind:
     #: A row's name, for its page's heading and for links to it.
     name_of: Callable[[Any], str]
     #: The attributes that `name_of` takes, so that names are read without whole rows.
+    named: tuple[str, ...]
+    #: What a list shows, the row's link first.
     columns: tuple[Column, ...]
     #: What its page shows beyond the columns.
     details: tuple[Column, ...]
     inputs: tuple[Input, ...]
     filters: tuple[Filter, ...] = ()
     verbs: tuple[Verb, ...] = ()
-    #: Keys of the inputs that a fresh form may be given in the address.
+    #: The order of a list where the address names none; descending with a minus.
     sort: str = "-created_at"
     #: Attributes of the inputs that the overview's short form has.
     quick: tuple[str, ...] = ()
@@ -157,7 +159,8 @@ def names(slug: str, row_ids: Iterable[str]) -> dict[str, str]:
     kind, ids = KINDS[slug], set(row_ids)
     if not ids:
         return {}
-    rows = db.session.scalars(select(kind.model).where(kind.model.id.in_(ids)))
+    columns = (getattr(kind.model, name) for name in ("id", *kind.named))
+    rows = db.session.execute(select(*columns).where(kind.model.id.in_(ids)))
     return {row.id: kind.name_of(row) for row in rows}
 
 
@@ -333,6 +336,7 @@ WORK_ORDERS = Kind(
     new=lazy("New work order"),
     none=lazy("No work orders."),
     name_of=lambda row: f"{row.wo_number} {row.reason}",
+    named=("wo_number", "reason"),
     columns=(
         Column("reason", lazy("Reason")),
         Column("wo_number", lazy("Number"), "code"),
@@ -386,6 +390,7 @@ ALERTS = Kind(
     new=lazy("New alert"),
     none=lazy("No alerts."),
     name_of=lambda row: row.message,
+    named=("message",),
     columns=(
         Column("message", lazy("Message")),
         Column("alert_type", lazy("Severity"), "severity", sort=True),
@@ -425,6 +430,7 @@ EQUIPMENT = Kind(
     new=lazy("New piece of equipment"),
     none=lazy("No equipment."),
     name_of=lambda row: row.name,
+    named=("name",),
     columns=(
         Column("name", lazy("Name"), sort=True),
         Column("type", lazy("Type"), "spaced", sort=True),
@@ -465,6 +471,7 @@ CREW = Kind(
     new=lazy("New member of the crew"),
     none=lazy("Nobody."),
     name_of=lambda row: row.name,
+    named=("name",),
     columns=(
         Column("name", lazy("Name"), sort=True),
         Column("rank", lazy("Rank"), sort=True),
@@ -506,6 +513,7 @@ SCHEDULES = Kind(
     new=lazy("New schedule"),
     none=lazy("No schedules."),
     name_of=lambda row: row.maintenance_type.replace("_", " "),
+    named=("maintenance_type",),
     columns=(
         Column("maintenance_type", lazy("Maintenance"), "spaced"),
         _EQUIPMENT_COLUMN,

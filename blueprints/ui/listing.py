@@ -70,7 +70,7 @@ class View:
             self.chosen[each.name] != each.default for each in self.kind.filters
         )
 
-    def address(self, **changes: str) -> dict[str, str]:
+    def address(self, **changes: str) -> dict[str, Any]:
         """Return the query of an address of this list, at its beginning, with `changes`."""
         query = {
             "q": self.q,

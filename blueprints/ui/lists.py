@@ -21,6 +21,8 @@ class Item:
     #: Names of the rows that it refers to, by attribute.
     names: dict[str, str]
     state: RowState
+    #: What its columns and verbs are called, translated once for all rows.
+    labels: dict[str, str]
     #: How it is shown: a card (li), a table's row (tr) or a page of its own.
     shape: str
     #: Said below the row.
@@ -47,6 +49,8 @@ def items(
     """Return `rows`, all of one kind, with what is shown of them."""
     if not rows:
         return []
+    labels = {column.name: str(column.label) for column in kind.columns}
+    labels |= {verb.name: str(verb.label) for verb in kind.verbs}
     states = row_states(kind.entity, [row.id for row in rows])
     references = {column.name: column.shape for column in _references(kind)}
     known = {
@@ -62,6 +66,7 @@ def items(
                 for name, slug in references.items()
             },
             states[row.id],
+            labels,
             shape,
             note,
             focus,

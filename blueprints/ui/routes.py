@@ -29,6 +29,9 @@ __all__ = ["blueprint"]
 #: More rows than a page shows are not asked about.
 MOST_ROWS = 1000
 BY_ENTITY = {kind.entity: kind for kind in KINDS.values()}
+#: What the overview is called where it asks what is new.
+OVERVIEW = "overview"
+_START = datetime(1970, 1, 1, tzinfo=UTC)
 SHAPES = {"li", "tr", "page", "form"}
 
 
@@ -59,6 +62,7 @@ def create_row(kind: str) -> Answer:
         part("short_form", described, form.done(said)),
         partial(f"#{kind}", part("cards", described, _pressing(described))),
         partial("#counts", part("counts", dashboard.counts())),
+        partial("#news", part("news", _overview(), url_for("ui.index"), 0)),
     )
 
 
@@ -90,6 +94,7 @@ def _index(status: int = 200, **forms: Form) -> Answer:
         "ui/index.html",
         status,
         counts=dashboard.counts(),
+        list=_overview(),
         forms={slug: forms.get(slug) or _short_form(KINDS[slug]) for slug in SHORT},
         kinds=KINDS,
         orders=_pressing(KINDS["work-orders"]),
@@ -157,19 +162,28 @@ def _changed(kind: Kind, shown: dict[str, tuple[str, str, str]]) -> list[Markup]
     return changed
 
 
+def _overview() -> str:
+    """Return what the overview asks of the poll: whether there is something newer than it shows."""
+    return f"{OVERVIEW}?|{max(listing.newest(KINDS[slug]) for slug in SHORT)}"
+
+
 def _new_rows(asked: str, known: str) -> list[Markup]:
     """Return the link to rows that a list does not show yet, if their number has changed."""
     slug, _mark, rest = asked.partition("?")
     query, _mark, since = rest.rpartition("|")
-    if slug not in KINDS:
+    if slug not in {OVERVIEW, *KINDS}:
         return []
     args = dict(parse_qsl(query, keep_blank_values=True))
     try:
-        moment = datetime.fromisoformat(since) if since else datetime.min.replace(tzinfo=UTC)
-        view = listing.View.of(KINDS[slug], args)
-        count = listing.count_since(view, moment.astimezone(UTC))
+        moment = _START if not since else datetime.fromisoformat(since).astimezone(UTC)
+        shown = [KINDS[each] for each in SHORT] if slug == OVERVIEW else [KINDS[slug]]
+        views = [listing.View.of(kind, args) for kind in shown]
+        count = sum(listing.count_since(view, moment) for view in views)
     except (ValueError, OverflowError, InvalidError):
         return []
     if str(count) == known:
         return []
-    return [partial("#news", part("news", view, count))]
+    url = url_for("ui.index")
+    if slug != OVERVIEW:
+        url = url_for("ui.rows", kind=slug, **views[0].address())
+    return [partial("#news", part("news", asked, url, count))]

@@ -183,6 +183,16 @@ def test_rows_that_others_made_are_told_of_once(client: FlaskClient, orders: lis
     assert "#news" not in poll(news="1")
 
 
+def test_the_overview_too_tells_of_what_others_made(client: FlaskClient, equipment_id: str) -> None:
+    headers = {"Origin": "http://localhost"}
+    (shown,) = re.findall(r'name="list" value="([^"]+)"', page_of(client, "/"))
+    asked = {"list": unescape(shown), "news": "0"}
+    assert "#news" not in client.post("/ui/refresh", data=asked, headers=headers).text
+    body = {"equipmentId": equipment_id, "reason": "New"}
+    assert client.post("/api/work-orders", json=body).status_code == 201
+    assert "1 new: show it" in client.post("/ui/refresh", data=asked, headers=headers).text
+
+
 def test_an_open_page_is_told_once_of_what_others_do_to_its_row(
     client: FlaskClient, orders: list[str]
 ) -> None:
