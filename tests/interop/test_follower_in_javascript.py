@@ -269,7 +269,8 @@ def test_what_was_changed_behind_its_back_is_found_and_repaired(
     store = follower.store / "state.json"
     saved = json.loads(store.read_text())
     state = json.loads(saved["state"])
-    state["topics"]["crew"]["rows"].pop()
+    members = state["topics"]["crew"]["rows"]
+    members.remove(next(pair for pair in members if not pair[1]["deleted"]))
     order = state["topics"]["work_orders"]["rows"][0][1]
     order.update(hash="0" * 64, data={**order["data"], "reason": "forged"})
     store.write_text(json.dumps({**saved, "state": json.dumps(state)}))
