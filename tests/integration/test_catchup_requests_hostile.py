@@ -59,7 +59,7 @@ def test_each_comes_to_an_end(
     rows = [client.post("/api/crew", json={"name": f"c{n}"}).get_json()["id"] for n in range(7)]
     client.delete(f"/api/crew/{rows[3]}")
     with app.app_context():
-        epoch = eventually(lambda: sync.status().epoch, 30, message="an owner")
+        epoch = eventually(lambda: sync.status().epoch, 30, message="an owner") or ""
         dice = random.Random(SEED)
         asked: dict[str, dict[str, Any]] = {}
         refused: list[list[str]] = []
