@@ -15,8 +15,11 @@ _SESSION = text(
     "SELECT epoch, vessel_id, head_seq, generation, owner_pid, owner_host, owner_since, connected,"
     " connected_changed_at, protocol, reconnect_attempts FROM arus_session WHERE id = 1"
 )
-_NUMBERED_DEPTH = text("SELECT COALESCE(SUM(depth), 0) FROM arus_lane")
-_UNNUMBERED_DEPTH = text("SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL")
+# One statement: a change that is numbered between two would be in neither.
+_DEPTH = text(
+    "SELECT (SELECT COALESCE(SUM(depth), 0) FROM arus_lane)"
+    " + (SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL)"
+)
 _QUARANTINED = text("SELECT COUNT(*) FROM arus_change WHERE outcome = 'quarantined'")
 _OLDEST_UNNUMBERED = text(
     "SELECT committed_at FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id LIMIT 1"
@@ -100,8 +103,7 @@ def read_status(
         last owner managed to write before it was killed.
     """
     session = connection.execute(_SESSION).one_or_none()
-    depth = int(connection.execute(_NUMBERED_DEPTH).scalar_one())
-    depth += int(connection.execute(_UNNUMBERED_DEPTH).scalar_one())
+    depth = int(connection.execute(_DEPTH).scalar_one())
     owner = None
     if session and owned and session.owner_pid is not None:
         owner = OwnerInfo(
