@@ -57,7 +57,7 @@ def live(app: GunicornApp, broker: Mosquitto) -> None:
     broker.stop()
     eventually(lambda: app.health()["mqtt"]["status"] != "connected", 60, interval=0.2)
     app.post("/api/work-orders", order)
-    story = "Η αντλία χρειάζεται νέα τσιμούχα. " * 145  # two bytes a letter
+    story = "泵需要新的密封圈。" * 400  # three bytes a letter
     app.post("/api/work-orders", {**order, "reason": "Too long a story", "description": story})
     broker.start()
     app.wait_connected(60)
