@@ -13,8 +13,9 @@ import math
 SHARE = 0.05
 #: Seconds of turns that a burst begins with.
 ALLOWANCE = 0.1
-#: Seconds between two turns of a burst within its allowance, and at most between two beyond it.
+#: Seconds between two looks at the log in a burst within its allowance: those behind the first share turns.
 SHORTEST = 0.003
+#: Seconds of rest after a turn, at most.
 LONGEST = 0.1
 #: Seconds after the last ring of the bell for which others are thought to be writing.
 _QUIET = 0.25
@@ -29,10 +30,16 @@ class Pace:
         self._rang_at = -math.inf
         #: Nothing is to be written before.
         self.rest_until = -math.inf
+        #: Nothing new is to be looked for before.
+        self.look_from = -math.inf
 
     def rang(self, now: float) -> None:
         """Note that somebody has written."""
         self._rang_at = now
+
+    def looked(self, now: float) -> None:
+        """Note a look at the log."""
+        self.look_from = now + SHORTEST
 
     def wrote(self, began: float, ended: float) -> None:
         """Note a turn, and decide on the rest after it."""
@@ -42,4 +49,4 @@ class Pace:
         self._reckoned_at = ended
         self._allowance = min(ALLOWANCE, self._allowance + gained) - (ended - began)
         self._allowance = max(self._allowance, -LONGEST * SHARE)
-        self.rest_until = ended + max(SHORTEST, -self._allowance / SHARE)
+        self.rest_until = ended + max(0.0, -self._allowance / SHARE)

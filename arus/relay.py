@@ -202,8 +202,8 @@ class Relay:
             )
         ready = poll.poll(0 if busy else max(0.0, wake_at - now) * 1000)
         if any(fd == self._bell.fileno() for fd, _ in ready) and self._bell.answer():
-            self._look_at = 0.0
             self._pace.rang(time.monotonic())
+            self._look_at = min(self._look_at, self._pace.look_from)
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
             self._next_poll = time.monotonic() + self._poll_interval
@@ -228,7 +228,10 @@ class Relay:
         return self._session.publish_beside(self._status_topic, self._status(status), retain=True)
 
     def _turn(self) -> None:
-        look = time.monotonic() >= self._look_at
+        now = time.monotonic()
+        look = now >= self._look_at
+        if look:
+            self._pace.looked(now)
         more = self._flow.turn(look=look)
         if self._flow.digest_wanted():
             self._auditor.request()
