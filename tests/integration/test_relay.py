@@ -338,14 +338,18 @@ def test_a_reconnect_keeps_to_the_window(
             again.append(publish)
         if publish.qos == 2:
             link.ack(PUBREC, publish.packet_id)
-            assert link.expect(PUBREL).packet_id == publish.packet_id
+            # A PUBLISH for which the last PUBCOMP made room may be on its way still.
+            while isinstance(release := link.next(), Publish):
+                queue.append(release)
+            assert isinstance(release, Packet)
+            assert (release.kind, release.packet_id) == (PUBREL, publish.packet_id)
             link.ack(PUBCOMP, publish.packet_id)
         else:
             link.ack(PUBACK, publish.packet_id)
         # Only with none left to acknowledge must another one come; before, it may.
-        while len(again) + len(queue) < 40 and (
-            more := link.next(0.05 if queue else 10)
-        ) is not None:
+        while (
+            len(again) + len(queue) < 40 and (more := link.next(0.05 if queue else 10)) is not None
+        ):
             assert isinstance(more, Publish)
             queue.append(more)
     assert seqs(again) == list(range(1, 41))
