@@ -103,7 +103,11 @@ class ChangeSchema(CamelSchema):
 class OneChangeSchema(ChangeSchema):
     """A change with the row that it carries."""
 
-    example = {**_CHANGE, "data": {"id": _CHANGE["rowId"], "version": 2, "reason": "Bearing"}}
+    example = {
+        **_CHANGE,
+        "appliedBy": {"shore": False},
+        "data": {"id": _CHANGE["rowId"], "version": 2, "reason": "Bearing"},
+    }
 
     data = fields.Function(lambda change: orjson.loads(change.data), metadata={"type": "object"})
     applied_by = fields.Dict(

@@ -87,6 +87,7 @@ def test_what_is_shown_of_a_change(client: FlaskClient, crew: list[str]) -> None
     one = client.get(f"{CHANGES}/{crew[0]}").get_json()
     data = one.pop("data")
     assert data == row
+    assert one.pop("appliedBy") == {}  # there is no follower
     for shown in (listed, one):
         shown.pop("seq"), shown.pop("previousSeq")  # the relay gives them when it comes to it
         timestamp = shown.pop("timestamp")
