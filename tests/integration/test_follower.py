@@ -29,14 +29,15 @@ def start_follower(
     """Starts a follower on the test's database and broker; stopped after the test."""
     with ExitStack() as stack:
 
-        def start(database_url: str = migrated_database_url, **options: Any) -> FollowerThread:
+        def start(database_url: str = migrated_database_url, **settings: str) -> FollowerThread:
             app = make_app(
                 database_url,
                 LOCAL_MODE="false",
                 MQTT_BROKER_URL=mosquitto.url,
                 MQTT_RECONNECT_PERIOD="0.2",
+                **settings,
             )
-            return stack.enter_context(FollowerThread(app, **options))
+            return stack.enter_context(FollowerThread(app))
 
         yield start
 
@@ -355,6 +356,25 @@ def test_a_second_process_stands_by(
     crew(ship, "Cy")
     ship.status()
     second.wait_equal(ship)
+
+
+@only_sqlite
+def test_it_speaks_mqtt_3_1_1(
+    start_follower: StartFollower, ship: ScriptedVessel, mosquitto: Mosquitto
+) -> None:
+    people = crew(ship, "Ann", "Bo")
+    ship.status()
+    shore = start_follower(MQTT_PROTOCOL="3.1.1")
+    shore.wait_equal(ship)
+    ship.change("crew", {"id": people[0], "rank": "mate"}, lost=True)
+    crew(ship, "Cy")
+    ship.status()
+    shore.wait_equal(ship)
+    mosquitto.kill()
+    mosquitto.start()
+    crew(ship, "Di")
+    ship.status()
+    shore.wait_equal(ship)
 
 
 def test_rows_that_clash_for_a_while_are_held(

@@ -178,6 +178,7 @@ class ScriptedVessel(ShipModel):
         self._client.on_subscribe = self._on_subscribe
         self._subscribed = threading.Event()
         self._client.max_inflight_messages_set(1000)
+        self._client.reconnect_delay_set(1, 1)
 
     def change(
         self,
@@ -213,6 +214,7 @@ class ScriptedVessel(ShipModel):
     def publish(self, topic: str, document: Any, *, retain: bool = True) -> None:
         """Publish under the prefix; returns when the broker has it."""
         payload = document if isinstance(document, bytes) else orjson.dumps(document)
+        eventually(self._client.is_connected, 40, message="the scripted vessel is connected")
         info = self._client.publish(f"{self._prefix}/{topic}", payload, qos=1, retain=retain)
         if threading.current_thread() is not self._client._thread:
             info.wait_for_publish(20)
