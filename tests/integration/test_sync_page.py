@@ -400,6 +400,21 @@ def test_a_bad_request_gets_a_problem_that_says_why(client: FlaskClient) -> None
         assert answer.get_json()["detail"]
 
 
+def test_the_page_speaks_and_counts_as_its_application_does(small_database_url: str) -> None:
+    with small_app(small_database_url, LOCAL_MODE="false", SECRET_KEY="x") as app:
+        app.jinja_env.globals.update(
+            _=lambda text, **values: f"¡{text}!" % values,
+            ngettext=lambda _one, many, num, **values: f"¡{many}!" % {"num": num, **values},
+            csrf_token=lambda: "a-token",
+        )
+        app.jinja_env.filters["local_number"] = lambda value: f"#{value}"
+        app.register_blueprint(sync_page())
+        page = app.test_client().get("/sync/").text
+    assert "<h1>¡Synchronisation!</h1>" in page
+    assert "<strong>#0</strong>" in page
+    assert 'name="csrf_token" value="a-token"' in page
+
+
 def test_where_nothing_is_captured_the_page_says_so(small_database_url: str) -> None:
     with small_app(small_database_url, LOCAL_MODE="false", SECRET_KEY="x") as app:
         app.register_blueprint(sync_page())

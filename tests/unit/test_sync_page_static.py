@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,17 @@ def test_templates_hold_no_inline_code_and_no_foreign_addresses(path: Path) -> N
 def test_our_scripts_and_styles_name_no_foreign_address() -> None:
     for path in (*WEB.glob("static/*.js"), *WEB.glob("static/*.css")):
         assert not re.search(r"https?://|@import|url\(", path.read_text()), path.name
+
+
+def test_the_package_needs_none_of_the_vessel_apps_libraries() -> None:
+    others = [
+        "flask_smorest",
+        "flask_babel",
+        "flask_limiter",
+        "flask_migrate",
+        "extensions",
+        "blueprints",
+    ]
+    code = f"import sys; sys.modules.update(dict.fromkeys({others})); import arus, arus.web"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
