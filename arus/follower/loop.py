@@ -119,6 +119,9 @@ class Loop:
         self._published: dict[str, _Published] = {}
         #: Packet ids of what was published and not acknowledged yet.
         self._unacknowledged: set[int] = set()
+        #: Proposals by the packet id that they were published with, and those that the broker has taken.
+        self._proposed: dict[int, str] = {}
+        self._taken: list[str] = []
         #: Rows were written since held changes were tried.
         self._try_held = True
 
@@ -177,6 +180,8 @@ class Loop:
                 self._subscribed(event)
             case Ack():
                 self._unacknowledged.discard(event.packet_id)
+                if (proposal_id := self._proposed.pop(event.packet_id, None)) is not None:
+                    self._taken.append(proposal_id)
             case Received():
                 self._heard = time.monotonic()
                 inbound = Inbound(event.topic, event.payload, event.retain)
@@ -184,6 +189,9 @@ class Loop:
 
     def _work(self) -> None:
         """Apply a batch of what has arrived, and acknowledge it."""
+        if self._taken:
+            self._outbox.taken(self._taken)  # before their answers are applied
+            self._taken.clear()
         if not self._inbox:
             return
         batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
@@ -238,11 +246,12 @@ class Loop:
     def _propose(self) -> None:
         vessels = self._applier.vessels.values()
         away = [vessel.vessel_id for vessel in vessels if vessel.online is False]
-        for topic, payload in self._outbox.due(away):
+        for proposal_id, topic, payload in self._outbox.due(away):
             packet_id = self._session.publish_beside(
                 f"{self._prefix}/{topic}", payload, retain=False
             )
             self._unacknowledged.add(packet_id)
+            self._proposed[packet_id] = proposal_id
 
     def _look_for_lost_tail(self, vessel: VesselState, now: int) -> None:
         if vessel.heads is None or now - vessel.heads_at < self._patience.grace * 1000:
@@ -330,6 +339,7 @@ class Loop:
         link.reasons.clear()
         self._published.clear()
         self._unacknowledged.clear()
+        self._proposed.clear()
         logger.info(
             "[MQTT Reliable Sync] %s follows at %s (MQTT %s, session %s)",
             self._name,

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from marshmallow import ValidationError
-from sqlalchemy import Connection, Row, text
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy import Connection, Row, insert, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from arus.database import transaction, translated
@@ -58,17 +57,24 @@ _WITHDRAW = text(
 _PENDING = text("SELECT 1 FROM arus_proposal WHERE state = 'pending' LIMIT 1")
 _ANSWERED = text(
     "UPDATE arus_proposal SET state = 'answered', data = NULL, settled_at = :now"
-    " WHERE state = 'pending' AND entity = :entity AND row_id = :row_id AND vessel_id = :vessel_id"
-    " AND version < :version"
+    " WHERE state = 'pending' AND attempts > 0 AND entity = :entity AND row_id = :row_id"
+    " AND vessel_id = :vessel_id AND version < :version"
+)
+_TAKEN = text(
+    "UPDATE arus_proposal SET attempts = attempts + 1"
+    " WHERE proposal_id = :proposal_id AND state = 'pending'"
+)
+_ANSWERED_BEFORE = text(
+    "UPDATE arus_proposal SET state = 'answered', data = NULL, settled_at = :now"
+    " WHERE proposal_id = :proposal_id AND state = 'pending' AND EXISTS (SELECT 1 FROM arus_row r"
+    " WHERE r.vessel_id = arus_proposal.vessel_id AND r.entity = arus_proposal.entity"
+    " AND r.row_id = arus_proposal.row_id AND r.version > arus_proposal.version)"
 )
 _DUE = text(
     "SELECT proposal_id, vessel_id, entity, row_id, operation, base_version, version, data, origin, at,"
     " attempts, sent_at FROM arus_proposal WHERE state = 'pending' ORDER BY at, proposal_id"
 )
-_SENT = text(
-    "UPDATE arus_proposal SET sent_at = :now, attempts = attempts + 1"
-    " WHERE proposal_id = :proposal_id"
-)
+_SENT = text("UPDATE arus_proposal SET sent_at = :now WHERE proposal_id = :proposal_id")
 _FORGET = text(
     "DELETE FROM arus_proposal WHERE state IN ('answered', 'withdrawn') AND settled_at < :before"
 )
@@ -96,6 +102,7 @@ class ProposalStatus:
     at: int
     sent_at: int | None
     settled_at: int | None
+    #: How often the broker has taken it.
     attempts: int
 
 
@@ -178,6 +185,9 @@ def withdraw(connection: Connection, proposal_id: str) -> bool:
 def answered(connection: Connection, rows: Mapping[tuple[str, str, str], Known]) -> None:
     """Note that rows have come to a version, in the transaction that writes them.
 
+    A proposal that the broker has not taken yet is not answered by a change that was made without it: the
+    vessel is to see it, and to tell of the conflict.
+
     :param rows: by vessel, entity and row id.
     """
     if not rows or connection.execute(_PENDING).first() is None:
@@ -210,8 +220,8 @@ class Outbox:
         self._copies = copies
         self._forget_at = 0
 
-    def due(self, offline: Iterable[str] = ()) -> list[tuple[str, bytes]]:
-        """Return topics (under the prefix) and payloads to publish now. Not to be called in a transaction.
+    def due(self, offline: Iterable[str] = ()) -> list[tuple[str, str, bytes]]:
+        """Return ids, topics (under the prefix) and payloads to publish now. Not to be called in a transaction.
 
         :param offline: vessels for which the broker keeps what was sent already.
         """
@@ -236,6 +246,14 @@ class Outbox:
                 self._connection.execute(_FORGET, {"before": now - KEPT_DAYS * 86_400_000})
         return [self._message(row) for row in rows]
 
+    def taken(self, proposal_ids: Iterable[str]) -> None:
+        """Note that the broker has acknowledged proposals. Not to be called in a transaction."""
+        taken = [{"proposal_id": proposal_id, "now": now_ms()} for proposal_id in proposal_ids]
+        if taken:
+            with transaction(self._connection):
+                self._connection.execute(_TAKEN, taken)
+                self._connection.execute(_ANSWERED_BEFORE, taken)
+
     def again(self) -> None:
         """Have all that waits sent once more: a connection's end may have eaten it."""
         with transaction(self._connection):
@@ -243,7 +261,7 @@ class Outbox:
                 text("UPDATE arus_proposal SET sent_at = NULL WHERE state = 'pending'")
             )
 
-    def _message(self, row: Row[Any]) -> tuple[str, bytes]:
+    def _message(self, row: Row[Any]) -> tuple[str, str, bytes]:
         proposal = Proposal(
             proposal_id=row.proposal_id,
             vessel_id=row.vessel_id,
@@ -257,7 +275,7 @@ class Outbox:
             origin=row.origin,
         )
         topic = proposals_topic(self._copies[row.entity].registration)
-        return topic, encode(proposal, iso(row.at))
+        return row.proposal_id, topic, encode(proposal, iso(row.at))
 
 
 def _is_due(row: Row[Any], now: int, away: frozenset[str]) -> bool:
@@ -265,7 +283,7 @@ def _is_due(row: Row[Any], now: int, away: frozenset[str]) -> bool:
         return True
     if row.vessel_id in away:
         return False
-    pause = min(PAUSE * 2 ** min(row.attempts - 1, 20), LONGEST_PAUSE)
+    pause = min(PAUSE * 2 ** min(row.attempts, 20), LONGEST_PAUSE)
     return bool(now - row.sent_at >= pause)
 
 
@@ -307,24 +325,18 @@ def _row(connection: Connection, copy: Copy, row_id: str) -> dict[str, Any] | No
 
 
 def _insert(connection: Connection, copy: Copy, row_id: str, data: Mapping[str, Any]) -> None:
-    """Write a new row by the ORM, so that the model fills in what is not given."""
+    """Write a new row; the columns' defaults fill in what is not given."""
     registration = copy.registration
-    schema: Any = registration.schema
-    session = Session(connection)
     try:
-        values = {
-            field.attribute or name: field.deserialize(data[key])
-            for name, field in schema.fields.items()
-            if (key := field.data_key or name) in data
-        }
-        values[registration.key] = copy.key_of(row_id)
-        session.add(registration.model(**values))
-        session.flush()
-    except ValidationError as error:
-        raise ProposalError(f"the row is not valid: {error.messages}") from error
-    except (IntegrityError, StatementError) as error:
-        raise ProposalError(f"the row is not valid: {' '.join(str(error.orig).split())}") from error
-    session.expunge_all()
+        values = copy.given(data)
+        values[copy.key_column.key] = copy.key_of(row_id)
+        values[copy.version_column] = 1
+        connection.execute(insert(copy.table), values)
+    except RefusedMessageError as error:
+        raise ProposalError(str(error)) from error
+    except IntegrityError as error:
+        reason = " ".join(str(error.orig).split())
+        raise ProposalError(f"the {registration.entity} row is not valid: {reason}") from error
 
 
 def _write(

@@ -102,6 +102,21 @@ class Copy:
             raise RefusedMessageError("the row's version is not the message's")
         return values
 
+    def given(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns' values of those keys alone that are in `data`.
+
+        :raises RefusedMessageError: the data does not fit.
+        """
+        values: dict[str, Any] = {}
+        for field in self._fields:
+            if field.data_key in data:
+                told = data[field.data_key]
+                try:
+                    values[field.column] = None if told is None else field.convert(told)
+                except Exception as error:  # a schema's field is the application's code
+                    raise RefusedMessageError(f"{field.data_key}: {error}") from error
+        return values
+
     @property
     def keys(self) -> frozenset[str]:
         """The keys of `data` that are columns."""
@@ -112,6 +127,11 @@ class Copy:
         """The key of the version in `data`."""
         found = (field.data_key for field in self._fields if field.column == self._version)
         return next(found, self.registration.version)
+
+    @property
+    def version_column(self) -> str:
+        """The name of the version's column."""
+        return self._version or self.registration.version
 
     @property
     def key_column(self) -> Column[Any]:

@@ -120,9 +120,10 @@ class World:
     def ship_hears(self, times: int = 1) -> None:
         self.outbox.again()
         messages = self.outbox.due()
+        self.outbox.taken([proposal_id for proposal_id, _, _ in messages])
         with self.ship.app_context():
             for _ in range(times):
-                for topic, payload in messages:
+                for _, topic, payload in messages:
                     assert topic == "proposals/crew"
                     self.proposals.handle(Acceptance(), self.registration, payload)
                     db.session.remove()
@@ -184,6 +185,7 @@ class World:
 
     def settle(self) -> None:
         """Let all arrive; everything is heard once more."""
+        self.ship_hears()
         for _ in range(3):
             self.ship_hears()
             self.shore_hears()
@@ -304,5 +306,10 @@ def test_proposals_that_cant_be_made(world: World) -> None:
     assert "no vessel 'ship-9'" in refused(Operation.CREATE, str(uuid4()), "ship-9", name="x")
     assert "not valid" in refused(Operation.CREATE, str(uuid4()), rank="x")
     assert read_proposals(world.here) == []
+    new = str(uuid4())
+    world.shore_adds(new)
+    assert "not valid" in refused(Operation.CREATE, new, name="again, before it is answered")
+    world.shore_edits(new)
     world.settle()
+    assert world.rows(world.shore, [new])[new]["name"] == f"name {world.count}"
     assert world.rows(world.shore, [row_id]) == world.rows(world.ship, [row_id])
