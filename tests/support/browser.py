@@ -17,6 +17,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     ViewportSize,
+    expect,
     sync_playwright,
 )
 
@@ -48,6 +49,10 @@ SHAPES = (
     "target-size",
 )
 
+#: Milliseconds that a page on a slow and busy machine may take for anything.
+PATIENCE = 30_000
+expect.set_options(timeout=PATIENCE)
+
 PHONE: ViewportSize = {"width": 360, "height": 740}
 DESK: ViewportSize = {"width": 1280, "height": 800}
 
@@ -72,7 +77,7 @@ def chromium(*more: str) -> Iterator[Browser]:
 def strict_page(browser: Browser, **options: Any) -> Iterator[Page]:
     """A page in a context of its own; an error in a script or by the CSP fails the test."""
     context = browser.new_context(**{"locale": "en-GB", "timezone_id": "UTC", **options})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     errors = complaints(page)
     try:
