@@ -165,6 +165,15 @@ class Run:
         return list(json.loads(self.buckets)) if self.buckets else []
 
     @property
+    def is_open_ended(self) -> bool:
+        """Whether it ends with its table, not at the number of items that was announced.
+
+        Rows that came past the capture are in no log: they must push none out that receivers would then
+        take for deleted.
+        """
+        return self.mode == "snapshot" and self.item_limit is None
+
+    @property
     def is_complete(self) -> bool:
         """Whether all rows there are (in its buckets) come: what a receiver has beyond them may go."""
         return self.mode == "snapshot" and self.cursor is None
@@ -281,10 +290,13 @@ class Catchups:
             return
         begins = not run.begun and run.published == 0
         total = run.total or 0
-        limit = min(FIRST_CHUNK if begins else CHUNK, total - run.published)
+        limit = FIRST_CHUNK if begins else CHUNK
+        if not run.is_open_ended:
+            limit = min(limit, total - run.published)
         entries, position = self._read(run, limit)
-        # A row that was deleted meanwhile comes beyond the limit of a reading.
-        entries = entries[: total - run.published]
+        if not run.is_open_ended:
+            # A row that was deleted meanwhile comes beyond the limit of a reading.
+            entries = entries[: total - run.published]
         after = replace(run, begun=True, position=position or run.position)
         payloads = [self._begin_message(run)] if begins else []
         for sequence, entry in enumerate(entries, run.published):
@@ -300,7 +312,7 @@ class Catchups:
             )
             after.digest = chain(after.digest, entry)
         after.published += len(entries)
-        after.done = position is None or after.published >= total
+        after.done = position is None or (after.published >= total and not run.is_open_ended)
         self._run = None if after.done else after
         if after.done:
             after.next_cursor = self._next_cursor(after, position)
