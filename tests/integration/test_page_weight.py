@@ -31,9 +31,10 @@ def client(make_app: Callable[..., Flask], migrated_database_url: str) -> FlaskC
 
 def get(client: FlaskClient, address: str, headers: dict[str, str] | None = None) -> TestResponse:
     """GET, read to its end and closed."""
-    with client.get(address, headers=headers) as answer:
-        answer.get_data()
-        return answer
+    answer = client.get(address, headers=headers)
+    answer.get_data()
+    answer.close()
+    return answer
 
 
 def files(page: str) -> set[str]:
