@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .certificate import read_expiry
 from .database import is_sqlite
+from .followers import read_followers
 from .message import iso, now_ms
 from .schema import Tables
 from .session import explain, tls_context
@@ -112,23 +113,35 @@ class Vessel:
 def examine(vessel: Vessel) -> Iterator[Finding]:
     """Yield what is found, one thing after the other; the slow ones come last."""
     yield from _settings(vessel.settings, vessel.environment)
-    yield from _files(vessel)
+    yield from _safely("files", _files(vessel))
     reachable = False
-    for finding in _database(vessel):
+    for finding in _safely("database", _database(vessel)):
         reachable = reachable or finding.verdict is Verdict.OK
         yield finding
-    status = None
-    if reachable:
-        status = _status(vessel)
+    status = _status(vessel) if reachable else None
     if status is not None:
-        yield _clock(vessel)
-        yield from _log(vessel, status)
+        yield from _safely("clock", _clock(vessel))
+        yield from _safely("log", _log(vessel, status))
         yield from _owner(vessel.settings, status)
-    yield from _disk(vessel)
+        yield from _safely("followers", _followers(vessel))
+    yield from _safely("disk", _disk(vessel))
     if vessel.settings.local_mode:
-        yield from _broker(vessel.settings, connected=bool(status and status.connected))
+        connected = bool(status and status.connected)
+        yield from _safely("broker", _broker(vessel.settings, connected=connected))
     if status is not None:
-        yield from _integrity(vessel)
+        yield from _safely("integrity", _integrity(vessel))
+
+
+def _safely(name: str, found: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield what is found, and that it could not be looked at where that is so."""
+    try:
+        yield from found
+    except DBAPIError as error:
+        says = f"it can't be looked at: {_line(error.orig)}"
+        yield Finding(name, Verdict.FAIL, says, "see what is said of the database")
+    except OSError as error:
+        says = f"it can't be looked at: {_line(error)}"
+        yield Finding(name, Verdict.FAIL, says, "run as the user that runs the server")
 
 
 # -- settings -------------------------------------------------------------------------------------
@@ -348,19 +361,19 @@ def _status(vessel: Vessel) -> SyncStatus | None:
 # -- clock, log, owner ----------------------------------------------------------------------------
 
 
-def _clock(vessel: Vessel) -> Finding:
+def _clock(vessel: Vessel) -> Iterator[Finding]:
     now = now_ms()
+    with vessel.engine.connect() as connection:
+        count, latest = connection.execute(_FUTURE, {"now": now + CLOCK_SLACK}).one()
     if datetime.now(UTC) < RELEASED:
-        return Finding(
+        yield Finding(
             "clock",
             Verdict.FAIL,
             f"it says {iso(now)}: that is before this program was made",
             "set the clock; its battery may be empty",
         )
-    with vessel.engine.connect() as connection:
-        count, latest = connection.execute(_FUTURE, {"now": now + CLOCK_SLACK}).one()
-    if count:
-        return Finding(
+    elif count:
+        yield Finding(
             "clock",
             Verdict.WARN,
             f"{count} changes were committed in the future, the last at {iso(latest)}:"
@@ -368,14 +381,15 @@ def _clock(vessel: Vessel) -> Finding:
             "have the clock set by NTP or GPS; order and delivery do not depend on it, catch-ups"
             " by time do",
         )
-    if not _is_synchronised():
-        return Finding(
+    elif not _is_synchronised():
+        yield Finding(
             "clock",
             Verdict.WARN,
             f"it says {iso(now)}, and nothing sets it",
             "have it set by NTP or GPS (chrony, systemd-timesyncd)",
         )
-    return Finding("clock", Verdict.OK, f"it says {iso(now)}, and no change is later")
+    else:
+        yield Finding("clock", Verdict.OK, f"it says {iso(now)}, and no change is later")
 
 
 def _is_synchronised() -> bool:
@@ -459,6 +473,22 @@ def _owner(settings: Settings, status: SyncStatus) -> Iterator[Finding]:
             f"{who}, is not connected; {status.reconnect_attempts} attempts",
             "see what is said of the broker",
         )
+
+
+def _followers(vessel: Vessel) -> Iterator[Finding]:
+    with vessel.engine.connect() as connection:
+        followers = read_followers(connection)
+    unequal = [follower for follower in followers if follower.audit_equal is False]
+    for follower in unequal:
+        yield Finding(
+            "followers",
+            Verdict.WARN,
+            f"{follower.name} was not equal to us at seq {follower.audit_seq}",
+            "it repairs itself; see whether it has: flask sync audit",
+        )
+    if followers and not unequal:
+        lags = ", ".join(f"{follower.name} {follower.lag} behind" for follower in followers)
+        yield Finding("followers", Verdict.OK, lags)
 
 
 # -- disk -----------------------------------------------------------------------------------------

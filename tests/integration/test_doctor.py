@@ -184,6 +184,30 @@ def test_what_waits_for_a_person(app: Flask, execute: Callable[..., None]) -> No
     assert "inbox list" in found["inbox"]["fix"]
 
 
+def test_a_follower_that_differs(app: Flask, execute: Callable[..., None]) -> None:
+    app.test_client().post("/api/crew", json={"name": "Ada"})
+    eventually(lambda: "owner" in examine(app), 30, message="a log with an epoch")
+    follower = (
+        "INSERT INTO arus_follower (name, epoch, seq, received_at, audit_seq, audit_equal, audit_at)"
+        " SELECT :name, epoch, 0, 1, 7, :equal, 1 FROM arus_session"
+    )
+    execute(follower, name="shore", equal=True)
+    assert well(examine(app)["followers"])
+    execute(follower, name="office", equal=False)
+    found = examine(app)["followers"]
+    assert found["says"] == "office was not equal to us at seq 7"
+    assert "flask sync audit" in found["fix"]
+
+
+def test_a_table_that_went_away_is_one_thing_among_others(
+    app: Flask, execute: Callable[..., None]
+) -> None:
+    execute("DROP TABLE arus_follower")
+    found = examine(app, 1)
+    assert "there is no table arus_follower" in found["database"]["says"]
+    assert "disk" in found or "broker" in found
+
+
 def test_a_log_that_nobody_prunes(app: Flask, execute: Callable[..., None]) -> None:
     execute(
         "INSERT INTO arus_change (message_id, entity, topic, qos, operation, row_id, version,"
