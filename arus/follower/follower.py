@@ -199,7 +199,8 @@ class Follower:
                 return
             self.working = True
             try:
-                self._loop(connection).run(enough)
+                with translated():
+                    self._loop(connection).run(enough)
             finally:
                 self.working = False
 

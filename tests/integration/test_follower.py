@@ -358,6 +358,24 @@ def test_a_second_process_stands_by(
     second.wait_equal(ship)
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_database_that_goes_away_is_waited_for(
+    start_follower: StartFollower, ship: ScriptedVessel
+) -> None:
+    shore = start_follower()
+    crew(ship, "Ann")
+    ship.status()
+    shore.wait_equal(ship)
+    for name in ("Bo", "Cy"):
+        shore.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'arus relay'"
+        )
+        crew(ship, name)
+        ship.status()
+        shore.wait_equal(ship)
+
+
 @only_sqlite
 def test_it_speaks_mqtt_3_1_1(
     start_follower: StartFollower, ship: ScriptedVessel, mosquitto: Mosquitto
