@@ -35,7 +35,7 @@ def draw(report: Report, million: dict[str, float]) -> None:
         log_x=True,
     )
     extra = "**memory beyond that of the small backlog**"
-    usual = next(f.median for f in memory if f.name.endswith(" 10,000"))
+    usual = memory[sizes.index(10_000)].median if 10_000 in sizes else memory[-1].median
     peaks = [f.median for f in memory] + ([usual + million[extra]] if more else [])
     _plot(
         "memory",

@@ -20,6 +20,10 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent / "results"
 #: One line a benchmark and run, so that a regression shows.
 HISTORY = RESULTS / "history.jsonl"
+#: Shows the figures that have a target, between two lines.
+PAGE = RESULTS.parent.parent / "docs" / "performance.md"
+_BEGIN = "<!-- figures: written by `python -m bench` -->"
+_END = "<!-- end of figures -->"
 _PACKAGES = ("flask", "gunicorn", "orjson", "paho-mqtt", "sqlalchemy")
 
 
@@ -129,7 +133,7 @@ def history() -> list[dict[str, Any]]:
 
 
 def summary() -> str:
-    """Every figure that has a target, of the last run of each benchmark; kept in summary.md."""
+    """Every figure that has a target, of the last run of each benchmark; kept in docs/performance.md."""
     rows = []
     for path in sorted(RESULTS.glob("*.json")):
         report = json.loads(path.read_text())
@@ -140,7 +144,9 @@ def summary() -> str:
             if figure.target
         ]
     said = table(("benchmark", "figure", "unit", "median (range)", "target"), rows)
-    (RESULTS / "summary.md").write_text(f"# Every figure that has a target\n\n{said}\n")
+    page = PAGE.read_text()
+    before, rest = page.split(_BEGIN, 1)
+    PAGE.write_text(f"{before}{_BEGIN}\n\n{said}\n\n{_END}{rest.split(_END, 1)[1]}")
     return said
 
 

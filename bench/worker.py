@@ -7,14 +7,12 @@ answers each line with one of JSON; times are of the machine's steady clock, the
   each and the time at which its commit had returned.
 - `batch COUNT`: the same in one transaction.
 - `acks`: when this process, as the owner, has received each acknowledgement so far.
-- `usage`: processor seconds of this process, and its peak memory in bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -154,9 +152,6 @@ def main(database: str, broker_url: str, *, candidate: bool) -> None:
                     said = commit([order(equipment_id) for _ in range(int(count))])
                 case ["acks"]:
                     said = acks
-                case ["usage"]:
-                    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-                    said = {"cpu": time.process_time(), "peak": peak}
                 case other:
                     raise SystemExit(f"unknown command: {other}")
             print(json.dumps(said), flush=True)
