@@ -17,7 +17,17 @@ from arus.message import iso
 if TYPE_CHECKING:
     from arus.extension import AppState
 
-sync_commands = AppGroup("sync", help="See and steer the synchronisation with the shore.")
+sync_commands = AppGroup(
+    "sync",
+    help="""See and steer the synchronisation with the shore.
+
+    \b
+    Examples:
+      flask --app wsgi sync status
+      flask --app wsgi sync doctor
+      flask --app wsgi sync catchup all --since 2h
+    """,
+)
 
 
 def state() -> AppState:

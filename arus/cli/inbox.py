@@ -19,7 +19,13 @@ _MOST = 10_000
 
 @sync_commands.group("inbox", no_args_is_help=True)
 def inbox_commands() -> None:
-    """See the received messages that could not be handled; hand them over again, or discard them."""
+    """See the received messages that could not be handled; hand them over again, or discard them.
+
+    \b
+    Examples:
+      flask --app wsgi sync inbox list
+      flask --app wsgi sync inbox replay --all
+    """  # noqa: D301  # a backspace tells click to keep the lines
 
 
 _all_option = click.option("--all", "every", is_flag=True, help="All parked messages.")

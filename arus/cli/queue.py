@@ -28,7 +28,12 @@ def queue_commands() -> None:
 
     A change is pending (not sent yet), in_flight (sent, not acknowledged), delivered, quarantined (can't be
     sent; waits for a person), superseded (replaced by a newer one when the queue was full) or dropped.
-    """
+
+    \b
+    Examples:
+      flask --app wsgi sync queue list
+      flask --app wsgi sync queue retry --all
+    """  # noqa: D301  # a backspace tells click to keep the lines
 
 
 class _States(click.ParamType[tuple[ChangeState, ...]]):
