@@ -12,7 +12,8 @@ from flask.typing import ResponseReturnValue
 #: (a redirection to a login). It may also abort by itself.
 Rule = Callable[[], "bool | ResponseReturnValue"]
 
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Methods that change nothing.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def guard(blueprint: Blueprint, allow: Rule | None, *, otherwise: bool) -> None:
@@ -30,7 +31,7 @@ def guard(blueprint: Blueprint, allow: Rule | None, *, otherwise: bool) -> None:
             abort(403)
         if answer is not True:
             return answer
-        if request.method not in _SAFE and not is_same_origin(otherwise=otherwise):
+        if request.method not in SAFE_METHODS and not is_same_origin(otherwise=otherwise):
             abort(403, "The request was sent by a page of another site.")
         return None
 

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from flask import request
 
+from arus.web.access import SAFE_METHODS, is_same_origin
 from extensions.api import ProblemError
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-def is_same_origin(*, otherwise: bool) -> bool:
-    """Say whether a page of this server sent the request, as far as its browser tells.
-
-    On plain http by host name a browser sends no Sec-Fetch-Site, so Origin and Referer decide.
-
-    :param otherwise: the answer where nothing tells: a program sends none of the three.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site == "same-origin"
-    source = request.headers.get("Origin") or request.headers.get("Referer")
-    if not source:
-        return otherwise
-    try:
-        return urlsplit(source).netloc.lower() == request.host.lower()
-    except ValueError:
-        return False
+__all__ = ["SAFE_METHODS", "is_same_origin", "refuse_foreign_writes"]
 
 
 def refuse_foreign_writes() -> None:
