@@ -67,7 +67,7 @@ export class Copy {
     this.digests = {}
     this.history = {} // of each topic: [seq, bucket, tokens, count], oldest first
     this.floor = {} // history reaches back to here
-    this.requested = null // where a digest must be asked for again
+    this.heard = 0 // messages of catch-ups
     this.ended = new Set() // requests whose catch-up has ended
     this.described = null // the vessel's last digest
     for (const [topic, t] of Object.entries(this.state.topics)) {
@@ -174,8 +174,13 @@ export class Copy {
     const { state } = this
     const t = state.topics[topic]
     if (!t || m.entity !== t.entity || m.epoch !== state.epoch) return
-    t.heard = (t.heard ?? 0) + 1
+    this.heard += 1
     if (m.type === 'catchup_begin') {
+      const needed = !t.whole || t.ahead.length || t.position < t.head || m.buckets
+      if (!needed) {
+        t.run = null // somebody else's
+        return
+      }
       t.run = { ...m, next: 0, digests: { 0: '' }, broken: !['log', 'snapshot', 'must_refetch'].includes(m.mode) }
     } else if (t.run?.catchupId !== m.catchupId) {
       if (m.type === 'catchup_end') this.ended.add(m.requestId) // its begin was missed

@@ -162,7 +162,7 @@ class Follower {
       this.#missingSince[topic] ??= now
       const asked = this.#asked[topic]
       if (!asked) continue
-      const { heard = 0 } = copy.state.topics[topic]
+      const { heard } = copy
       if (heard !== asked.heard) Object.assign(asked, { heard, at: now })
       // it has ended and something is missing still, or nothing has come for long
       if (copy.ended.has(asked.requestId)) asked.over = true
@@ -192,7 +192,7 @@ class Follower {
     say('asked', { entity, ...what })
     for (const topic of topics) {
       const patience = Math.min(300_000, 2 * (this.#asked[topic]?.patience ?? 500 * Number(given.patience)))
-      this.#asked[topic] = { requestId, at: now, patience, heard: this.#copy.state.topics[topic].heard ?? 0 }
+      this.#asked[topic] = { requestId, at: now, patience, heard: this.#copy.heard }
     }
   }
 
