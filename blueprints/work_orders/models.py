@@ -25,6 +25,7 @@ class WorkOrder(Row):
             "priority",
             "maintenance_type",
             "assigned_crew_id",
+            "planned_start_date",
             "schedule_id",
         ),
     )
