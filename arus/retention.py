@@ -22,9 +22,11 @@ STEP = 500
 INTERVAL = 60_000
 _DAY = 86_400_000
 
+# The oldest first, then their age: the other way round the whole log would be read each time to find none.
 _DELIVERED = text(
-    "SELECT id FROM arus_change WHERE topic = :topic AND seq <= :acked_seq AND committed_at < :before"
-    " AND outcome IS NULL ORDER BY seq LIMIT :limit"
+    "SELECT id FROM (SELECT id, seq, committed_at FROM arus_change WHERE topic = :topic"
+    " AND seq <= :acked_seq AND outcome IS NULL ORDER BY seq LIMIT :limit) AS oldest"
+    " WHERE committed_at < :before ORDER BY seq"
 )
 _GIVEN_UP = text(
     "SELECT c.id, c.committed_at, c.outcome, c.reason,"
