@@ -107,7 +107,9 @@ def back(otherwise: str) -> str:
     source = urlsplit(request.referrer or "")
     if source.netloc != request.host:
         return otherwise
-    return f"{source.path}?{source.query}" if source.query else source.path
+    # One slash: two would name another host.
+    path = "/" + source.path.lstrip("/")
+    return f"{path}?{source.query}" if source.query else path
 
 
 def part(name: str, *args: Any) -> Markup:

@@ -373,6 +373,19 @@ def test_the_question_who_it_is_leads_nowhere_else(browser: FlaskClient, then: s
     assert browser.post("/ui/who", data={"by": "-", "then": then}).location == "/"
 
 
+def test_a_click_leads_back_to_the_page_that_it_was_made_on_and_nowhere_else(
+    browser: FlaskClient, equipment_id: str
+) -> None:
+    url = made(browser, "work-orders", equipment_id)
+    for referrer, place in {
+        "http://localhost/work-orders?q=seal": "/work-orders?q=seal",
+        "http://localhost//elsewhere.example/": "/elsewhere.example/",
+        "http://elsewhere.example/": url,
+    }.items():
+        answer = browser.post(f"{url}/start", headers={"Referer": referrer})
+        assert answer.location == place
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
