@@ -63,7 +63,16 @@ class Ship:
                 return sync.status().depth
 
         eventually(lambda: depth() == 0, message="a delivered queue")
-        return max(self.subscriber.changes(), key=lambda change: change["seq"])
+        with self.app.app_context():
+            head = sync.status().head_seq
+
+        def last() -> dict[str, Any] | None:
+            return next((c for c in self.subscriber.changes() if c["seq"] == head), None)
+
+        # what the broker has acknowledged may still be on its way to the subscriber
+        change = eventually(last, 30, message="the last change at the subscriber")
+        assert change is not None
+        return change
 
     def request(self, body: Any) -> None:
         """Publish a request."""
@@ -220,7 +229,7 @@ def test_a_snapshot_in_pieces_has_each_row_once(ship: Ship) -> None:
     seen: list[tuple[str, str]] = []
     cursor = None
     while True:
-        more = {"cursor": cursor} if cursor else {}
+        more: dict[str, Any] = {"cursor": cursor} if cursor else {}
         caught = ship.ask(mode="snapshot", limit=3, **more)
         seen += caught.rows
         cursor = caught.end["next"]
