@@ -53,7 +53,7 @@ class JavaScriptFollower:
         self,
         name: str,
         predicate: Callable[[dict[str, Any]], bool] | None = None,
-        timeout: float = 60,
+        timeout: float = 120,
     ) -> dict[str, Any]:
         """The first event `name` for which `predicate` holds, come or still to come."""
 

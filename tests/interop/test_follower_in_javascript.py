@@ -16,6 +16,9 @@ from tests.support.gunicorn_app import ROOT, GunicornApp
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
+# Servers of three kinds are started and stopped: it takes its time on a slow machine.
+pytestmark = pytest.mark.timeout(600)
+
 ENTITIES = ("work_orders", "alerts", "equipment", "crew", "maintenance_schedules")
 StartFollower = Callable[..., JavaScriptFollower]
 
