@@ -44,6 +44,8 @@ MAX_VERSION = 2**31 - 10
 MAX_STEPS = 10_000
 #: Days for which a settled proposal is remembered, so that a repeat has no effect.
 KEPT_DAYS = 90
+#: Conflicts that are kept for people to see: the newest of them.
+KEPT_CONFLICTS = 10_000
 #: Tries at a row that others write at the same time.
 ATTEMPTS = 5
 
@@ -68,6 +70,9 @@ _LAST = text(
 _CONFLICT = text(
     "INSERT INTO arus_conflict (conflict_id, entity, row_id, winner, rule, at, report)"
     " VALUES (:conflict_id, :entity, :row_id, :winner, :rule, :at, :report)"
+)
+_TRIM_CONFLICTS = text(
+    "DELETE FROM arus_conflict WHERE id <= (SELECT MAX(id) FROM arus_conflict) - :kept"
 )
 
 
@@ -327,6 +332,7 @@ class Proposals:
             "report": data,
         }
         connection.execute(_CONFLICT, conflict)
+        connection.execute(_TRIM_CONFLICTS, {"kept": KEPT_CONFLICTS})
         log_change(
             connection,
             entity=CONFLICTS,
