@@ -12,7 +12,7 @@ from tests.support.gunicorn_app import GunicornApp, flask
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True),
 ]
 

@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True),
 ]
 
