@@ -28,7 +28,7 @@ from .message import Entry, encode_catchup, iso, now_ms
 from .overflow import UNREPAIRED
 from .registry import Registry
 from .requests import DIGEST_OF_ALL
-from .snapshot import NO_LIMIT, Item, SnapshotReader, unlogged_rows
+from .snapshot import NO_LIMIT, Item, SnapshotReader, mere_row, unlogged_rows
 from .topics import CATCHUP
 
 if TYPE_CHECKING:
@@ -244,6 +244,8 @@ class Catchups:
         self._refused = False
         #: A catch-up may be waiting.
         self.look = True
+        #: Bytes of payload that the broker takes; None where it does not say.
+        self.maximum_payload: int | None = None
         #: Somebody asks for a digest of the tables.
         self.digest_wanted = False
         if log.rows(_REACH, {})[0].complete_since < 0:
@@ -300,16 +302,7 @@ class Catchups:
         after = replace(run, begun=True, position=position or run.position)
         payloads = [self._begin_message(run)] if begins else []
         for sequence, entry in enumerate(entries, run.published):
-            payloads.append(
-                encode_catchup(
-                    entry,
-                    epoch=self._log.epoch,
-                    vessel_id=self._log.vessel_id,
-                    catchup_id=run.catchup_id,
-                    sequence=sequence,
-                    total=total,
-                )
-            )
+            payloads.append(self._item(run, entry, sequence, total))
             after.digest = chain(after.digest, entry)
         after.published += len(entries)
         after.done = position is None or (after.published >= total and not run.is_open_ended)
@@ -467,6 +460,30 @@ class Catchups:
         )
 
     # -- messages ---------------------------------------------------------------------------------
+
+    def _item(self, run: Run, entry: Entry, sequence: int, total: int) -> bytes:
+        """Return an item's message; of a row that the broker would hang up on, only that there is one."""
+
+        def encoded(entry: Entry) -> bytes:
+            return encode_catchup(
+                entry,
+                epoch=self._log.epoch,
+                vessel_id=self._log.vessel_id,
+                catchup_id=run.catchup_id,
+                sequence=sequence,
+                total=total,
+            )
+
+        payload = encoded(entry)
+        if self.maximum_payload is None or len(payload) <= self.maximum_payload:
+            return payload
+        logger.error(
+            "[MQTT Reliable Sync] %s %s is larger than the broker takes (%d bytes): the catch-up lacks it",
+            entry.entity,
+            entry.row_id,
+            len(payload),
+        )
+        return encoded(replace(entry, data=mere_row(entry.row_id, entry.version)))
 
     def _begin_message(self, run: Run) -> bytes:
         return orjson.dumps(

@@ -25,8 +25,10 @@ from .history import History
 from .lane import Lane
 from .message import ChangeState, Entry, encode_change, now_ms
 from .overflow import GivenUp, Overflow
+from .registry import MAX_TOPIC
 from .session import Connected, Session, packet_id_of
 from .suspicion import Suspicion
+from .topics import CATCHUP
 from .window import Window
 
 logger = logging.getLogger(__name__)
@@ -154,6 +156,7 @@ class Flow:
         careful = self._suspicion.careful
         self._window.connected(1 if careful else connected.receive_maximum)
         self._maximum_packet = connected.maximum_packet_size
+        self._catchups.maximum_payload = self._room_in(CATCHUP)
         self._session_present = connected.session_present
         self._connected_at = now_ms()
         for lane in self._log.lanes.values():
@@ -213,6 +216,17 @@ class Flow:
     def depth(self) -> int:
         """Changes numbered and not settled."""
         return sum(lane.depth for lane in self._log.lanes.values())
+
+    def _room_in(self, topic: str) -> int | None:
+        """Return the bytes of payload that fit into a packet on a topic, or on one below it."""
+        if self._maximum_packet is None:
+            return None
+        return self._maximum_packet - len(self._prefix) - len(topic) - MAX_TOPIC - _PUBLISH_OVERHEAD
+
+    def fits(self, topic: str, payload: bytes) -> bool:
+        """Whether the broker takes a message of this size."""
+        room = self._room_in(topic)
+        return room is None or len(payload) <= room
 
     def look_for_catchups(self) -> None:
         """Note that a catch-up may be queued."""

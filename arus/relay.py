@@ -215,6 +215,12 @@ class Relay:
     def _report(self) -> None:
         """Tell followers how far the log has come, and what the tables are."""
         self._digest = self._auditor.take() or self._digest
+        if self._digest is not None and not self._flow.fits(DIGEST, self._digest):
+            logger.error(
+                "[MQTT Reliable Sync] the digest of the tables is larger than the broker takes (%d bytes)",
+                len(self._digest),
+            )
+            self._digest = None
         if self._digest is not None and self._flow.has_room:
             topic = f"{self._settings.topic_prefix}/{DIGEST}"
             self._session.publish_beside(topic, self._digest, retain=True)

@@ -215,7 +215,7 @@ class SnapshotReader:
         try:
             data = registration.serialise(row)
         except Exception:  # noqa: BLE001  # the schema is the application's: announced, known not to be whole
-            data = orjson.dumps({"id": row_id, "version": version})
+            data = mere_row(row_id, version)
         operation = Operation.CREATE if version == 1 else Operation.UPDATE
         return Item(row_id, version, operation, now_ms(), data)
 
@@ -243,6 +243,11 @@ class SnapshotReader:
 
 def _position(key: Any) -> str:
     return json.dumps(str(key))
+
+
+def mere_row(row_id: str, version: int) -> bytes:
+    """Return what is sent of a row that can't be: a receiver refuses it, and knows that it lacks the row."""
+    return orjson.dumps({"id": row_id, "version": version})
 
 
 @contextmanager

@@ -301,3 +301,29 @@ def test_rows_from_before_the_log_are_not_taken_for_known(
     caught = ship.ask()
     assert caught.begin["mode"] == "snapshot"
     assert {name for _, name in caught.rows} == {"Ada", "Bob"}
+
+
+def test_what_the_broker_does_not_take_ends_no_connection(
+    make_app: Callable[..., Flask],
+    migrated_database_url: str,
+    start_mosquitto: Callable[..., Mosquitto],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mosquitto = start_mosquitto(options=["max_packet_size 3000"])
+    app = make_app(migrated_database_url, MQTT_BROKER_URL=mosquitto.url)
+    sync.start(app)
+    with Subscriber(mosquitto.port, "vessel/sync/#") as subscriber:
+        ship = Ship(app, subscriber, mosquitto)
+        answer = ship.client.post("/api/crew", json={"name": "Ada", "notes": "long " * 800})
+        ship.crew("Bob")
+        ship.settle()
+        caught = ship.ask(mode="snapshot")
+        assert [item["data"].get("name") for item in caught.items if "name" in item["data"]] == [
+            "Bob"
+        ]
+        assert {"id": answer.get_json()["id"], "version": 1} in [i["data"] for i in caught.items]
+        ship.request({"requestId": "digest", "mode": "digest"})
+        eventually(lambda: "the digest of the tables is larger" in caplog.text, message="a word")
+        with app.app_context():
+            assert sync.status().connected
+        assert "ended the connection" not in caplog.text
