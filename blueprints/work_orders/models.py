@@ -18,6 +18,8 @@ class WorkOrder(Row):
         # Not unique: a copy of several vessels holds their numbers side by side. On board the counter
         # below gives each number once.
         Index("ix_work_orders_wo_number", "wo_number"),
+        # The overview counts what is not finished by priority, and shows the first.
+        Index("ix_work_orders_pressing", "status", "priority", "created_at", "id"),
         *list_indexes(
             "work_orders",
             "equipment_id",

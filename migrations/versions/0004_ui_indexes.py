@@ -1,4 +1,4 @@
-"""An index for each order that the pages sort a long list by."""
+"""Indexes for the orders that the pages sort long lists by."""
 
 from alembic import op
 
@@ -7,14 +7,19 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-NAME = "ix_work_orders_planned_start_date_list"
+INDEXES = {
+    "ix_work_orders_planned_start_date_list": ["planned_start_date", "created_at", "id"],
+    "ix_work_orders_pressing": ["status", "priority", "created_at", "id"],
+}
 
 
 def upgrade() -> None:
     with op.batch_alter_table("work_orders") as batch_op:
-        batch_op.create_index(NAME, ["planned_start_date", "created_at", "id"], unique=False)
+        for name, columns in INDEXES.items():
+            batch_op.create_index(name, columns, unique=False)
 
 
 def downgrade() -> None:
     with op.batch_alter_table("work_orders") as batch_op:
-        batch_op.drop_index(NAME)
+        for name in INDEXES:
+            batch_op.drop_index(name)
