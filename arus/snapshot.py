@@ -47,10 +47,10 @@ _MOVED = text(
     " committed_at, data FROM arus_change WHERE topic = :topic AND seq > :after AND entity = :entity"
     " ORDER BY seq"
 )
+# Of all entities: asked for one, SQLite would go through all that the log has of it.
 _MOVED_UNNUMBERED = text(
     "SELECT id, seq, previous_seq, message_id, topic, qos, entity, operation, row_id, version,"
-    " committed_at, data FROM arus_change WHERE seq IS NULL AND outcome IS NULL AND entity = :entity"
-    " ORDER BY id"
+    " committed_at, data FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id"
 )
 
 
@@ -170,8 +170,8 @@ class SnapshotReader:
         for row in connection.execute(_MOVED, {**wanted, "after": self._moved.upto}).mappings():
             self._moved.note(row)
             self._moved.upto = row["seq"]
-        unnumbered = connection.execute(_MOVED_UNNUMBERED, {"entity": registration.entity})
-        rows = unnumbered.mappings().all()
+        unnumbered = connection.execute(_MOVED_UNNUMBERED).mappings()
+        rows = [row for row in unnumbered if row["entity"] == registration.entity]
         if not rows:
             return self._moved
         moved = self._moved.copy()

@@ -26,6 +26,8 @@ LARGE = frozenset({
 })  # fmt: skip
 #: Indexes of only those entries that wait for something: to read all of these is to read what is wanted.
 OF_WHAT_WAITS = ("ix_arus_change_unnumbered", "ix_arus_change_outcome")
+#: A search for all that the log has of an entity is as long as the log.
+OF_ONE_ENTITY = ("ix_arus_change_row (entity=?)", "ix_arus_change_lane (topic=?)")
 #: Statements that may read a large table from end to end, and why.
 READ_ALL = {
     "arus.doctor._ENTRIES": "the doctor counts, when a person asks it to",
@@ -117,6 +119,8 @@ def reads_from_end_to_end(plan: str, statement: str) -> list[str]:
     for step in plan.splitlines():
         scan = re.match(r"\s*SCAN (\w+)|.*Seq Scan on (\w+)", step)
         if scan and (scan[1] or scan[2]) in large and not any(i in step for i in OF_WHAT_WAITS):
+            found.append(step.strip())
+        if step.endswith(OF_ONE_ENTITY):
             found.append(step.strip())
     return found
 
