@@ -19,7 +19,7 @@ from bench.request_cost import QUIET_BROKER
 from tests.support.gunicorn_app import ROOT
 from tests.support.mosquitto import Mosquitto, find_program
 
-ROUNDS = 5
+ROUNDS = 4
 CHANGES = 10_000
 MANY, MANY_ROUNDS = 100_000, 3
 #: paho's default, larger ones, and none at all, which spares it the search for what may go next.

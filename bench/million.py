@@ -22,15 +22,15 @@ from tests.support.mosquitto import Mosquitto
 ROUNDS = 5
 MANY, FEW = 1_000_000, 10_000
 HEALTHS = 300
+#: Seconds between two of them: no more than 200 a second are answered.
+HEALTH_GAP = 0.006
 CATCHUP = "/api/mqtt/reliable-sync/catchup"
 
 _MULTIPLY_ROWS = """
 WITH RECURSIVE counter(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counter WHERE n + 1 < :many)
 INSERT INTO work_orders (id, version, created_at, updated_at, wo_number, equipment_id, reason,
     description, status, priority)
-SELECT lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-'
-        || hex(randomblob(2)) || '-' || hex(randomblob(6))),
-    1, template.created_at, template.updated_at, printf('M-%09d', n), equipment_id, reason,
+SELECT printf('%08x-0000-4000-8000-000000000000', n), 1, template.created_at, template.updated_at, printf('M-%09d', n), equipment_id, reason,
     description, status, priority
 FROM counter, (SELECT * FROM work_orders LIMIT 1) AS template
 """
@@ -43,7 +43,7 @@ def run(rounds: int = ROUNDS) -> Report:
         f"Does it get slow with {MANY:,} changes waiting, and with as many in the log and rows in a table?",
         {
             "small backlog": f"{FEW:,}",
-            "health": f"{HEALTHS} requests, one at once after the other, while another client posts work"
+            "health": f"{HEALTHS} requests, one soon after the other, while another client posts work"
             " orders without a pause; gunicorn with 2 sync workers",
             "catch-up": "from the request to the first item as a subscriber sees it; the changes of the"
             " last hour are all of them",
@@ -70,7 +70,7 @@ def run(rounds: int = ROUNDS) -> Report:
         print("million: drained", file=sys.stderr)
         _fill(database)
         print("million: filled", file=sys.stderr)
-        made = {**settings(database, broker.url), "RATELIMIT_ENABLED": "false"}
+        made = settings(database, broker.url)
         with GunicornApp(Path(name), made) as app, Listener(broker.port) as listener:
             app.wait_connected()
             _ask_for_catchups(report, app, listener, rounds)
@@ -93,6 +93,9 @@ def _fill(database: Path) -> None:
     with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
         connection.execute("PRAGMA cache_size = -400000")
         connection.execute(_MULTIPLY_ROWS, {"many": MANY})
+    with closing(sqlite3.connect(database, timeout=60)) as connection:
+        # A gigabyte of WAL would be moved by the next commit, whoever's that is.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _ask_for_catchups(report: Report, app: GunicornApp, listener: Listener, rounds: int) -> None:
@@ -169,4 +172,5 @@ def _health_times(app: GunicornApp) -> list[float]:
         times.append((time.perf_counter() - began) * 1000)
         if answer.status != 200:
             raise RuntimeError(f"health: {answer.status}")
+        time.sleep(HEALTH_GAP)
     return sorted(times)

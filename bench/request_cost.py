@@ -21,7 +21,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually, free_port
 
-ROUNDS = 7
+ROUNDS = 5
 REQUESTS = 400
 #: A hundred thousand changes that wait are made anew each round.
 BACKLOG_ROUNDS = 3

@@ -17,7 +17,7 @@ from bench.worker import Worker
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
-ROUNDS = 9
+ROUNDS = 7
 #: What bench.worker is configured with, in seconds.
 RECONNECT_PERIOD = 1.0
 WAITING = 200
