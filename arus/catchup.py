@@ -108,6 +108,9 @@ _PROGRESS = text(
 _FAIL = text(
     "UPDATE arus_catchup SET status = 'failed', reason = :reason, finished_at = :now WHERE id = :id"
 )
+_DIGESTS = text(
+    "SELECT id FROM arus_catchup WHERE status = 'queued' AND entity = :all AND id > :after ORDER BY id"
+)
 _ASKED = text(
     "UPDATE arus_catchup SET status = 'complete', mode = 'digest', total = 0, finished_at = :now"
     " WHERE id = :id"
@@ -236,6 +239,8 @@ class Catchups:
         self._reader: SnapshotReader | None = None
         #: All runs up to this one have been read.
         self._read_id = 0
+        #: All requests for a digest up to this one have been taken.
+        self._heard_id = 0
         #: Oldest first.
         self._chunks: deque[Chunk] = deque()
         #: What the next turn writes: plans and failures.
@@ -258,6 +263,7 @@ class Catchups:
         self._run = None
         self._reader = None
         self._read_id = 0
+        self._heard_id = 0
         self._chunks.clear()
         self._notes.clear()
         self._refused = False
@@ -287,6 +293,8 @@ class Catchups:
 
         Outside of any transaction of the owner's: the writers on board do not wait for it.
         """
+        if self.look:
+            self._hear_digests()
         run = self._run or self._begin_next()
         if run is None:
             return
@@ -315,6 +323,14 @@ class Catchups:
         topic = f"{CATCHUP}/{run.topic}"
         self._chunks.append(Chunk(deque((topic, payload) for payload in payloads), after))
 
+    def _hear_digests(self) -> None:
+        """Take the requests for a digest: they do not wait behind catch-ups that go on for hours."""
+        wanted = {"after": self._heard_id, "all": DIGEST_OF_ALL}
+        for row in self._log.rows(_DIGESTS, wanted):
+            self.digest_wanted = True
+            self._heard_id = row.id
+            self._notes.append((_ASKED, {"id": row.id, "now": now_ms()}))
+
     def _begin_next(self) -> Run | None:
         rows = self._log.mappings(_NEXT, {"after": self._read_id})
         self.look = bool(rows)
@@ -323,8 +339,7 @@ class Catchups:
         run = Run(**rows[0])
         self._read_id = run.id
         if run.entity == DIGEST_OF_ALL:
-            self.digest_wanted = True
-            self._notes.append((_ASKED, {"id": run.id, "now": now_ms()}))
+            self._hear_digests()
             return None
         try:
             self._plan(run)

@@ -221,13 +221,15 @@ class Relay:
                 len(self._digest),
             )
             self._digest = None
-        if self._digest is not None and self._flow.has_room:
-            topic = f"{self._settings.topic_prefix}/{DIGEST}"
-            self._session.publish_beside(topic, self._digest, retain=True)
-            self._digest = None
         moved = self._log.head_seq != self._told_seq and not self._flow.depth
         if moved and time.monotonic() - self._told_at >= HEARTBEAT and self._flow.has_room:
             self._publish_status("online")
+
+    def _publish_digest(self) -> None:
+        if self._digest is not None and self._connected and self._flow.has_room:
+            topic = f"{self._settings.topic_prefix}/{DIGEST}"
+            self._session.publish_beside(topic, self._digest, retain=True)
+            self._digest = None
 
     def _publish_status(self, status: str) -> int:
         self._told_seq, self._told_at = self._log.head_seq, time.monotonic()
@@ -238,6 +240,8 @@ class Relay:
         look = now >= self._look_at
         if look:
             self._pace.looked(now)
+        # Before the flow takes what room there is: while much is waiting it leaves none.
+        self._publish_digest()
         more = self._flow.turn(look=look)
         if self._flow.digest_wanted():
             self._auditor.request()

@@ -433,3 +433,24 @@ def _resident(pid: int) -> int:
     """Bytes of memory that a process holds."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_digest_does_not_wait_behind_a_long_catch_up(
+    start_app: StartApp,
+    mosquitto: Mosquitto,
+    start_subscriber: Callable[..., Subscriber],
+    migrated_database_url: str,
+) -> None:
+    fill(migrated_database_url, 8_000)
+    with far_link(mosquitto) as link:
+        url = f"mqtt://127.0.0.1:{link.port}"
+        app = start_app({"MQTT_BROKER_URL": url, "MQTT_MAX_INFLIGHT": "60"})
+        app.wait_connected(60)
+        subscriber = start_subscriber("vessel/sync/#", qos=1)
+        request_id = ask(mosquitto, mode="snapshot")
+        subscriber.wait_until(lambda: _items(subscriber, request_id) > 0, 60, "the first item")
+        ask(mosquitto, entity="all", mode="digest")
+        subscriber.wait_for(lambda m: m.topic.endswith("system/digest"), 120, "a digest")
+        # at 60 in 100 ms the rest takes ten seconds more, and longer on a slow machine
+        assert _items(subscriber, request_id) < 8_000
