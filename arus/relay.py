@@ -118,8 +118,8 @@ class Relay:
         )
         #: A digest that waits for room.
         self._digest: bytes | None = None
-        #: The number in the last status, and when it was sent, in monotonic seconds.
-        self._told_seq = 0
+        #: The number and the depth in the last status, and when it was sent, in monotonic seconds.
+        self._told = (0, 0)
         self._told_at = 0.0
         #: The first connection of this owner, while it is asked for these.
         self._looking_back: Connected | None = None
@@ -221,8 +221,9 @@ class Relay:
                 len(self._digest),
             )
             self._digest = None
-        moved = self._log.head_seq != self._told_seq and not self._flow.depth
-        if moved and time.monotonic() - self._told_at >= HEARTBEAT and self._flow.has_room:
+        # With nothing pending a follower may take the heads at their word, so that is news too.
+        news = not self._flow.depth and (self._log.head_seq, 0) != self._told
+        if news and time.monotonic() - self._told_at >= HEARTBEAT and self._flow.has_room:
             self._publish_status("online")
 
     def _publish_digest(self) -> None:
@@ -232,7 +233,7 @@ class Relay:
             self._digest = None
 
     def _publish_status(self, status: str) -> int:
-        self._told_seq, self._told_at = self._log.head_seq, time.monotonic()
+        self._told, self._told_at = (self._log.head_seq, self._flow.depth), time.monotonic()
         return self._session.publish_beside(self._status_topic, self._status(status), retain=True)
 
     def _turn(self) -> None:

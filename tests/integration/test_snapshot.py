@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from arus.changelog import ChangeLog
 from arus.database import open_engine
@@ -45,7 +46,7 @@ def write(chance: random.Random, alive: set[str]) -> None:
             alive.add(hull_id)
         else:
             hull_id = chance.choice(sorted(alive))
-            hull = small.db.session.get(small.Hull, hull_id)
+            hull = small.db.session.get_one(small.Hull, hull_id)
             if what == "update":
                 hull.name = f"changed {chance.random()}"
             else:
@@ -69,7 +70,7 @@ def test_each_row_of_the_moment_comes_once_whatever_is_written_meanwhile(
     note(f"seed {seed}")
     small.db.session.remove()
     with small.db.engine.begin() as connection:
-        connection.execute(small.Hull.__table__.delete())
+        connection.execute(delete(small.Hull))
     alive: set[str] = set()
     for _ in range(chance.randint(0, 6)):
         write(chance, alive)
