@@ -12,13 +12,13 @@ import math
 #: The share of the time that turns may take while others write.
 SHARE = 0.05
 #: Seconds of turns that a burst begins with.
-ALLOWANCE = 0.1
+ALLOWANCE = 0.15
 #: Seconds between two looks at the log in a burst within its allowance: those behind the first share turns.
 SHORTEST = 0.003
 #: Seconds of rest after a turn, at most.
 LONGEST = 0.1
 #: Seconds after the last ring of the bell for which others are thought to be writing.
-_QUIET = 0.25
+_QUIET = 0.1
 
 
 class Pace:
@@ -34,7 +34,9 @@ class Pace:
         self.look_from = -math.inf
 
     def rang(self, now: float) -> None:
-        """Note that somebody has written."""
+        """Note that somebody has written; after a silence it is a burst of its own."""
+        if now - max(self._rang_at, self.rest_until) > _QUIET:
+            self._allowance = ALLOWANCE
         self._rang_at = now
 
     def looked(self, now: float) -> None:
@@ -43,7 +45,7 @@ class Pace:
 
     def wrote(self, began: float, ended: float) -> None:
         """Note a turn, and decide on the rest after it."""
-        if ended - self._rang_at > _QUIET:
+        if began - self._rang_at > _QUIET:
             return  # there is nobody to be considerate of
         gained = (ended - self._reckoned_at) * SHARE
         self._reckoned_at = ended

@@ -65,5 +65,5 @@ def test_a_pause_earns_the_next_burst_its_haste() -> None:
     pace = Pace()
     now, _ = busy(pace, turns=200)
     assert pace.rest_until > now
-    now, _ = busy(pace, turns=1, now=now + 10 * ALLOWANCE / SHARE)
+    now, _ = busy(pace, turns=20, now=pace.rest_until + 0.2)
     assert pace.rest_until <= now
