@@ -120,12 +120,15 @@ def test_the_digest_is_that_of_one_number_while_writes_go_on(
 ) -> None:
     one = auditor(owned)
     documents = []
+    seq = 0
     for _ in range(4):
+        eventually(lambda seq=seq: sync_status(owned).head_seq > seq, 60, message="writes go on")  # type: ignore[misc]
         one.request()
         documents.append(made(one))
+        seq = documents[-1]["seq"]
     writers.set()
     seqs = [document["seq"] for document in documents]
-    assert seqs == sorted(set(seqs)), "writes went on meanwhile"
+    assert seqs == sorted(set(seqs))
     for document in documents:
         assert document["type"] == "digest"
         assert document["vesselId"] == sync_status(owned).vessel_id

@@ -209,8 +209,6 @@ def test_the_audit_command_on_board_and_ashore(pair: Pair, migrated_database_url
     assert "shore: repaired, equal at seq" in done.stdout
 
     pair.follower.kill()
-    done = run_flask("sync", "audit", "--timeout", "2", "--json", settings=ship, timeout=120)
-    assert done.returncode == 1
-    assert json.loads(done.stdout) == {"shore": {"equal": False, "repaired": False, "verdicts": []}}
     done = run_flask("sync", "audit", "--timeout", "1", settings=ship, timeout=120)
+    assert done.returncode == 1
     assert "shore: no answer within 1 s; it has applied up to" in done.stdout
