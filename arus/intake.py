@@ -115,9 +115,7 @@ class Intake:
             f"{self._prefix}/{WATERMARKS}/+": 1,
             **self._inbox.subscriptions.filters(),
         }
-        new = [
-            (name, qos) for name, qos in wanted.items() if every or self._held.get(name) != qos
-        ]
+        new = [(name, qos) for name, qos in wanted.items() if every or self._held.get(name) != qos]
         if new:
             self._asked[self._session.ask(new)] = [name for name, _ in new]
         old = [name for name in self._held if name not in wanted]
