@@ -50,7 +50,7 @@ SHAPES = (
 )
 
 #: Milliseconds that a page on a slow and busy machine may take for anything.
-PATIENCE = 30_000
+PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
 PHONE: ViewportSize = {"width": 360, "height": 740}

@@ -70,7 +70,7 @@ class FollowerThread:
     def _engine(self) -> Any:
         return self.app.extensions["sqlalchemy"].engine
 
-    def wait_equal(self, *vessels: ScriptedVessel, timeout: float = 40) -> None:
+    def wait_equal(self, *vessels: ScriptedVessel, timeout: float = 120) -> None:
         """Return once it holds what the vessels hold, and says so."""
 
         def equal() -> bool:
@@ -91,7 +91,7 @@ class FollowerThread:
 
         eventually(equal, timeout, message="the follower holds what the vessel holds")
 
-    def wait_seq(self, seq: int, timeout: float = 40) -> None:
+    def wait_seq(self, seq: int, timeout: float = 120) -> None:
         """Return once everything up to `seq` is applied."""
 
         def reached() -> bool:
@@ -219,7 +219,7 @@ class ScriptedVessel(ShipModel):
         if threading.current_thread() is not self._client._thread:
             info.wait_for_publish(20)
 
-    def wait_request(self, count: int = 1, timeout: float = 40) -> dict[str, Any]:
+    def wait_request(self, count: int = 1, timeout: float = 120) -> dict[str, Any]:
         """The request number `count`, once it has come."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.requests) >= count, timeout), (
@@ -228,7 +228,7 @@ class ScriptedVessel(ShipModel):
             return self.requests[count - 1]
 
     def wait_watermark(
-        self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 40
+        self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 120
     ) -> dict[str, Any]:
         """The first watermark for which `predicate` holds."""
         with self._changed:

@@ -110,7 +110,7 @@ class GunicornApp:
         path: str,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float = 30,
+        timeout: float = 90,
     ) -> http.Answer:
         """One request on a connection of its own."""
         return http.request(self.port, method, path, body, headers, timeout)

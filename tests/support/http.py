@@ -34,7 +34,7 @@ def request(
     path: str,
     body: Any = None,
     headers: Mapping[str, str] | None = None,
-    timeout: float = 30,
+    timeout: float = 90,
 ) -> Answer:
     """One request to a loopback port. `body` is sent as JSON, bytes as they are."""
     content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.mosquitto import find_program
+from tests.support.waiting import PATIENCE
 from tools.processes import Child
 
 _KILL = signal.SIGKILL
@@ -105,9 +106,9 @@ class Subscriber:
     def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
         """Return once `condition()` holds; it is asked at each message."""
         with self._changed:
-            if not self._changed.wait_for(lambda: condition() or self._ended(), timeout):
+            if not self._changed.wait_for(lambda: condition() or self._ended(), timeout * PATIENCE):
                 raise AssertionError(
-                    f"no {what} within {timeout} s; {len(self._received)} messages arrived"
+                    f"no {what} within {timeout * PATIENCE} s; {len(self._received)} messages arrived"
                 )
             if not condition():
                 raise AssertionError(f"mosquitto_sub ended before {what}: {self._said[-5:]}")

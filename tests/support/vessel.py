@@ -30,7 +30,7 @@ from arus.session import Session
 from arus.settings import load
 from arus.status import SyncStatus, read_status
 from tests.support.gunicorn_app import ROOT, clean_environment
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from tools.processes import Child
 
 SIGNALS = (
@@ -102,7 +102,9 @@ class Vessel:
     def wait_signal(self, name: str, count: int = 1, timeout: float = 10) -> list[dict[str, Any]]:
         """The values of each signal `name`, once there are `count`."""
         with self._changed:
-            enough = self._changed.wait_for(lambda: len(self.heard(name)) >= count, timeout)
+            enough = self._changed.wait_for(
+                lambda: len(self.heard(name)) >= count, timeout * PATIENCE
+            )
         assert enough, (
             f"{len(self.heard(name))} signals {name!r}, wanted {count}; {self.signals[-5:]}"
         )

@@ -11,6 +11,10 @@ from tools.ports import first_free
 
 T = TypeVar("T")
 
+#: What each wait is multiplied with: what must come takes longer on a machine that is busy, and a wait that
+#: ends early is the only thing that is wrong then. It costs nothing where all is well.
+PATIENCE = 4
+
 
 def eventually(
     probe: Callable[[], T],
@@ -19,11 +23,11 @@ def eventually(
     interval: float = 0.02,
     message: str = "",
 ) -> T:
-    """The first true value of `probe()`, asked again until `timeout` seconds have passed.
+    """The first true value of `probe()`, asked again until `timeout` seconds (and more) have passed.
 
     An AssertionError or OSError of the probe counts as "not yet"; the last one is shown.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * PATIENCE
     while True:
         trouble: Exception | None = None
         value: T | None = None
@@ -36,7 +40,7 @@ def eventually(
         if time.monotonic() >= deadline:
             what = message or getattr(probe, "__qualname__", repr(probe))
             raise AssertionError(
-                f"not within {timeout} s: {what}; last: {trouble if trouble else value!r}"
+                f"not within {timeout * PATIENCE} s: {what}; last: {trouble if trouble else value!r}"
             ) from trouble
         time.sleep(interval)
 
