@@ -408,6 +408,7 @@ def create_orders(url: str, first: int, count: int) -> list[str]:
             sync.publish_change("create", orders[-1])
         db.session.remove()
         db.engine.dispose()
+    sync.stop(app)  # it never owned anything, but its bell is open
     return equipment
 
 
