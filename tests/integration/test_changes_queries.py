@@ -104,7 +104,7 @@ def test_a_list_has_no_data_and_one_change_has(log: Connection) -> None:
     assert listed.data is None
     assert "data" not in listed.document()
     one = find_change(log, listed.message_id)
-    assert one.document() == {**listed.document(), "data": {"n": 299}}
+    assert one.document() == {**listed.document(), "data": {"n": 299}, "appliedBy": {}}
 
 
 @pytest.mark.parametrize("message_id", ["", "299_bbbbbbbbb", "\0", "x\udcff", "ü", "x" * 5000])
