@@ -447,6 +447,7 @@ def test_a_digest_does_not_wait_behind_a_long_catch_up(
         url = f"mqtt://127.0.0.1:{link.port}"
         app = start_app({"MQTT_BROKER_URL": url, "MQTT_MAX_INFLIGHT": "60"})
         app.wait_connected(60)
+        eventually(lambda: app.health()["mqtt"]["activeSubscriptions"] >= 2, 60, interval=0.3)
         subscriber = start_subscriber("vessel/sync/#", qos=1)
         request_id = ask(mosquitto, mode="snapshot")
         subscriber.wait_until(lambda: _items(subscriber, request_id) > 0, 60, "the first item")

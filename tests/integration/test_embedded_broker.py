@@ -59,4 +59,6 @@ def test_it_delivers_and_keeps_for_who_is_away(embedded: int, qos: str) -> None:
         subscriber.stop()
         assert publish(embedded, *LOGIN, "-q", qos, "-t", "ship/b", "-m", '{"n": 2}') == 0
         subscriber.start()
-        assert [message.json["n"] for message in subscriber.wait(2)] == [1, 2]
+        subscriber.wait_for(lambda message: message.json["n"] == 2)
+        # amqtt may repeat a message
+        assert list(dict.fromkeys(m.json["n"] for m in subscriber.messages)) == [1, 2]
