@@ -31,13 +31,13 @@ from sqlalchemy.orm.attributes import get_history
 
 from .counters import FAILURES, add_to_counters
 from .errors import CaptureError
-from .message import Operation, new_message_id, now_ms
+from .message import Operation, Receipt, new_message_id, now_ms
 from .registry import Registration, Registry
 
 logger = logging.getLogger(__name__)
 
 _CHANGES = "arus_changes"
-_RECEIPT = "arus_message_id"
+_RECEIPT = "arus_receipt"
 #: Characters of the reason why a row can't be serialised.
 _MAX_REASON = 2_000
 
@@ -45,7 +45,7 @@ _COLUMNS = (
     "message_id", "entity", "topic", "qos", "operation", "row_id",
     "version", "committed_at", "data", "outcome", "reason",
 )  # fmt: skip
-
+_MESSAGE_ID, _DATA, _OUTCOME = map(_COLUMNS.index, ("message_id", "data", "outcome"))
 
 #: Engines that need no more listening to.
 _prepared: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -87,12 +87,12 @@ class _Log:
     incomplete: list[Any] = field(default_factory=list)
     #: The savepoints whose release has begun.
     releasing: set[SessionTransaction] = field(default_factory=set)
-    #: The rows whose changes were written, and their message ids.
-    receipts: list[tuple[InstanceState[Any], str]] = field(default_factory=list)
+    #: The rows whose changes were written, and what their entries hold.
+    receipts: list[tuple[InstanceState[Any], Receipt]] = field(default_factory=list)
 
 
-def receipt_of(row: Any) -> str | None:
-    """Return the message id of the last captured change of `row` that this object took part in."""
+def receipt_of(row: Any) -> Receipt | None:
+    """Return the receipt of the last captured change of `row` that this object took part in."""
     return cast("InstanceState[Any]", inspect(row)).info.get(_RECEIPT)
 
 
@@ -262,8 +262,8 @@ class Capture:
             return
         nested = session.get_nested_transaction()
         if nested is None:
-            for state, message_id in log.receipts:
-                state.info[_RECEIPT] = message_id
+            for state, receipt in log.receipts:
+                state.info[_RECEIPT] = receipt
             sink = self._sink()
             if sink is not None and log.receipts:
                 sink.captured()
@@ -324,11 +324,14 @@ class Capture:
         # One entry alone is spared the driver's way for many.
         parameters = entries if len(entries) > 1 else entries[0]
         connection.exec_driver_sql(_insert(connection.dialect.paramstyle), parameters)
-        quarantined = sum(entry[-1] is not None for entry in entries)
+        quarantined = sum(entry[_OUTCOME] is not None for entry in entries)
         if quarantined:
             add_to_counters(connection, {(FAILURES, "", "", ""): quarantined})
         log.receipts += [
-            (cast("InstanceState[Any]", inspect(change.row)), entry[0])
+            (
+                cast("InstanceState[Any]", inspect(change.row)),
+                Receipt(entry[_MESSAGE_ID], entry[_DATA] if entry[_OUTCOME] is None else None),
+            )
             for change, entry in zip(changes.values(), entries, strict=True)
         ]
 

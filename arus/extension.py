@@ -343,8 +343,7 @@ class ReliableSync:
         state = self._state()
         if not state.settings.local_mode:
             return None
-        message_id = receipt_of(row)
-        return Receipt(message_id) if message_id else None
+        return receipt_of(row)
 
     def record(self, operation: str, row: Any) -> None:
         """Capture a change that was made past the ORM (raw SQL), in the session's transaction.

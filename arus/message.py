@@ -48,6 +48,9 @@ class Receipt:
 
     #: Identifies the change for ever, on each redelivery.
     message_id: str
+    #: The row as it is in the log, JSON: an answer can be made of it without serialising the row again.
+    #: None where it could not be serialised.
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

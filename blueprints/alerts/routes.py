@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask_smorest import Blueprint
 
-from blueprints.common.views import CONFLICT, WRITTEN, add_routes, row_headers
+from blueprints.common.views import CONFLICT, WRITTEN, add_routes, answer
 
-from .models import Alert
 from .schemas import AcknowledgementSchema, AlertSchema
 from .service import acknowledge, alerts
 
@@ -20,9 +21,6 @@ add_routes(blueprint, alerts)
 @blueprint.arguments(AcknowledgementSchema, required=False)
 @blueprint.response(200, AlertSchema, headers=WRITTEN)
 @blueprint.alt_response(409, description=CONFLICT)
-def acknowledge_alert(
-    data: dict[str, str | None], row_id: str
-) -> tuple[Alert, int, dict[str, str]]:
+def acknowledge_alert(data: dict[str, str | None], row_id: str) -> Any:
     """Acknowledge an alert; once more changes nothing."""
-    written = acknowledge(row_id, data.get("acknowledged_by"))
-    return written.row, 200, row_headers(written)
+    return answer(acknowledge(row_id, data.get("acknowledged_by")))

@@ -13,6 +13,7 @@ from sqlalchemy import func, inspect, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
+from arus import Receipt
 from extensions import db, sync
 from extensions.api import Errors, InvalidError, ProblemError, field_errors
 from extensions.database import Row, new_id
@@ -32,8 +33,8 @@ class Written(Generic[R]):
     """A row as it was committed."""
 
     row: R
-    #: The message that carries the change ashore; None where nothing was captured.
-    message_id: str | None = None
+    #: What carries the change ashore; None where nothing was captured.
+    receipt: Receipt | None = None
     #: An earlier, identical request wrote it.
     replayed: bool = False
 
@@ -136,7 +137,7 @@ class Resource(Generic[R]):
         except StaleDataError as error:
             db.session.rollback()
             raise self._conflict() from error
-        return Written(row, announce("create", row))
+        return Written(row, sync.publish_change("create", row))
 
     def replay(self, key: IdempotencyKey) -> Written[R] | None:
         """Return what the request of `key` created before, if it did."""
@@ -173,7 +174,7 @@ class Resource(Generic[R]):
         except IntegrityError as error:
             db.session.rollback()
             raise self._conflict() from error
-        return Written(row, announce("update", row))
+        return Written(row, sync.publish_change("update", row))
 
     def delete(self, row_id: str, matches: Callable[[int], bool] | None = None) -> Written[R]:
         """Delete a row that nothing refers to.
@@ -192,7 +193,7 @@ class Resource(Generic[R]):
         except IntegrityError as error:
             db.session.rollback()
             raise ProblemError(409, self._why_kept(row_id)) from error
-        return Written(row, announce("delete", row))
+        return Written(row, sync.publish_change("delete", row))
 
     @cached_property
     def patch_schema(self) -> RowSchema:
@@ -282,12 +283,6 @@ class Resource(Generic[R]):
         return ProblemError(
             409, "A row that this one refers to was changed at the same time: try again."
         )
-
-
-def announce(operation: str, row: Row) -> str | None:
-    """Tell the relay that `row` was committed, and return the id of the message that carries it."""
-    receipt = sync.publish_change(operation, row)
-    return receipt.message_id if receipt else None
 
 
 def _as_filter(field: fields.Field[Any]) -> fields.Field[Any]:

@@ -65,11 +65,19 @@ def row_headers(written: Written[Any], location: str | None = None) -> dict[str,
     headers = {"ETag": f'"{written.row.version}"'}
     if location:
         headers["Location"] = location
-    if written.message_id:
-        headers["Sync-Message-Id"] = written.message_id
+    if written.receipt:
+        headers["Sync-Message-Id"] = written.receipt.message_id
     if written.replayed:
         headers["Idempotency-Replayed"] = "true"
     return headers
+
+
+def answer(written: Written[Any], status: int = 200, location: str | None = None) -> Any:
+    """Return the answer to a write: the row as it went into the log, or for the schema to serialise."""
+    headers = row_headers(written, location)
+    if written.receipt and written.receipt.data:
+        return Response(written.receipt.data, status, headers, mimetype="application/json")
+    return written.row, status, headers
 
 
 def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
@@ -90,10 +98,10 @@ def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
         @blueprint.alt_response(409, description=CONFLICT)
         @blueprint.alt_response(410, description="What the key has created was deleted since.")
         @blueprint.doc(parameters=[IDEMPOTENCY_KEY])
-        def post(self, data: dict[str, Any]) -> tuple[Row, int, dict[str, str]]:
+        def post(self, data: dict[str, Any]) -> Any:
             """Create."""
             written = resource.create(data, IdempotencyKey.from_request(data))
-            return written.row, 201, row_headers(written, url_for(one, row_id=written.row.id))
+            return answer(written, 201, url_for(one, row_id=written.row.id))
 
     class OneRow(MethodView):
         @blueprint.response(200, schema, headers={"ETag": ETAG})
@@ -112,10 +120,9 @@ def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
         @blueprint.alt_response(409, description=CONFLICT)
         @blueprint.alt_response(412, description=STALE)
         @blueprint.doc(parameters=[IF_MATCH])
-        def patch(self, data: dict[str, Any], row_id: str) -> tuple[Row, int, dict[str, str]]:
+        def patch(self, data: dict[str, Any], row_id: str) -> Any:
             """Change some fields."""
-            written = resource.update(row_id, data, if_match())
-            return written.row, 200, row_headers(written)
+            return answer(resource.update(row_id, data, if_match()))
 
         @blueprint.response(204, headers={"Sync-Message-Id": SYNC_MESSAGE_ID})
         @blueprint.alt_response(409, description="Other rows refer to it.")

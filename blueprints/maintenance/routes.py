@@ -8,8 +8,7 @@ from flask import url_for
 from flask_smorest import Blueprint
 
 from blueprints.common.idempotency import IdempotencyKey
-from blueprints.common.views import CONFLICT, CREATED, IDEMPOTENCY_KEY, add_routes, row_headers
-from blueprints.work_orders.models import WorkOrder
+from blueprints.common.views import CONFLICT, CREATED, IDEMPOTENCY_KEY, add_routes, answer
 from blueprints.work_orders.schemas import WorkOrderSchema
 
 from .schemas import ScheduledWorkOrderSchema
@@ -30,8 +29,7 @@ add_routes(blueprint, maintenance_schedules)
 @blueprint.alt_response(409, description=CONFLICT)
 @blueprint.alt_response(410, description="What the key has created was deleted since.")
 @blueprint.doc(parameters=[IDEMPOTENCY_KEY])
-def create_work_order(data: dict[str, Any], row_id: str) -> tuple[WorkOrder, int, dict[str, str]]:
+def create_work_order(data: dict[str, Any], row_id: str) -> Any:
     """Create the work order of a schedule."""
     written = raise_work_order(row_id, data, IdempotencyKey.from_request(data))
-    location = url_for("work_orders.row", row_id=written.row.id)
-    return written.row, 201, row_headers(written, location)
+    return answer(written, 201, url_for("work_orders.row", row_id=written.row.id))

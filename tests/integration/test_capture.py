@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -564,6 +565,7 @@ def test_a_row_that_cannot_be_serialised_is_quarantined_and_the_commit_succeeds(
     }
     receipt = sync.publish_change("create", bad)
     assert receipt, "a quarantined change is in the log too"
+    assert receipt.data is None, "what is in the log for it is not the row"
     db.session.delete(bad)
     db.session.commit()
     assert log()[2].outcome == "quarantined"
@@ -599,6 +601,8 @@ def test_the_receipt_names_the_last_change_of_the_row(app: Flask) -> None:
     db.session.commit()
     third = sync.publish_change("delete", hull)
     assert [r and r.message_id for r in (first, second, third)] == message_ids()
+    assert first and second and first.data and second.data
+    assert [json.loads(r.data) for r in (first, second)] == [e.data for e in log()[:2]]
 
 
 def test_a_row_that_was_not_captured_has_no_receipt(app: Flask) -> None:
