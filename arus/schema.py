@@ -68,6 +68,8 @@ def define(metadata: MetaData) -> Tables:
 
 def _change(metadata: MetaData) -> Table:
     unnumbered = text("seq IS NULL AND outcome IS NULL")
+    # Whoever commits a change is spared the page that an entry without a number would take.
+    numbered = text("seq IS NOT NULL")
     settled_otherwise = text("outcome IS NOT NULL")
     deleted = text("operation = 'delete'")
     return Table(
@@ -91,7 +93,14 @@ def _change(metadata: MetaData) -> Table:
         Column("outcome", String(12)),
         Column("reason", Text),
         Index("ix_arus_change_message_id", "message_id", unique=True),
-        Index("ix_arus_change_lane", "topic", "seq", unique=True),
+        Index(
+            "ix_arus_change_lane",
+            "topic",
+            "seq",
+            unique=True,
+            sqlite_where=numbered,
+            postgresql_where=numbered,
+        ),
         Index("ix_arus_change_row", "entity", "row_id", "id"),
         Index(
             "ix_arus_change_unnumbered", "id", sqlite_where=unnumbered, postgresql_where=unnumbered
