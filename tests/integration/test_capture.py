@@ -601,8 +601,8 @@ def test_the_receipt_names_the_last_change_of_the_row(app: Flask) -> None:
     db.session.commit()
     third = sync.publish_change("delete", hull)
     assert [r and r.message_id for r in (first, second, third)] == message_ids()
-    assert first and second and first.data and second.data
-    assert [json.loads(r.data) for r in (first, second)] == [e.data for e in log()[:2]]
+    said = [json.loads(r.data) for r in (first, second) if r and r.data]
+    assert said == [e.data for e in log()[:2]]
 
 
 def test_a_row_that_was_not_captured_has_no_receipt(app: Flask) -> None:
