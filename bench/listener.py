@@ -6,16 +6,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
 from paho.mqtt.client import CallbackAPIVersion, Client, MQTTMessage, MQTTProtocolVersion
 
+from tests.support.lifecycle import Started
+
 Arrival = tuple[float, str, dict[str, Any]]
 
 
-class Listener:
+class Listener(Started):
     """Collects what arrives below a prefix."""
 
     def __init__(self, port: int, prefix: str = "vessel/sync") -> None:
@@ -70,7 +71,7 @@ class Listener:
             self._arrivals.append((now, topic, orjson.loads(message.payload)))
             self._changed.notify_all()
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         subscribed = threading.Event()
         self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.connect("127.0.0.1", self._port)
@@ -80,11 +81,6 @@ class Listener:
             raise TimeoutError("not subscribed")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()

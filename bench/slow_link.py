@@ -14,8 +14,9 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
+
+from tests.support.lifecycle import Started
 
 #: What a segment carries, and what its IP and TCP headers add.
 SEGMENT, HEADERS = 1448, 52
@@ -39,7 +40,7 @@ class Profile:
     rate: int | None = None
 
 
-class SlowLink:
+class SlowLink(Started):
     """Listens on a loopback port and connects each caller with `broker_port`."""
 
     def __init__(self, broker_port: int, profile: Profile, seed: int) -> None:
@@ -62,17 +63,12 @@ class SlowLink:
         """Messages that have passed more than once, each repeat counted."""
         return sum(count - 1 for count in self.messages.values())
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         self._thread.start()
         self._ready.wait()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join()
         self._loop.close()

@@ -17,14 +17,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.support.gunicorn_app import ROOT, clean_environment
+from tests.support.lifecycle import Started
 from tools.processes import die_with
 
 
-class Worker:
+class Worker(Started):
     """The parent's end of such a process."""
 
     def __init__(self, database: Path, broker_url: str, *, writer: bool = False) -> None:
@@ -80,15 +80,7 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.kill()
 
 

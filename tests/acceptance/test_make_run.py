@@ -15,13 +15,13 @@ import venv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pytest
 
 from tests.support.gunicorn_app import ROOT, clean_environment
 from tests.support.http import request
+from tests.support.lifecycle import Started
 from tests.support.waiting import eventually, free_port
 from tools.processes import Child
 
@@ -32,7 +32,7 @@ PARTS = (
 )
 
 
-class MakeRun:
+class MakeRun(Started):
     """`make run` in a fresh copy of the repository, so that its instance folder is a new one."""
 
     def __init__(self, copy: Path, settings: dict[str, str]) -> None:
@@ -95,15 +95,7 @@ class MakeRun:
     def assert_nothing_left(self, timeout: float = 20) -> None:
         eventually(lambda: not self.processes(), timeout, message=f"all ended: {self.processes()}")
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         print(self.output[-8000:])
         self.make.send(signal.SIGKILL)
         self.make.wait(10)

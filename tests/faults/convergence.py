@@ -47,6 +47,7 @@ from tests.faults.link import Link, Mode
 from tests.interop.javascript import JavaScriptFollower
 from tests.support.follower import FollowerProcess
 from tests.support.gunicorn_app import GunicornApp, flask
+from tests.support.lifecycle import Started
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 from tests.support.subscriber import Subscriber
@@ -266,7 +267,7 @@ class Shore:
         copy.replace(self.path(name))
 
 
-class Witness:
+class Witness(Started):
     """Hears the watermarks, and asks the ship for digests."""
 
     def __init__(self, broker: Mosquitto) -> None:
@@ -274,11 +275,11 @@ class Witness:
         self._subscriber = Subscriber(broker.port, f"{_PREFIX}/watermarks/+", qos=1)
         self._asked = 0
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         self._subscriber.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._subscriber.kill()
 
     def revive(self) -> None:

@@ -13,12 +13,12 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.faults.databases import Postgres, SmallDisk, Sqlite
 from tests.faults.link import Link
 from tests.support.gunicorn_app import HEALTH, GunicornApp, flask
+from tests.support.lifecycle import Started
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually, free_port
@@ -105,7 +105,7 @@ class Clock:
             file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
 
 
-class Stage:
+class Stage(Started):
     """One vessel and its shore."""
 
     def __init__(self, database: str, seed: int) -> None:
@@ -115,18 +115,13 @@ class Stage:
         self._seed = seed
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         with ExitStack() as stack:
             self._build(stack)
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._stack.close()
 
     def _build(self, stack: ExitStack) -> None:

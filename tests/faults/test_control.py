@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Self
 
 from tests.faults.link import Frames
+from tests.support.lifecycle import Started
 from tests.support.mosquitto import Mosquitto
 
 _CONNACK, _PUBLISH, _PUBREL, _SUBACK = 2, 3, 6, 9
 _REPEATED = 0x3C  # PUBLISH, DUP, QoS 2
 
 
-class RawSubscriber:
+class RawSubscriber(Started):
     """A durable subscriber of MQTT 3.1.1, packet by packet."""
 
     def __init__(self, port: int) -> None:
@@ -28,10 +28,7 @@ class RawSubscriber:
         self.send(b"\x10\x13\x00\x04MQTT\x04\x00\x00\x3c\x00\x07control")
         assert self.next()[0] >> 4 == _CONNACK
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._socket.close()
 
     def send(self, packet: bytes) -> None:

@@ -9,9 +9,9 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from tests.support.lifecycle import Started
 from tests.support.mosquitto import find_program
 from tools.processes import Child
 
@@ -29,7 +29,7 @@ def run_program(*arguments: str | Path) -> Any:
     return json.loads(done.stdout)
 
 
-class JavaScriptFollower:
+class JavaScriptFollower(Started):
     """Follows the vessel `vessel_id` at a broker; its session and its store outlive it."""
 
     def __init__(self, directory: Path, port: int, vessel_id: str, *options: str) -> None:
@@ -106,15 +106,7 @@ class JavaScriptFollower:
         state: dict[str, Any] = run_program(*self._identity, "--dump")
         return state
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         print("--- node", *self._events[-30:], *self._said[-30:], sep="\n")
         self.kill()
 

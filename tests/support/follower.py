@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -20,6 +19,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from arus.follower import Follower, FollowerStatus, Patience
 from tests.support.gunicorn_app import ROOT, clean_environment
+from tests.support.lifecycle import Started
 from tests.support.ship_model import ShipModel
 from tests.support.waiting import eventually
 from tools.processes import Child
@@ -28,7 +28,7 @@ from tools.processes import Child
 QUICK = Patience(answer=2.0, failure=0.2, progress=3.0, grace=0.5)
 
 
-class FollowerThread:
+class FollowerThread(Started):
     """A follower in a thread of this process."""
 
     def __init__(self, app: Flask, name: str = "shore", patience: Patience = QUICK) -> None:
@@ -102,19 +102,11 @@ class FollowerThread:
 
         eventually(reached, timeout, message=f"the follower is at {seq}")
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
 
-class FollowerProcess:
+class FollowerProcess(Started):
     """`flask sync follow` in a process of its own, to be killed."""
 
     def __init__(self, log_path: Path, settings: Mapping[str, str], name: str = "shore") -> None:
@@ -134,19 +126,11 @@ class FollowerProcess:
         """End it in good order; its exit code."""
         return self.child.stop(20)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.kill()
 
 
-class ScriptedVessel(ShipModel):
+class ScriptedVessel(ShipModel, Started):
     """Publishes what a vessel would, and loses what a test wants lost."""
 
     def __init__(
@@ -249,15 +233,7 @@ class ScriptedVessel(ShipModel):
         self._client.disconnect()
         self._client.loop_stop()
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
     def _on_connect(self, client: paho.Client, *_: Any) -> None:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.support import http
+from tests.support.lifecycle import Started
 from tests.support.waiting import eventually, free_port
 from tools.processes import Child
 
@@ -54,7 +54,7 @@ def run_flask(
     )
 
 
-class GunicornApp:
+class GunicornApp(Started):
     """`gunicorn wsgi:app` on a loopback port, with `settings` as its environment."""
 
     def __init__(
@@ -195,15 +195,7 @@ class GunicornApp:
         self._child.kill()
         self._child = None
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         print(f"--- {self.log_path.name}\n{self.log[-8000:]}")  # shown for a failed test only
         self.kill_all()
 

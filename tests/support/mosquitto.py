@@ -8,10 +8,10 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.support.certificates import Certificates
+from tests.support.lifecycle import Started
 from tests.support.waiting import eventually, free_port
 from tools.ports import answers
 from tools.processes import Child
@@ -26,7 +26,7 @@ def find_program(name: str, *places: str) -> str:
     return found
 
 
-class Mosquitto:
+class Mosquitto(Started):
     """A broker that can be stopped, killed and started again on the same port.
 
     `options` are further lines for its configuration; they come last, so that they win.
@@ -129,15 +129,7 @@ class Mosquitto:
             timeout=20,
         )
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.kill()
 
     def _accepts(self) -> bool:

@@ -9,18 +9,18 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
 import psycopg
 from psycopg import sql
 
+from tests.support.lifecycle import Started
 from tests.support.waiting import eventually, free_port
 from tools.processes import Child
 
 
-class PostgresServer:
+class PostgresServer(Started):
     """PostgreSQL in a temporary directory, with trust for everyone on this machine.
 
     Not durable unless asked to be, which is what it costs that benchmarks are about. Started by root it
@@ -101,15 +101,7 @@ class PostgresServer:
             self._child.stop(sig=signal.SIGQUIT)
             self._child = None
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
 

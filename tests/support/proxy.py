@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
+
+from tests.support.lifecycle import Started
 
 _HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade"}
 
 
-class Proxy:
+class Proxy(Started):
     """Forwards `prefix` to a loopback port, on a loopback port; `cut` ends each connection at once."""
 
     def __init__(self, port: int, prefix: str = "") -> None:
@@ -32,16 +33,11 @@ class Proxy:
         """The application's address behind it."""
         return f"http://127.0.0.1:{self.port}{self.prefix}"
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 

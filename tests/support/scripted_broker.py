@@ -6,12 +6,12 @@ import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
 from arus.codec import FrameReader, encode_remaining
+from tests.support.lifecycle import Started
 
 CONNECT, CONNACK, PUBLISH, PUBACK = 0x10, 0x20, 0x30, 0x40
 PUBREC, PUBREL, PUBCOMP = 0x50, 0x60, 0x70
@@ -277,7 +277,7 @@ class Link:
         )
 
 
-class ScriptedBroker:
+class ScriptedBroker(Started):
     """Listens on a loopback port; `accept` returns the next connection."""
 
     def __init__(self) -> None:
@@ -298,15 +298,7 @@ class ScriptedBroker:
         self._links.append(Link(sock))
         return self._links[-1]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._listener.close()
         for link in self._links:
             link.close()

@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
+from tests.support.lifecycle import Started
 from tests.support.mosquitto import find_program
 from tests.support.waiting import PATIENCE
 from tools.processes import Child
@@ -37,7 +37,7 @@ class Received:
         return json.loads(self.payload)
 
 
-class Subscriber:
+class Subscriber(Started):
     """Collects what arrives on `topics`, from the moment `start` returns.
 
     With a `client_id` its session outlives it (`stop`, then `start` again): a durable subscriber.
@@ -139,15 +139,7 @@ class Subscriber:
         """Vanish: no DISCONNECT is sent."""
         self._end(kill=True)
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.kill()
 
     def _ended(self) -> bool:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import make_url, text
@@ -30,6 +29,7 @@ from arus.session import Session
 from arus.settings import load
 from arus.status import SyncStatus, read_status
 from tests.support.gunicorn_app import ROOT, clean_environment
+from tests.support.lifecycle import Started
 from tests.support.waiting import PATIENCE, eventually
 from tools.processes import Child
 
@@ -48,7 +48,7 @@ _INSERT = text(
 )
 
 
-class Vessel:
+class Vessel(Started):
     """A candidate for ownership on `database_url`; `settings` are those of `arus.settings`."""
 
     def __init__(self, database_url: str, **settings: Any) -> None:
@@ -184,15 +184,7 @@ class Vessel:
         """End in good order."""
         self.owner.stop(5)
 
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
         self.bell.close()
         self.engine.dispose()
@@ -202,7 +194,7 @@ class Vessel:
 StartVessel = Callable[..., Vessel]
 
 
-class VesselProcess:
+class VesselProcess(Started):
     """A Vessel in a process of its own, to be killed."""
 
     def __init__(self, database_url: str, log_path: Path, **settings: Any) -> None:
@@ -215,15 +207,7 @@ class VesselProcess:
         """SIGKILL it."""
         self.child.kill()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.kill()
 
 
