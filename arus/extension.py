@@ -46,7 +46,7 @@ from .requests import CatchupStatus
 from .schema import define
 from .session import Session, check_client_library
 from .settings import SETTINGS, Settings, load
-from .status import SyncStatus, read_change_states, read_status
+from .status import SyncStatus, read_last_changes, read_status
 
 logger = logging.getLogger(__name__)
 
@@ -430,7 +430,8 @@ class ReliableSync:
 
     def change_states(self, entity: str, row_ids: Iterable[str]) -> dict[str, ChangeState]:
         """Return the state of the last change of each row, by row id."""
-        return read_change_states(self._state().db.session.connection(), entity, row_ids)
+        found = read_last_changes(self._state().db.session.connection(), entity, row_ids)
+        return {row_id: change.state for row_id, change in found.items()}
 
     def entities(self) -> list[str]:
         """Return the names of what is synchronised."""

@@ -4,16 +4,15 @@ messages. Each function reads the database with one connection and writes nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, text
+from sqlalchemy import Connection, Row, text
 
 from .forecast import DAY, Sample
 from .message import ChangeState
-from .status import state_of
 
 _LAST_ID = 2**63 - 1
 
@@ -52,12 +51,6 @@ _EVENT_BEFORE = text(
     "SELECT at, connected, reason FROM arus_link_event WHERE at <= :after"
     " ORDER BY at DESC, id DESC LIMIT 1"
 )
-_LAST_CHANGES = text(
-    "SELECT c.row_id, c.seq, c.outcome, l.sent_seq, l.acked_seq"
-    " FROM arus_change c LEFT JOIN arus_lane l ON l.topic = c.topic"
-    " WHERE c.id IN (SELECT MAX(id) FROM arus_change WHERE entity = :entity AND row_id IN :row_ids"
-    " GROUP BY row_id)"
-).bindparams(bindparam("row_ids", expanding=True))
 _CONFLICTS = text(
     "SELECT id, conflict_id, entity, row_id, winner, rule, at, report FROM arus_conflict"
     " WHERE id < :before ORDER BY id DESC LIMIT :limit"
@@ -81,15 +74,6 @@ class Counts:
     gone: int
     #: The log is complete from here on, in milliseconds since the epoch; None before the first owner.
     complete_since: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LastChange:
-    """What became of the last change of a row."""
-
-    state: ChangeState
-    #: None while it has no number.
-    seq: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +142,6 @@ def read_counts(connection: Connection) -> Counts:
     numbered = row.total - row.unnumbered - row.numberless
     gone = max(0, (row.head_seq or 0) - numbered)
     return Counts(by_state, row.total, gone, row.complete_since or None)
-
-
-def read_last_changes(
-    connection: Connection, entity: str, row_ids: Iterable[str]
-) -> dict[str, LastChange]:
-    """Return the last change of each row; rows without a change in the log are left out."""
-    wanted = list(row_ids)
-    if not wanted:
-        return {}
-    rows = connection.execute(_LAST_CHANGES, {"entity": entity, "row_ids": wanted})
-    return {row.row_id: LastChange(state_of(row), row.seq) for row in rows}
 
 
 def read_samples(connection: Connection, after: int) -> list[Sample]:

@@ -29,7 +29,7 @@ _OLDEST_OF_LANE = text(
     "SELECT committed_at FROM arus_change WHERE topic = :topic AND seq > :acked_seq AND outcome IS NULL"
     " ORDER BY seq LIMIT 1"
 )
-_STATES = text(
+_LAST_CHANGES = text(
     "SELECT c.row_id, c.seq, c.outcome, l.sent_seq, l.acked_seq"
     " FROM arus_change c LEFT JOIN arus_lane l ON l.topic = c.topic"
     " WHERE c.id IN (SELECT MAX(id) FROM arus_change WHERE entity = :entity AND row_id IN :row_ids"
@@ -94,6 +94,15 @@ class SyncStatus:
         return sum(value for (counted, *_), value in self.counters.items() if counted == name)
 
 
+@dataclass(frozen=True, slots=True)
+class LastChange:
+    """What became of the last change of a row."""
+
+    state: ChangeState
+    #: None while it has no number.
+    seq: int | None
+
+
 def read_status(
     connection: Connection, *, enabled: bool, owned: bool, max_queue_size: int
 ) -> SyncStatus:
@@ -136,15 +145,15 @@ def _oldest_pending(connection: Connection) -> int | None:
     return min((int(at) for at in found if at is not None), default=None)
 
 
-def read_change_states(
+def read_last_changes(
     connection: Connection, entity: str, row_ids: Iterable[str]
-) -> dict[str, ChangeState]:
-    """Return the state of the last change of each row; rows without a change in the log are left out."""
+) -> dict[str, LastChange]:
+    """Return the last change of each row; rows without a change in the log are left out."""
     wanted = list(row_ids)
     if not wanted:
         return {}
-    rows = connection.execute(_STATES, {"entity": entity, "row_ids": wanted})
-    return {row.row_id: state_of(row) for row in rows}
+    rows = connection.execute(_LAST_CHANGES, {"entity": entity, "row_ids": wanted})
+    return {row.row_id: LastChange(state_of(row), row.seq) for row in rows}
 
 
 def state_of(row: Any) -> ChangeState:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from arus.followers import read_followers
 from arus.forecast import in_units
 from arus.message import ChangeState, now_ms
-from arus.overview import LastChange, read_last_changes
+from arus.status import LastChange, read_last_changes
 from arus.web.chip import chip_of
 from extensions import db, sync
 

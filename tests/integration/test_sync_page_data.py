@@ -13,16 +13,9 @@ from arus.changes import list_changes
 from arus.database import open_engine, transaction
 from arus.forecast import DAY, MINUTE, Sample
 from arus.message import ChangeState
-from arus.overview import (
-    LastChange,
-    LinkEvent,
-    Outage,
-    outages,
-    read_counts,
-    read_day,
-    read_last_changes,
-)
+from arus.overview import LinkEvent, Outage, outages, read_counts, read_day
 from arus.schema import define
+from arus.status import LastChange, read_last_changes
 
 NOW = 1_795_334_400_000
 _CHANGE = text(
