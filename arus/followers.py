@@ -255,12 +255,18 @@ def read_followers(connection: Connection) -> list[FollowerStatus]:
     return found
 
 
+def applied_up_to(connection: Connection) -> dict[str, int]:
+    """Return up to where each follower has applied the present epoch; 0 where it follows another."""
+    return {
+        row.name: row.seq if row.epoch == row.current_epoch else 0
+        for row in connection.execute(_ALL)
+    }
+
+
 def applied_by(connection: Connection, seq: int | None) -> dict[str, bool]:
     """Return for each follower whether it has applied the change with this number, or a newer one of its row."""
-    rows = connection.execute(_ALL).all()
     return {
-        row.name: seq is not None and row.epoch == row.current_epoch and row.seq >= seq
-        for row in rows
+        name: seq is not None and upto >= seq for name, upto in applied_up_to(connection).items()
     }
 
 

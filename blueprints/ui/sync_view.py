@@ -9,9 +9,8 @@ from hashlib import blake2s
 from typing import Any
 
 from flask import g
-from sqlalchemy import Connection
 
-from arus.followers import read_followers
+from arus.followers import applied_up_to
 from arus.forecast import in_units
 from arus.message import ChangeState, now_ms
 from arus.status import LastChange, read_last_changes
@@ -76,7 +75,7 @@ def row_states(entity: str, row_ids: Iterable[str]) -> dict[str, RowState]:
         return {}
     connection = db.session.connection()
     changes = read_last_changes(connection, entity, ids)
-    applied = _applied(connection) if changes else {}
+    applied = applied_up_to(connection) if changes else {}
     return {i: _row_state(changes[i], applied) if i in changes else UNTRACKED for i in ids}
 
 
@@ -88,11 +87,6 @@ def _row_state(change: LastChange, applied: dict[str, int]) -> RowState:
             title = _("Applied ashore by %(names)s.", names=", ".join(having))
             return RowState("applied", _("applied ashore"), title)
     return ROW_STATES[change.state]
-
-
-def _applied(connection: Connection) -> dict[str, int]:
-    """Return up to where each follower has applied the present epoch."""
-    return {f.name: f.seq for f in read_followers(connection) if f.current}
 
 
 def chip() -> Chip:
