@@ -31,7 +31,7 @@ from .database import is_sqlite
 from .followers import read_followers
 from .message import iso, now_ms
 from .schema import Tables
-from .session import explain, tls_context
+from .session import explain, prepare, tls_context
 from .settings import SETTINGS, Settings
 from .status import SyncStatus, read_status
 
@@ -636,14 +636,7 @@ def _ask(settings: Settings, version: MQTTProtocolVersion) -> _Answer:
         answer.reason, answer.properties = reason, properties
 
     client.on_connect = connected
-    client.connect_timeout = settings.connect_timeout
-    if settings.username is not None:
-        client.username_pw_set(settings.username, settings.password)
-    if settings.broker.tls:
-        client.tls_set_context(tls_context(settings))
-        client.tls_insecure_set(not settings.tls_verify)
-    if settings.broker.websockets:
-        client.ws_set_options(path=settings.broker.path)
+    prepare(client, settings)
     client.connect(settings.broker.host, settings.broker.port, keepalive=60)
     deadline = time.monotonic() + settings.connect_timeout
     while answer.reason is None and time.monotonic() < deadline:

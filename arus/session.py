@@ -309,23 +309,12 @@ class Session(Mqtt):
                 "MQTT_LAST_WILL_QOS": 1,
                 "MQTT_LAST_WILL_RETAIN": True,
             }
-        if settings.username is not None:
-            config["MQTT_USERNAME"] = settings.username
-            config["MQTT_PASSWORD"] = settings.password
         return config
 
     def _connect(self) -> None:
         """Replace Flask-MQTT's: credentials, TLS and what MQTT 5 adds, but no network and no thread."""
         client = self.client
-        settings = self._settings
-        client.connect_timeout = settings.connect_timeout
-        if self.username is not None:
-            client.username_pw_set(self.username, self.password)
-        if settings.broker.tls:
-            client.tls_set_context(tls_context(settings))
-            client.tls_insecure_set(not settings.tls_verify)
-        if settings.broker.websockets:
-            client.ws_set_options(path=settings.broker.path)
+        prepare(client, self._settings)
         properties = None
         if self._protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
@@ -629,6 +618,22 @@ class _TlsSocket(ssl.SSLSocket):
         except BaseException:
             self.close()
             raise
+
+
+def prepare(client: Client, settings: Settings) -> None:
+    """Tell a client, before it connects, how to reach the broker and as whom.
+
+    :raises ssl.SSLError: a certificate or key can't be used.
+    :raises OSError: its file can't be read.
+    """
+    client.connect_timeout = settings.connect_timeout
+    if settings.username is not None:
+        client.username_pw_set(settings.username, settings.password)
+    if settings.broker.tls:
+        client.tls_set_context(tls_context(settings))
+        client.tls_insecure_set(not settings.tls_verify)
+    if settings.broker.websockets:
+        client.ws_set_options(path=settings.broker.path)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
