@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -18,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from .digest import BUCKETS
 from .errors import RefusedMessageError
-from .message import iso, now_ms
+from .message import iso, iso_or_none, now_ms, read_object, read_time
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class Audit:
         """Return it as it stands in JSON."""
         return {
             "seq": self.seq,
-            "timestamp": iso(self.at) if self.at is not None else None,
+            "timestamp": iso_or_none(self.at),
             "equal": self.equal,
             "entities": self.entities,
         }
@@ -147,7 +146,7 @@ class FollowerStatus:
             "seq": self.seq,
             "lag": self.lag,
             "lagMs": self.lag_ms,
-            "reportedAt": iso(self.reported_at) if self.reported_at is not None else None,
+            "reportedAt": iso_or_none(self.reported_at),
             "receivedAt": iso(self.received_at),
             "audit": self.audit.document() if self.audit else None,
         }
@@ -158,14 +157,7 @@ def parse(payload: bytes) -> Watermark:
 
     :raises RefusedMessageError: it is not one.
     """
-    if len(payload) > MAX_PAYLOAD:
-        raise RefusedMessageError(f"{len(payload)} bytes are too many for a watermark")
-    try:
-        body = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise RefusedMessageError(f"not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise RefusedMessageError("not a JSON object")
+    body = read_object(payload, MAX_PAYLOAD)
     epoch = body.get("epoch")
     if not (isinstance(epoch, str) and _EPOCH.fullmatch(epoch)):
         raise RefusedMessageError("epoch is not one")
@@ -278,15 +270,10 @@ def _seq(body: Mapping[str, Any], key: str) -> int:
 
 
 def _time(body: Mapping[str, Any]) -> int | None:
-    value = body.get("timestamp")
-    if not isinstance(value, str) or len(value) > 40:
-        return None  # it is shown, and nothing depends on it
     try:
-        moment = datetime.fromisoformat(value)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        milliseconds = round(moment.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        return None
+        milliseconds = read_time(body)
+    except RefusedMessageError:
+        return None  # it is shown, and nothing depends on it
     return milliseconds if milliseconds >= 0 else None
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from .errors import RefusedMessageError
+
 _ALPHABET = string.digits + string.ascii_lowercase
 
 
@@ -86,6 +88,11 @@ def iso(milliseconds: int) -> str:
     return f"{_iso_second(seconds)}.{fraction:03d}Z"
 
 
+def iso_or_none(milliseconds: int | None) -> str | None:
+    """Return a time as `iso` does, where there is one."""
+    return None if milliseconds is None else iso(milliseconds)
+
+
 @lru_cache(maxsize=64)
 def _iso_second(seconds: int) -> str:
     # Messages come in bursts of the same second, and formatting it costs as much as encoding one.
@@ -100,6 +107,38 @@ def new_message_id(milliseconds: int) -> str:
         number, digit = divmod(number, 36)
         characters += _ALPHABET[digit]
     return f"{milliseconds}_{characters}"
+
+
+def read_object(payload: bytes, limit: int) -> dict[str, Any]:
+    """Return the JSON object that an inbound message is.
+
+    :raises RefusedMessageError: it is none, or of more than `limit` bytes.
+    """
+    if len(payload) > limit:
+        raise RefusedMessageError(f"{len(payload)} bytes are too many")
+    try:
+        body = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise RefusedMessageError(f"not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise RefusedMessageError("not a JSON object")
+    return body
+
+
+def read_time(body: Mapping[str, Any]) -> int:
+    """Return an inbound message's `timestamp` in milliseconds since the epoch; without a zone it is UTC.
+
+    :raises RefusedMessageError: it is no time.
+    """
+    value = body.get("timestamp")
+    try:
+        if not isinstance(value, str) or len(value) > 40:
+            raise ValueError  # one answer to all that is no time
+        moment = datetime.fromisoformat(value)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise RefusedMessageError("timestamp is not a time in ISO 8601") from error
 
 
 def encode_change(entry: Entry, *, epoch: str, vessel_id: str) -> bytes:

@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
@@ -30,7 +29,7 @@ from .changes import lock_row
 from .conflict import Decision, Policy, Side, Winner, last_writer, not_after, report
 from .counters import PROPOSAL_REFUSALS, add_to_counters
 from .errors import ProposalError, RefusedMessageError, RegistrationError
-from .message import Operation, now_ms
+from .message import Operation, now_ms, read_object, read_time
 from .registry import Registration
 from .topics import CONFLICTS, PROPOSALS
 
@@ -116,13 +115,8 @@ def parse(payload: bytes, registration: Registration) -> Proposal:
 
     :raises RefusedMessageError: it is none.
     """
-    if len(payload) > MAX_PAYLOAD:
-        raise RefusedMessageError(f"{len(payload)} bytes are too many for a proposal")
-    try:
-        body = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise RefusedMessageError(f"not JSON: {error}") from error
-    if not isinstance(body, dict) or body.get("type") != "proposal":
+    body = read_object(payload, MAX_PAYLOAD)
+    if body.get("type") != "proposal":
         raise RefusedMessageError("not a proposal")
     if body.get("entity") != registration.entity:
         raise RefusedMessageError("it is for another entity than its topic")
@@ -148,7 +142,7 @@ def parse(payload: bytes, registration: Registration) -> Proposal:
         data=data,
         base_version=base,
         version=version,
-        at=_time(body.get("timestamp")),
+        at=max(0, read_time(body)),
         origin=_word(body.get("origin"), "origin"),
     )
 
@@ -542,14 +536,3 @@ def _word(value: Any, what: str) -> str:
     if not (isinstance(value, str) and _ID.fullmatch(value)):
         raise RefusedMessageError(f"{what} is not a text of 1 to 64 characters")
     return value
-
-
-def _time(value: Any) -> int:
-    if not isinstance(value, str) or len(value) > 40:
-        raise RefusedMessageError("timestamp is not a time")
-    try:
-        moment = datetime.fromisoformat(value)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0, round(moment.timestamp() * 1000))
-    except (ValueError, OverflowError) as error:
-        raise RefusedMessageError("timestamp is not a time") from error

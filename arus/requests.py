@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from .counters import CATCHUP_REFUSALS, add_to_counters
 from .errors import CatchupBusyError, CatchupRequestError, UnknownCatchupError
-from .message import iso, now_ms
+from .message import iso, iso_or_none, now_ms
 from .registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class EntityStatus:
             "digest": self.digest,
             "next": self.next,
             "reason": self.reason,
-            "finishedAt": iso(self.finished_at) if self.finished_at is not None else None,
+            "finishedAt": iso_or_none(self.finished_at),
         }
 
 
@@ -229,7 +229,7 @@ class CatchupStatus:
             "total": self.total,
             "reason": self.reason,
             "createdAt": iso(self.created_at),
-            "finishedAt": iso(self.finished_at) if self.finished_at is not None else None,
+            "finishedAt": iso_or_none(self.finished_at),
             "entities": [entity.document() for entity in self.entities],
         }
 

@@ -15,9 +15,9 @@ from flask import current_app
 from arus.errors import FollowError
 from arus.follower import Follower
 from arus.followers import FollowerStatus
-from arus.message import now_ms
+from arus.message import iso, now_ms
 
-from .common import moment, one_line, state, sync_commands
+from .common import one_line, state, sync_commands
 
 if TYPE_CHECKING:
     from arus.extension import AppState
@@ -150,7 +150,7 @@ def _where(sync: AppState, name: str) -> str:
         return "it is gone"
     if not found.current:
         return "it follows an older epoch"
-    return f"it has applied up to {found.seq}, and was last heard {moment(found.received_at)}"
+    return f"it has applied up to {found.seq}, and was last heard {iso(found.received_at)}"
 
 
 def _document(seen: Mapping[str, list[FollowerStatus]]) -> dict[str, Any]:

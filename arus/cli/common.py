@@ -12,7 +12,6 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
 from arus.errors import CatchupError, ChangeError, LogUnavailableError, UnknownMessageError
-from arus.message import iso
 
 if TYPE_CHECKING:
     from arus.extension import AppState
@@ -62,8 +61,3 @@ def known(entity: str | None) -> str | None:
             f"there is no entity {entity!r}; there are {', '.join(entities)}"
         )
     return entity
-
-
-def moment(milliseconds: int | None) -> str | None:
-    """Return a time as it is shown, where there is one."""
-    return iso(milliseconds) if milliseconds is not None else None

@@ -8,10 +8,10 @@ import click
 
 from arus.counters import DROPPED, FAILURES, PUBLISHED
 from arus.followers import FollowerStatus
-from arus.message import now_ms
+from arus.message import iso, iso_or_none, now_ms
 from arus.status import SyncStatus
 
-from .common import moment, one_line, state, sync_commands
+from .common import one_line, state, sync_commands
 
 
 @sync_commands.command("status")
@@ -41,7 +41,7 @@ def _as_json(status: SyncStatus, broker: str) -> dict[str, object]:
     return {
         "enabled": status.enabled,
         "connected": status.connected,
-        "connectedChangedAt": moment(status.connected_changed_at),
+        "connectedChangedAt": iso_or_none(status.connected_changed_at),
         "broker": broker,
         "protocol": status.protocol,
         "vesselId": status.vessel_id,
@@ -49,7 +49,7 @@ def _as_json(status: SyncStatus, broker: str) -> dict[str, object]:
         "headSeq": status.head_seq,
         "queueDepth": status.depth,
         "maxQueueSize": status.max_queue_size,
-        "oldestPendingAt": moment(status.oldest_pending_at),
+        "oldestPendingAt": iso_or_none(status.oldest_pending_at),
         "reconnectAttempts": status.reconnect_attempts,
         "owner": status.owner.document() if status.owner else None,
         "published": status.counter(PUBLISHED),
@@ -66,11 +66,11 @@ def _followed(follower: FollowerStatus) -> str:
         where += f", {follower.lag} behind, the oldest for {follower.lag_ms // 1000} s"
     if follower.audit is not None:
         where += f"; {'equal' if follower.audit.equal else 'differed'} at {follower.audit.seq}"
-    return f"{where}; heard {moment(follower.received_at)}"
+    return f"{where}; heard {iso(follower.received_at)}"
 
 
 def _print(status: SyncStatus, broker: str) -> None:
-    since = moment(status.connected_changed_at)
+    since = iso_or_none(status.connected_changed_at)
     if not status.enabled:
         link = "off (LOCAL_MODE is false)"
     elif status.connected:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from arus.errors import RefusedMessageError
-from arus.message import Operation
+from arus.message import Operation, read_object, read_time
 from arus.topics import CATCHUP, CONFLICTS, DIGEST, STATUS
 
 #: The largest message that is looked at, in bytes, and the deepest nesting.
@@ -161,14 +158,7 @@ class Reader:
 
         :raises RefusedMessageError: it is not one that a vessel publishes.
         """
-        if len(payload) > MAX_SIZE:
-            raise RefusedMessageError(f"{len(payload)} bytes are too many")
-        try:
-            body = orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise RefusedMessageError(f"not JSON: {error}") from error
-        if not isinstance(body, dict):
-            raise RefusedMessageError("not a JSON object")
+        body = read_object(payload, MAX_SIZE)
         name = topic[self._start :]
         if name == STATUS:
             return _status(body)
@@ -190,7 +180,15 @@ class Reader:
             raise RefusedMessageError(f"this topic carries {followed.entity}")
         return followed
 
-    def _change(self, topic: str, body: dict[str, Any], *, least_seq: int = 1) -> Change:
+    def _change(
+        self,
+        topic: str,
+        body: dict[str, Any],
+        *,
+        least_seq: int = 1,
+        catchup_id: str | None = None,
+        sequence: int = 0,
+    ) -> Change:
         followed = self._entity(topic, body)
         operation = body.get("operation")
         if not isinstance(operation, str) or operation not in _OPERATIONS:
@@ -217,30 +215,22 @@ class Reader:
             version=_number(body, "version", 1),
             seq=seq,
             previous_seq=previous_seq,
-            at=_time(body),
+            at=read_time(body),
             data=data,
+            catchup_id=catchup_id,
+            sequence=sequence,
         )
 
     def _catchup(self, topic: str, body: dict[str, Any]) -> Message:
         kind = body.get("type")
         if kind == "catchup":
             # A row of a snapshot bears the log's head, and that is 0 where nothing was captured yet.
-            change = self._change(topic, body, least_seq=0)
-            # Slower than a replace() would read, and much faster than it runs.
-            return Change(
-                change.vessel_id,
-                change.epoch,
-                change.topic,
-                change.entity,
-                change.operation,
-                change.row_id,
-                change.version,
-                change.seq,
-                change.previous_seq,
-                change.at,
-                change.data,
-                _id(body, "catchupId"),
-                _number(body, "sequence"),
+            return self._change(
+                topic,
+                body,
+                least_seq=0,
+                catchup_id=_id(body, "catchupId"),
+                sequence=_number(body, "sequence"),
             )
         if kind == "catchup_begin":
             return self._begin(topic, body)
@@ -381,16 +371,3 @@ def _buckets(value: Any) -> tuple[int, ...] | None:
     if not isinstance(value, list) or not all(type(item) is int for item in value):
         raise RefusedMessageError("buckets is not a list of whole numbers")
     return tuple(value)
-
-
-def _time(body: dict[str, Any]) -> int:
-    value = body.get("timestamp")
-    try:
-        if not isinstance(value, str) or len(value) > 40:
-            raise ValueError
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1000)
-    except (ValueError, OverflowError) as error:
-        raise RefusedMessageError("timestamp is not a time in ISO 8601") from error

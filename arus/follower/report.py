@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from arus.counters import read_counters
 from arus.database import translated
-from arus.message import iso
+from arus.message import iso, iso_or_none
 
 from . import applier
 from .position import Need
@@ -99,7 +99,7 @@ class FollowedVessel:
             "upToDate": self.up_to_date,
             "online": self.online,
             "heardAt": iso(self.heard_at),
-            "lastChangeAt": iso(self.changed_at) if self.changed_at is not None else None,
+            "lastChangeAt": iso_or_none(self.changed_at),
             "held": self.held,
             "rows": self.rows,
             "topics": [

@@ -8,7 +8,7 @@ import orjson
 from marshmallow import ValidationError, fields, post_load, validate
 from webargs.fields import DelimitedList
 
-from arus.message import ChangeState, Operation, iso
+from arus.message import ChangeState, Operation, iso, iso_or_none
 from arus.requests import BUCKETS, MAX_CURSOR, CatchupState
 from arus.requests import DEFAULT_LIMIT as CATCHUP_LIMIT
 from arus.requests import MAX_LIMIT as MAX_CATCHUP_LIMIT
@@ -198,12 +198,8 @@ class CatchupQueuedSchema(CamelSchema):
 
 
 def _moment(attribute: str, description: str) -> fields.Function:
-    def read(thing: Any) -> str | None:
-        milliseconds = getattr(thing, attribute)
-        return None if milliseconds is None else iso(milliseconds)
-
     return fields.Function(
-        read,
+        lambda thing: iso_or_none(getattr(thing, attribute)),
         metadata={"type": ["string", "null"], "format": "date-time", "description": description},
     )
 
