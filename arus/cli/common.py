@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from flask import current_app
@@ -15,6 +15,8 @@ from arus.errors import CatchupError, ChangeError, LogUnavailableError, UnknownM
 
 if TYPE_CHECKING:
     from arus.extension import AppState
+
+T = TypeVar("T")
 
 sync_commands = AppGroup(
     "sync",
@@ -51,6 +53,23 @@ def one_line() -> Iterator[None]:
         raise  # click ends quietly: whoever read has seen enough
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'writing'}: {error.strerror}") from error
+
+
+def decide_each(chosen: Iterable[T], decide: Callable[[T], object], decided: str) -> None:
+    """Decide on each, in a transaction of its own; the others go on when one fails, and the exit code tells."""
+    done = failed = 0
+    for one in chosen:
+        try:
+            decide(one)
+            done += 1
+        except (ChangeError, UnknownMessageError, click.ClickException) as error:
+            failed += 1
+            click.echo(f"Error: {error}", err=True)
+        state().db.session.remove()
+    if done or not failed:
+        click.echo(f"{done} {decided}")
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 def known(entity: str | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import click
 import orjson
@@ -11,7 +12,7 @@ from arus.errors import UnknownMessageError
 from arus.message import iso
 from arus.parked import ParkedMessage, find_parked, list_parked
 
-from .common import one_line, state, sync_commands
+from .common import decide_each, one_line, state, sync_commands
 
 #: Most messages that `--all` decides on in one call.
 _MOST = 10_000
@@ -121,29 +122,23 @@ def _parked(limit: int) -> list[ParkedMessage]:
 def _decide(
     verb: str, decide: Callable[[int], None], parked_ids: Iterable[int], *, every: bool, yes: bool
 ) -> None:
-    """Replay or discard messages, each in its own transaction; the others go on when one fails."""
+    """Replay or discard messages."""
     if every == bool(parked_ids):
         raise click.UsageError("give ids, or --all")
-    done = failed = 0
     with one_line():
         if every:
             parked_ids = [message.id for message in reversed(_parked(_MOST))]
             if not yes:
                 click.confirm(f"{verb} all {len(parked_ids)} messages?", abort=True, err=True)
-        for parked_id in parked_ids:
-            try:
-                decide(parked_id)
-                done += 1
-            except UnknownMessageError as error:
-                failed += 1
-                click.echo(f"Error: {error}", err=True)
-            except Exception as error:  # noqa: BLE001  # a handler is the application's: whatever it raises
-                failed += 1
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                click.echo(f"Error: message {parked_id} stays: {reason}", err=True)
-            state().db.session.remove()
-    word = {"replay": "replayed", "discard": "discarded"}[verb]
-    if done or not failed:
-        click.echo(f"{done} {word}")
-    if failed:
-        raise click.exceptions.Exit(1)
+        kept = partial(_or_stays, decide)
+        decide_each(parked_ids, kept, {"replay": "replayed", "discard": "discarded"}[verb])
+
+
+def _or_stays(decide: Callable[[int], None], parked_id: int) -> None:
+    try:
+        decide(parked_id)
+    except UnknownMessageError:
+        raise
+    except Exception as error:  # a handler is the application's: whatever it raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise click.ClickException(f"message {parked_id} stays: {reason}") from error

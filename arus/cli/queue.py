@@ -13,10 +13,9 @@ import click
 import orjson
 
 from arus.changes import UNDELIVERED, ChangeRecord
-from arus.errors import ChangeError
 from arus.message import ChangeState, iso
 
-from .common import known, one_line, state, sync_commands
+from .common import decide_each, known, one_line, state, sync_commands
 
 if TYPE_CHECKING:
     from arus.extension import AppState
@@ -202,34 +201,20 @@ def _decide(
     entity: str | None,
     yes: bool,
 ) -> None:
-    """Retry or discard changes, each in its own transaction; the others go on when one fails."""
+    """Retry or discard changes."""
     if every == bool(message_ids):
         raise click.UsageError("give message ids, or --all")
     if entity and not every:
         raise click.UsageError("--entity goes with --all")
-    sync = state()
-    done = failed = 0
     with one_line():
         chosen: Iterable[str] = message_ids
         if every:
-            found = sync.each_change((ChangeState.QUARANTINED,), known(entity))
+            found = state().each_change((ChangeState.QUARANTINED,), known(entity))
             of_entity = f" of {entity}" if entity else ""
             if not yes:
                 click.confirm(f"{verb} all quarantined changes{of_entity}?", abort=True, err=True)
             chosen = (change.message_id for change in found)
-        for message_id in chosen:
-            try:
-                decide(message_id)
-                done += 1
-            except ChangeError as error:
-                failed += 1
-                click.echo(f"Error: {error}", err=True)
-            sync.db.session.remove()
-    word = {"retry": "retried", "discard": "discarded"}[verb]
-    if done or not failed:
-        click.echo(f"{done} {word}")
-    if failed:
-        raise click.exceptions.Exit(1)
+        decide_each(chosen, decide, {"retry": "retried", "discard": "discarded"}[verb])
 
 
 @contextmanager
