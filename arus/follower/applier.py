@@ -121,7 +121,7 @@ class Applier:
         taken = 0
         with transaction(self._connection):
             self.unchecked()
-            progress, offset = True, 0
+            progress = True
             while progress:
                 progress, offset = False, 0
                 while page := self._store.held(200, offset):

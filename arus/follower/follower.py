@@ -73,8 +73,6 @@ class Follower:
         self._patience = patience or Patience()
         self._copies = _copies(state.registry)
         self._stopping = threading.Event()
-        #: This process is at work, and does not stand by for another.
-        self.working = False
         self._waker, self._bell = os.pipe()
         for end in (self._waker, self._bell):
             weakref.finalize(self, os.close, end)
@@ -197,12 +195,8 @@ class Follower:
         with self._app.app_context(), self._lock.hold() as connection:
             if self._stopping.is_set():
                 return
-            self.working = True
-            try:
-                with translated():
-                    self._loop(connection).run(enough)
-            finally:
-                self.working = False
+            with translated():
+                self._loop(connection).run(enough)
 
     def _loop(self, connection: Connection) -> Loop:
         followed = {copy.followed.topic: copy.followed for copy in self._copies.values()}
