@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,31 @@ def migrated_database_url(
     _migrated: Callable[[str], str],
 ) -> Iterator[str]:
     """As database_url, with the migrations applied."""
-    source = _migrated(database_kind)
-    if database_kind == SQLITE:
-        shutil.copy(source, tmp_path / "arus.sqlite")
-        yield f"sqlite:///{tmp_path}/arus.sqlite"
+    with _copy(_migrated, database_kind, tmp_path / "arus.sqlite", request) as url:
+        yield url
+
+
+@pytest.fixture
+def shore_database_url(
+    database_kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    _migrated: Callable[[str], str],
+) -> Iterator[str]:
+    """The URL of a migrated database of the other kind than migrated_database_url: a follower's."""
+    other = POSTGRESQL if database_kind == SQLITE else SQLITE
+    with _copy(_migrated, other, tmp_path / "shore.sqlite", request) as url:
+        yield url
+
+
+@contextmanager
+def _copy(
+    migrated: Callable[[str], str], kind: str, place: Path, request: pytest.FixtureRequest
+) -> Iterator[str]:
+    source = migrated(kind)
+    if kind == SQLITE:
+        shutil.copy(source, place)
+        yield f"sqlite:///{place}"
         return
     server: PostgresServer = request.getfixturevalue("postgres_server")
     name = server.create_database(template=source)

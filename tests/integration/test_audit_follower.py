@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from sqlalchemy import Engine, create_engine, text
 from tests.support.follower import FollowerProcess
 from tests.support.gunicorn_app import GunicornApp, run_flask
 from tests.support.mosquitto import Mosquitto
-from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
 
 REQUESTS = "vessel/sync/catchup_requests"
@@ -86,21 +84,10 @@ def pair(
     start_app: Callable[..., GunicornApp],
     mosquitto: Mosquitto,
     migrated_database_url: str,
-    database_kind: str,
+    shore_database_url: str,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
-    _migrated: Callable[[str], str],
 ) -> Iterator[Pair]:
     """A vessel with some rows, and a follower."""
-    server: PostgresServer | None = None
-    if database_kind == "postgresql":
-        shutil.copy(_migrated("sqlite"), tmp_path / "shore.sqlite")
-        shore_url = f"sqlite:///{tmp_path}/shore.sqlite"
-    else:
-        server = request.getfixturevalue("postgres_server")
-        assert server is not None
-        name = server.create_database(template=_migrated("postgresql"))
-        shore_url = server.url(name)
     app = start_app()
     equipment = app.post(
         "/api/equipment",
@@ -112,12 +99,11 @@ def pair(
             "/api/work-orders",
             {"equipmentId": equipment.json["id"], "reason": "leak", "estimatedHours": 2},
         )
-    pair = Pair(app, mosquitto, migrated_database_url, shore_url, tmp_path / "follower.log")
+    log = tmp_path / "follower.log"
+    pair = Pair(app, mosquitto, migrated_database_url, shore_database_url, log)
     yield pair
     pair.close()
-    print((tmp_path / "follower.log").read_text())
-    if server is not None:
-        server.drop_database(name)
+    print(log.read_text())
 
 
 def execute(side: Engine, statement: str, **arguments: Any) -> None:

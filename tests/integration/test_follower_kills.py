@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from sqlalchemy import Engine, create_engine, text
 from tests.support.follower import FollowerProcess
 from tests.support.gunicorn_app import GunicornApp
 from tests.support.mosquitto import Mosquitto
-from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually
 
 TABLES = ("equipment", "crew", "work_orders", "alerts", "maintenance_schedules")
@@ -169,26 +167,15 @@ def sea(
     start_app: Callable[..., GunicornApp],
     mosquitto: Mosquitto,
     migrated_database_url: str,
-    database_kind: str,
+    shore_database_url: str,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
-    _migrated: Callable[[str], str],
 ) -> Iterator[Sea]:
     """A ship on one kind of database, a shore on the other."""
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = None
-    if database_kind == "postgresql":
-        shutil.copy(_migrated("sqlite"), tmp_path / "shore.sqlite")
-        shore_url = f"sqlite:///{tmp_path}/shore.sqlite"
-    else:
-        name = server.create_database(template=_migrated("postgresql"))
-        shore_url = server.url(name)
-    sea = Sea(start_app(), mosquitto, migrated_database_url, shore_url, tmp_path / "shore.log")
+    log = tmp_path / "shore.log"
+    sea = Sea(start_app(), mosquitto, migrated_database_url, shore_database_url, log)
     yield sea
     sea.close()
-    print((tmp_path / "shore.log").read_text()[-20_000:])
-    if name is not None:
-        server.drop_database(name)
+    print(log.read_text()[-20_000:])
 
 
 @pytest.mark.timeout(400)
