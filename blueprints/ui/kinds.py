@@ -269,10 +269,6 @@ def _due_options(_present: str) -> Options:
 # --- what can be done ----------------------------------------------------------------------------
 
 
-def _move(resource: Resource[Any], status: str) -> Callable[[str, Matches], Written[Any]]:
-    return lambda row_id, matches: resource.update(row_id, {"status": status}, matches)
-
-
 def _set(resource: Resource[Any], **values: Any) -> Callable[[str, Matches], Written[Any]]:
     return lambda row_id, matches: resource.update(row_id, values, matches)
 
@@ -375,10 +371,10 @@ WORK_ORDERS = Kind(
         Filter("crew", lazy("Assigned to"), crew_offered, _reference(WorkOrder.assigned_crew_id)),
     ),
     verbs=(
-        Verb("start", lazy("Start"), _is("open"), _move(work_orders, "in_progress"), primary=True),
-        Verb("complete", lazy("Complete"), _is("in_progress"), _move(work_orders, "completed"), primary=True),
-        Verb("cancel", lazy("Cancel"), _is("open", "in_progress"), _move(work_orders, "cancelled")),
-        Verb("reopen", lazy("Reopen"), _is("completed", "cancelled"), _move(work_orders, "open")),
+        Verb("start", lazy("Start"), _is("open"), _set(work_orders, status="in_progress"), primary=True),
+        Verb("complete", lazy("Complete"), _is("in_progress"), _set(work_orders, status="completed"), primary=True),
+        Verb("cancel", lazy("Cancel"), _is("open", "in_progress"), _set(work_orders, status="cancelled")),
+        Verb("reopen", lazy("Reopen"), _is("completed", "cancelled"), _set(work_orders, status="open")),
     ),
     quick=("equipment_id", "reason", "priority", "maintenance_type", "estimated_hours", "description"),
 )  # fmt: skip
@@ -545,7 +541,7 @@ SCHEDULES = Kind(
     ),
     verbs=(
         Verb("work-order", lazy("Make work order"), lambda row: row.status in OPEN_SCHEDULE and not row.work_order_id, order_of_schedule, makes="work-orders", primary=True),
-        Verb("complete", lazy("Done"), _is(*OPEN_SCHEDULE), _move(maintenance_schedules, "completed")),
+        Verb("complete", lazy("Done"), _is(*OPEN_SCHEDULE), _set(maintenance_schedules, status="completed")),
     ),
     sort="scheduled_date",
 )  # fmt: skip

@@ -67,25 +67,15 @@ def row(kind: str, row_id: str) -> Answer:
 def new_row(kind: str) -> Answer:
     """Show the form for a new row; create it."""
     described = kind_of(kind)
-    form = Form("new", described.inputs)
     if request.method == "GET":
         # An address may fill in the form: a new order for this piece of equipment.
-        given = {
-            each.key: request.args[each.key] for each in form.inputs if each.key in request.args
-        }
+        keys = {each.key for each in described.inputs}
+        given = {key: text for key, text in request.args.items() if key in keys}
         return _form_page(described, Form("new", described.inputs, values=given))
-    form = form.filled(request.form)
-    try:
-        created = create(described, form)
-    except InvalidError as error:
-        return _form_page(described, form.refused(error.errors or {}), 422)
-    except ProblemError as error:
-        if error.code not in {409, 410, 422}:
-            raise
-        refused = form.refused({"": [str(error.description)]}, new_key=True)
-        return _form_page(described, refused, 422)
-    url = url_for("ui.row", kind=kind, row_id=created.id)
-    return go(url, _("%(name)s is saved.", name=described.name_of(created)))
+    created = create(described, Form("new", described.inputs).filled(request.form))
+    if isinstance(created, Form):
+        return _form_page(described, created, 422)
+    return _saved(described, created)
 
 
 @blueprint.route(f"/<{SLUGS}:kind>/<row_id>/edit", methods=["GET", "POST"])
@@ -181,13 +171,19 @@ def answer_who() -> Answer:
     return who.remember(answer, request.form.get("by", ""))
 
 
-def create(kind: Kind, form: Form) -> Any:
-    """Create a row from a form; sent again, return the same.
-
-    :raises ProblemError: it is not valid, or conflicts with another.
-    """
-    data = kind.resource.load(form.data())
-    return kind.resource.create(data, IdempotencyKey.of(form.key, request.path, data)).row
+def create(kind: Kind, form: Form) -> Row | Form:
+    """Create a row from a form; sent again, return the same. A form that can't be taken comes back with why."""
+    try:
+        data = kind.resource.load(form.data())
+        row: Row = kind.resource.create(data, IdempotencyKey.of(form.key, request.path, data)).row
+    except InvalidError as error:
+        return form.refused(error.errors or {})
+    except ProblemError as error:
+        if error.code not in {409, 410, 422}:
+            raise
+        # Whatever the key stood for is settled: the next attempt is a new one.
+        return form.refused({"": [str(error.description)]}, new_key=True)
+    return row
 
 
 def is_version_shown(version: int) -> bool:
@@ -218,16 +214,19 @@ def _save(kind: Kind, form: Form, found: Row, taken: frozenset[str]) -> Answer:
         if now.version != form.version:
             return _conflict(kind, form, now)
         return _form_page(kind, form.refused({"": [str(error.description)]}), 409, row=now)
-    url = url_for("ui.row", kind=kind.slug, row_id=found.id)
-    return go(url, _("%(name)s is saved.", name=kind.name_of(saved.row)))
+    return _saved(kind, saved.row)
+
+
+def _saved(kind: Kind, row: Row) -> Answer:
+    url = url_for("ui.row", kind=kind.slug, row_id=row.id)
+    return go(url, _("%(name)s is saved.", name=kind.name_of(row)))
 
 
 def _conflict(kind: Kind, form: Form, found: Row) -> Answer:
     """Show both versions, and let a person choose."""
     differing = differences(form, found)
     if not differing:
-        url = url_for("ui.row", kind=kind.slug, row_id=found.id)
-        return go(url, _("%(name)s is saved.", name=kind.name_of(found)))
+        return _saved(kind, found)
     return page(
         "ui/conflict.html",
         409,

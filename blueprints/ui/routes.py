@@ -46,15 +46,9 @@ def create_row(kind: str) -> Answer:
     """Create a row from a short form of the overview."""
     described = kind_of(kind)
     form = _short_form(described).filled(request.form)
-    try:
-        row = pages.create(described, form)
-    except InvalidError as error:
-        return _refused(described, form.refused(error.errors or {}))
-    except ProblemError as error:
-        if error.code not in {409, 410, 422}:
-            raise
-        # Whatever the key stood for is settled: the next attempt is a new one.
-        return _refused(described, form.refused({"": [str(error.description)]}, new_key=True))
+    row = pages.create(described, form)
+    if isinstance(row, Form):
+        return _refused(described, row)
     said = _("%(name)s is saved.", name=described.name_of(row))
     if not is_htmx():
         return go(url_for("ui.index", _anchor=f"{kind}-heading"), said)
