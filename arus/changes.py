@@ -311,8 +311,7 @@ def lock_row(session: Session, registration: Registration, row_id: str) -> Any |
     """Lock a row until the session's transaction ends, and return it as it is now; None where there is none."""
     mapper: Mapper[Any] = inspect(registration.model)
     (column,) = mapper.primary_key
-    kind = column.type.python_type
-    key = row_id if kind is str else kind(row_id)
+    key = registration.typed_key(row_id)
     # By its key alone: what the model loads along with it by outer joins can't be locked, and of an object
     # that the session holds already the ORM would demand that it is not outdated.
     if session.execute(select(column).where(column == key).with_for_update()).one_or_none() is None:

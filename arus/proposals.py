@@ -479,13 +479,8 @@ class _Writer:
                 and attribute in self._mapper.column_attrs
             ):
                 values[attribute] = field.deserialize(told)
-        values.setdefault(self._registration.key, self._typed_key(proposal.row_id))
+        values.setdefault(self._registration.key, self._registration.typed_key(proposal.row_id))
         return self._registration.model(**values)
-
-    def _typed_key(self, row_id: str) -> Any:
-        (column,) = self._mapper.primary_key
-        kind = column.type.python_type
-        return row_id if kind is str else kind(row_id)
 
 
 def check_acceptable(registration: Registration) -> None:

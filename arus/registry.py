@@ -45,6 +45,14 @@ class Registration:
         """Return the primary key of `row` as it stands in messages."""
         return str(getattr(row, self.key))
 
+    def typed_key(self, row_id: str) -> Any:
+        """Return the primary key that stands in messages as `row_id`.
+
+        :raises ValueError: no row can have it.
+        """
+        (column,) = inspect(self.model).primary_key
+        return column.type.python_type(row_id)
+
     def serialise(self, row: Any) -> bytes:
         """Return `row` as JSON; whatever the schema or the encoder raises is the caller's to quarantine."""
         return orjson.dumps(self.schema.dump(row))

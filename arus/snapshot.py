@@ -8,7 +8,6 @@ whatever is written meanwhile; a row that was changed comes as it is now, with i
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -182,7 +181,7 @@ class SnapshotReader:
     def _born_still_there(
         self, connection: Connection, row_ids: Collection[str], beyond: Iterable[Any]
     ) -> int:
-        keys = [self._key_of(row_id) for row_id in row_ids]
+        keys = [self._registration.typed_key(row_id) for row_id in row_ids]
         found = 0
         for start in range(0, len(keys), _IN):
             here = self._key.in_(keys[start : start + _IN])
@@ -205,7 +204,8 @@ class SnapshotReader:
         ]
 
     def _is_above(self, connection: Connection, item: Item, position: str) -> bool:
-        key, other = self._literal(self._key_of(item.row_id)), self._literal(self._typed(position))
+        key = self._literal(self._registration.typed_key(item.row_id))
+        other = self._literal(self._typed(position))
         return bool(connection.execute(select(key > other)).scalar())
 
     def _item(self, row: Any) -> Item:
@@ -224,7 +224,7 @@ class SnapshotReader:
 
     def _typed(self, position: str) -> Any:
         try:
-            key = self._key_of(json.loads(position))
+            key = self._registration.typed_key(json.loads(position))
             if isinstance(key, int) and abs(key) >= NO_LIMIT:
                 raise ValueError("larger than any database's integer")
             return key
@@ -235,10 +235,6 @@ class SnapshotReader:
 
     def _literal(self, key: Any) -> Any:
         return cast(literal(key, self._key.type), self._key.type)
-
-    def _key_of(self, row_id: str) -> Any:
-        python_type = self._key.type.python_type
-        return uuid.UUID(row_id) if python_type is uuid.UUID else python_type(row_id)
 
 
 def _position(key: Any) -> str:
