@@ -66,6 +66,10 @@ _PAGE = text(
     "SELECT row_id FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity AND NOT deleted"
     " AND row_id > :after ORDER BY row_id LIMIT :limit"
 )
+_PROPOSED = text(
+    "SELECT row_id FROM arus_proposal WHERE state = 'pending' AND entity = :entity"
+    " AND row_id IN :row_ids"
+).bindparams(bindparam("row_ids", expanding=True))
 # A row that nobody knows: the sweep that ends the repair takes what the vessel does not name.
 _ADOPT = text(
     "INSERT INTO arus_row (vessel_id, entity, row_id, version, seq, deleted, hash, bucket, mark)"
@@ -240,13 +244,8 @@ def _gone(connection: Connection, copy: Copy, vessel_id: str) -> Iterator[str]:
 
 
 def _proposed(connection: Connection, entity: str, row_ids: Sequence[str]) -> set[str]:
-    statement = text(
-        "SELECT row_id FROM arus_proposal WHERE state = 'pending' AND entity = :entity"
-        " AND row_id IN :row_ids"
-    ).bindparams(bindparam("row_ids", expanding=True))
-    return set(
-        connection.execute(statement, {"entity": entity, "row_ids": list(row_ids)}).scalars()
-    )
+    wanted = {"entity": entity, "row_ids": list(row_ids)}
+    return set(connection.execute(_PROPOSED, wanted).scalars())
 
 
 # -- verdicts -----------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ pauses, under the same id. What is known of the row (`arus_row`) stays the vesse
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,7 @@ _DUE = text(
     " attempts, sent_at FROM arus_proposal WHERE state = 'pending' ORDER BY at, proposal_id"
 )
 _SENT = text("UPDATE arus_proposal SET sent_at = :now WHERE proposal_id = :proposal_id")
+_AGAIN = text("UPDATE arus_proposal SET sent_at = NULL WHERE state = 'pending'")
 _FORGET = text(
     "DELETE FROM arus_proposal WHERE state IN ('answered', 'withdrawn') AND settled_at < :before"
 )
@@ -138,15 +140,19 @@ def propose(
         unknown = set(data) - copy.keys
         if unknown:
             raise ProposalError(f"{entity} has no {', '.join(sorted(unknown))}")
-        if operation is Operation.CREATE:
-            _insert(connection, copy, row_id, data)
-        row = _row(connection, copy, row_id)
-        if row is None:
-            raise ProposalError(f"there is no row {row_id[:64]!r} in {entity}")
-        changed = data if operation is Operation.UPDATE else {}
-        whole = {**row, **changed, copy.followed.id_key: row[copy.followed.id_key]}
-        whole[copy.version_key] = version
-        _write(connection, copy, operation, row_id, whole, version)
+        with _explained(entity):
+            if operation is Operation.CREATE:
+                _insert(connection, copy, row_id, data)
+            row = _row(connection, copy, row_id)
+            if row is None:
+                raise ProposalError(f"there is no row {row_id[:64]!r} in {entity}")
+            changed = data if operation is Operation.UPDATE else {}
+            whole = {**row, **changed, copy.followed.id_key: row[copy.followed.id_key]}
+            whole[copy.version_key] = version
+            if operation is Operation.DELETE:
+                copy.delete(connection, [copy.key_of(row_id)])
+            else:
+                copy.upsert(connection, [copy.values(whole, version)])
         now = now_ms()
         for one in earlier:
             connection.execute(_WITHDRAW, {"proposal_id": one.proposal_id, "now": now})
@@ -257,9 +263,7 @@ class Outbox:
     def again(self) -> None:
         """Have all that waits sent once more: a connection's end may have eaten it."""
         with transaction(self._connection):
-            self._connection.execute(
-                text("UPDATE arus_proposal SET sent_at = NULL WHERE state = 'pending'")
-            )
+            self._connection.execute(_AGAIN)
 
     def _message(self, row: Row[Any]) -> tuple[str, str, bytes]:
         proposal = Proposal(
@@ -326,33 +330,19 @@ def _row(connection: Connection, copy: Copy, row_id: str) -> dict[str, Any] | No
 
 def _insert(connection: Connection, copy: Copy, row_id: str, data: Mapping[str, Any]) -> None:
     """Write a new row; the columns' defaults fill in what is not given."""
-    registration = copy.registration
+    values = copy.given(data)
+    values[copy.key_column.key] = copy.key_of(row_id)
+    values[copy.version_column] = 1
+    connection.execute(insert(copy.table), values)
+
+
+@contextmanager
+def _explained(entity: str) -> Iterator[None]:
+    """Tell the proposer why a row can't be written."""
     try:
-        values = copy.given(data)
-        values[copy.key_column.key] = copy.key_of(row_id)
-        values[copy.version_column] = 1
-        connection.execute(insert(copy.table), values)
+        yield
     except RefusedMessageError as error:
         raise ProposalError(str(error)) from error
     except IntegrityError as error:
         reason = " ".join(str(error.orig).split())
-        raise ProposalError(f"the {registration.entity} row is not valid: {reason}") from error
-
-
-def _write(
-    connection: Connection,
-    copy: Copy,
-    operation: Operation,
-    row_id: str,
-    data: Mapping[str, Any],
-    version: int,
-) -> None:
-    try:
-        if operation is Operation.DELETE:
-            copy.delete(connection, [copy.key_of(row_id)])
-            return
-        copy.upsert(connection, [copy.values(data, version)])
-    except RefusedMessageError as error:
-        raise ProposalError(str(error)) from error
-    except IntegrityError as error:
-        raise ProposalError(f"the row is not valid: {' '.join(str(error.orig).split())}") from error
+        raise ProposalError(f"the {entity} row is not valid: {reason}") from error

@@ -64,7 +64,7 @@ _BURY = text(
     "UPDATE arus_row SET deleted = true, hash = ''"
     " WHERE vessel_id = :vessel_id AND entity = :entity AND row_id IN :row_ids"
 ).bindparams(bindparam("row_ids", expanding=True))
-_LET_GO = (
+_LET_GO = text(
     "DELETE FROM arus_held WHERE vessel_id = :vessel_id AND entity = :entity AND seq <= :high_seq"
     " AND mark <> :mark"
 )
@@ -285,7 +285,7 @@ class Store:
     def let_go(self, vessel_id: str, entity: str, high_seq: int, mark: int) -> None:
         """Forget held changes of rows that a whole snapshot did not bring."""
         wanted = {"vessel_id": vessel_id, "entity": entity, "high_seq": high_seq, "mark": mark}
-        self.connection.execute(text(_LET_GO), wanted)
+        self.connection.execute(_LET_GO, wanted)
 
     def forget_epoch(self, vessel_id: str) -> None:
         """Forget versions, deletions and held changes of an epoch that has ended; the rows stay."""
