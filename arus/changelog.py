@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,6 +130,8 @@ class ChangeLog:
         self.lanes: dict[str, Lane] = {}
         #: Turns committed by this owner.
         self.turns = 0
+        #: When the last turn had the write lock, in monotonic seconds.
+        self.locked_at = 0.0
         self.reload()
 
     def reload(self) -> None:
@@ -207,6 +210,7 @@ class ChangeLog:
         # The row lock keeps a takeover waiting until this turn has ended; SQLite has but one writer.
         fence = _FENCE + (" FOR UPDATE" if self._connection.dialect.name != "sqlite" else "")
         with transaction(self._connection) as connection:
+            self.locked_at = time.monotonic()
             if connection.exec_driver_sql(fence).scalar() != self.generation:
                 raise OwnershipLostError
             yield Turn(self, connection)

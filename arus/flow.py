@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -289,11 +290,12 @@ class Flow:
             if not flight.confirmed:
                 flight.confirmed = True
                 flight.lane.confirmed(flight.entry.seq)
+                self._measure(flight.sent_at)
             self._releases.append(ack.packet_id)
             self._due = True
         elif flight.entry.qos == 1 or flight.confirmed:
-            now = time.monotonic()
-            self._window.acknowledged(now - flight.sent_at, now)
+            if not flight.confirmed:
+                self._measure(flight.sent_at)
             self._land(ack.packet_id, flight)
             entry = flight.entry
             self._counts[PUBLISHED, entry.entity, entry.operation, str(entry.qos)] += 1
@@ -305,9 +307,13 @@ class Flow:
         """Take one of a catch-up's message, of a control message, or the second of the same packet."""
         sent_at = self._beside_sent.pop(ack.packet_id, None)
         if sent_at is not None:
-            now = time.monotonic()
-            self._window.acknowledged(now - sent_at, now)
+            self._measure(sent_at)
             self._catchups.acknowledged(ack.packet_id, ack.reason)
+
+    def _measure(self, sent_at: float) -> None:
+        """Tell the window of a first answer: of QoS 2 the PUBREC, which takes the one round trip of a PUBACK."""
+        now = time.monotonic()
+        self._window.acknowledged(now - sent_at, now)
 
     def _refuse(self, ack: Ack, flight: Flight) -> None:
         if ack.reason == _PACKET_ID_IN_USE:
@@ -331,17 +337,18 @@ class Flow:
 
     # -- a turn -----------------------------------------------------------------------------------
 
-    def turn(self, *, look: bool, feed: bool = True) -> bool:
+    def turn(self, *, look: bool, feed: bool = True, most: int | None = None) -> bool:
         """Journal what is known and send what that licenses.
 
         :param look: look for entries without a number.
         :param feed: send new messages.
+        :param most: messages of the log to send, at most; None for what the window takes.
         :returns: whether more entries without a number may be waiting.
         :raises OwnershipLostError: nothing was written and nothing sent.
         :raises LogUnavailableError: as above.
         """
         waiting = self._log.unnumbered(NUMBER_BATCH) if look else []
-        picks = self._pick(refill=True) if feed else []
+        picks = self._pick(most, refill=True) if feed else []
         if look and not waiting:
             self._catchups.look = True  # what the bell rang for was no change
         repair = feed and self._connected_at is not None and self._repair_due and not picks
@@ -362,7 +369,7 @@ class Flow:
                 self._read_along(entries)
                 given_up = turn.relieve(self._overflow, entries)
                 # A change of an idle system goes out in the turn that numbers it.
-                picks += self._pick(refill=False, beside=picks) if feed else []
+                picks += self._pick(most, refill=False, beside=picks) if feed else []
             for entry, reason in self._refused:
                 turn.settle(entry.id, "quarantined", reason)
             self._counts[FAILURES, "", "", ""] += len(self._refused)
@@ -444,10 +451,10 @@ class Flow:
 
     # -- picking ----------------------------------------------------------------------------------
 
-    def _pick(self, *, refill: bool, beside: list[_Pick] | None = None) -> list[_Pick]:
+    def _pick(self, most: int | None, *, refill: bool, beside: Sequence[_Pick] = ()) -> list[_Pick]:
         if self._connected_at is None or not self._worth_feeding:
             return []
-        beside = beside or []
+        limit = math.inf if most is None else most - len(beside)
         used = self._unacknowledged + len(beside)
         if self._catchups.waiting:
             used += self._window.size // 4  # a catch-up has its share, however much else there is
@@ -456,7 +463,7 @@ class Flow:
         taken = {packet_id_of(pick.entry.seq) for pick in beside}
         blocked: set[str] = set()
         picks: list[_Pick] = []
-        while buffered < WRITE_AHEAD and self._window.room(used, in_bytes):
+        while len(picks) < limit and buffered < WRITE_AHEAD and self._window.room(used, in_bytes):
             lane = self._next_lane(blocked, refill=refill)
             if lane is None:
                 break

@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 
 #: The share of the time that turns may take while others write.
-SHARE = 0.05
+SHARE = 0.02
 #: Seconds of turns that a burst begins with.
-ALLOWANCE = 0.15
+ALLOWANCE = 0.06
 #: Seconds between two looks at the log in a burst within its allowance: those behind the first share turns.
 SHORTEST = 0.003
 #: Seconds of rest after a turn, at most.
 LONGEST = 0.1
+#: Messages that a turn may send in a burst beyond its allowance: a longer turn would hold up each request
+#: that is served meanwhile, however long the rest after it.
+FEW = 100
 #: Seconds after the last ring of the bell for which others are thought to be writing.
 _QUIET = 0.1
 
@@ -39,12 +42,20 @@ class Pace:
             self._allowance = ALLOWANCE
         self._rang_at = now
 
+    def most(self, now: float) -> int | None:
+        """Return how many messages a turn may send; None for as many as the window takes."""
+        spent = self._allowance <= 0 and now - self._rang_at <= _QUIET + LONGEST
+        return FEW if spent else None
+
     def looked(self, now: float) -> None:
         """Note a look at the log."""
         self.look_from = now + SHORTEST
 
     def wrote(self, began: float, ended: float) -> None:
-        """Note a turn, and decide on the rest after it."""
+        """Note a turn, and decide on the rest after it.
+
+        :param began: when it had the write lock: while it waits, others work.
+        """
         if began - self._rang_at > _QUIET:
             return  # there is nobody to be considerate of
         gained = (ended - self._reckoned_at) * SHARE

@@ -167,7 +167,7 @@ class Relay:
         try:
             self._mind_the_connection()
             self._wait()
-            began, turns = time.monotonic(), self._log.turns
+            turns = self._log.turns
             if self._session.fileno() is not None:
                 for event in self._session.receive():
                     self._take(event)
@@ -177,7 +177,7 @@ class Relay:
             if self._session.fileno() is not None:
                 self._session.flush()
             if self._log.turns > turns:
-                self._pace.wrote(began, time.monotonic())
+                self._pace.wrote(self._log.locked_at, time.monotonic())
         except SessionError as error:
             self._disconnected(error)
 
@@ -243,7 +243,7 @@ class Relay:
             self._pace.looked(now)
         # Before the flow takes what room there is: while much is waiting it leaves none.
         self._publish_digest()
-        more = self._flow.turn(look=look)
+        more = self._flow.turn(look=look, most=self._pace.most(now))
         if self._flow.digest_wanted():
             self._auditor.request()
             self._auditor.step()

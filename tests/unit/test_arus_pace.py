@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from arus.pace import ALLOWANCE, LONGEST, SHARE, SHORTEST, Pace
+from arus.pace import ALLOWANCE, FEW, LONGEST, SHARE, SHORTEST, Pace
 
-TURN = 0.004
+TURN = 0.002
 
 
 def busy(pace: Pace, *, turns: int, turn: float = TURN, now: float = 100.0) -> tuple[float, float]:
@@ -53,6 +53,16 @@ def test_a_long_burst_leaves_the_others_their_time(turn: float) -> None:
     end, spent = busy(pace, turns=200, turn=turn, now=now)
     share = spent / (end - now)
     assert share <= max(SHARE, turn / (turn + LONGEST)) * 1.01
+
+
+def test_a_turn_is_short_where_others_have_been_writing_for_long() -> None:
+    pace = Pace()
+    assert pace.most(100.0) is None
+    now, _ = busy(pace, turns=5)
+    assert pace.most(now) is None, "a short burst may go out at once"
+    now, _ = busy(pace, turns=200, now=now)
+    assert pace.most(pace.rest_until) == FEW
+    assert pace.most(now + 1) is None, "the others have stopped"
 
 
 def test_no_rest_is_longer_than_it_may_be() -> None:
