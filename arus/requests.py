@@ -427,7 +427,7 @@ class RequestIntake:
         except CatchupRequestError as error:
             # Malformed ones count too: a flood of them must not fill the disk with log lines.
             if self._pass():
-                self._refuse(str(error))
+                self.refuse(str(error))
             return None
         return request if self._pass() else None
 
@@ -438,8 +438,9 @@ class RequestIntake:
             self.refused = 0
 
     def refuse(self, reason: str) -> None:
-        """Count and log a request that could be read and not be carried out."""
-        self._refuse(reason)
+        """Count and log a request that is not carried out."""
+        self.refused += 1
+        logger.warning("[MQTT Reliable Sync] a request for a catch-up is refused: %s", reason)
 
     def _pass(self) -> bool:
         if self._bucket.take():
@@ -449,12 +450,8 @@ class RequestIntake:
             self.refused += 1
         else:
             self._full = True
-            self._refuse("more of them than one in 2 s; ignoring what is too much")
+            self.refuse("more of them than one in 2 s; ignoring what is too much")
         return False
-
-    def _refuse(self, reason: str) -> None:
-        self.refused += 1
-        logger.warning("[MQTT Reliable Sync] a request for a catch-up is refused: %s", reason)
 
 
 class _Reader:

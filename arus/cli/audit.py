@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 from flask import current_app
 
-from arus.errors import FollowError
 from arus.follower import Follower
 from arus.followers import FollowerStatus
 from arus.message import iso, now_ms
 
-from .common import one_line, state, sync_commands
+from .common import candidate, one_line, state, sync_commands
 
 if TYPE_CHECKING:
     from arus.extension import AppState
@@ -78,7 +75,7 @@ def _ask_followers(sync: AppState, timeout: float, *, as_json: bool) -> bool:
     sync.request_catchup({"mode": "digest"}, "cli")
     seen: dict[str, list[FollowerStatus]] = {name: [] for name in before}
     deadline = time.monotonic() + timeout
-    with _candidate(sync):
+    with candidate():
         while time.monotonic() < deadline and not all(map(_is_final, seen.values())):
             for follower in sync.followers():
                 verdicts = seen.setdefault(follower.name, [])
@@ -97,20 +94,6 @@ def _ask_followers(sync: AppState, timeout: float, *, as_json: bool) -> bool:
     return not silent and all(
         verdict.audit_equal for verdicts in seen.values() for verdict in verdicts
     )
-
-
-@contextmanager
-def _candidate(sync: AppState) -> Iterator[None]:
-    """Wait for ownership in this process meanwhile; where a server runs, it keeps that and does the work."""
-    log = logging.getLogger("arus")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    sync.start()
-    try:
-        yield
-    finally:
-        sync.stop()
-        log.setLevel(level)
 
 
 def _is_new(follower: FollowerStatus, last: FollowerStatus | None, head: int, began: int) -> bool:
@@ -168,10 +151,7 @@ def _document(seen: Mapping[str, list[FollowerStatus]]) -> dict[str, Any]:
 
 
 def _verify_copy(name: str, *, as_json: bool) -> bool:
-    try:
-        follower = Follower(current_app._get_current_object(), name)  # type: ignore[attr-defined]
-    except FollowError as error:
-        raise click.ClickException(str(error)) from error
+    follower = Follower(current_app._get_current_object(), name)  # type: ignore[attr-defined]
     found = follower.verify()
     vessels = follower.status().vessels
     if not vessels:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,7 @@ from arus.errors import CatchupRequestError
 from arus.message import iso
 from arus.requests import ALL, DEFAULT_LIMIT, MAX_LIMIT, CatchupState, CatchupStatus, parse_since
 
-from .common import known, one_line, state, sync_commands
+from .common import candidate, known, one_line, state, sync_commands
 
 if TYPE_CHECKING:
     from arus.extension import AppState
@@ -109,7 +107,7 @@ def catchup_command(
 def _follow(sync: AppState, queued: CatchupStatus, *, as_json: bool) -> CatchupStatus:
     """Return how a catch-up has ended, or how far it had come when a person lost patience."""
     watch = _Watch(sync, queued)
-    with _candidate(sync, watch):
+    with signals.error.connected_to(watch.failed, sender=sync.app), candidate():
         try:
             for part in queued.entities:
                 if as_json:
@@ -120,22 +118,6 @@ def _follow(sync: AppState, queued: CatchupStatus, *, as_json: bool) -> CatchupS
             # Looked up again: what is on its way may have arrived meanwhile.
             return sync.catchup(queued.catchup_id)
     return watch.last
-
-
-@contextmanager
-def _candidate(sync: AppState, watch: _Watch) -> Iterator[None]:
-    """Wait for ownership in this process meanwhile; where a server runs, it keeps that and does the work."""
-    log = logging.getLogger("arus")
-    level = log.level
-    log.setLevel(logging.CRITICAL)  # what goes wrong is told in the command's own words
-    signals.error.connect(watch.failed, sender=sync.app)
-    sync.start()
-    try:
-        yield
-    finally:
-        sync.stop()
-        signals.error.disconnect(watch.failed, sender=sync.app)
-        log.setLevel(level)
 
 
 class _Watch:

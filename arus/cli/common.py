@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +12,13 @@ from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
-from arus.errors import CatchupError, ChangeError, LogUnavailableError, UnknownMessageError
+from arus.errors import (
+    CatchupError,
+    ChangeError,
+    FollowError,
+    LogUnavailableError,
+    UnknownMessageError,
+)
 
 if TYPE_CHECKING:
     from arus.extension import AppState
@@ -42,7 +49,13 @@ def one_line() -> Iterator[None]:
     """Turn what can go wrong into one line and exit code 1."""
     try:
         yield
-    except (ChangeError, CatchupError, LogUnavailableError, UnknownMessageError) as error:
+    except (
+        CatchupError,
+        ChangeError,
+        FollowError,
+        LogUnavailableError,
+        UnknownMessageError,
+    ) as error:
         raise click.ClickException(str(error)) from error
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split())
@@ -53,6 +66,21 @@ def one_line() -> Iterator[None]:
         raise  # click ends quietly: whoever read has seen enough
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'writing'}: {error.strerror}") from error
+
+
+@contextmanager
+def candidate() -> Iterator[None]:
+    """Wait for ownership in this process meanwhile; where a server runs, it keeps that and does the work."""
+    sync = state()
+    log = logging.getLogger("arus")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # what goes wrong is told in the command's own words
+    sync.start()
+    try:
+        yield
+    finally:
+        sync.stop()
+        log.setLevel(level)
 
 
 def decide_each(chosen: Iterable[T], decide: Callable[[T], object], decided: str) -> None:
