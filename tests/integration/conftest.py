@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import Connection, MetaData
 
 from app import create_app
+from arus.database import open_engine
+from arus.schema import define
 from extensions import db, sync
 from tests.support.postgres import PostgresServer
 from tests.support.scripted_broker import ScriptedBroker
@@ -31,6 +34,18 @@ def small_database_url(database_kind: str, tmp_path: Path, request: pytest.Fixtu
     if database_kind == "sqlite":
         return f"sqlite:///{tmp_path}/small.sqlite"
     return str(request.getfixturevalue("_small_postgres_url"))
+
+
+@pytest.fixture
+def log(database_url: str) -> Iterator[Connection]:
+    """An empty log."""
+    metadata = MetaData()
+    define(metadata)
+    engine = open_engine(database_url)
+    metadata.create_all(engine)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
 
 
 @pytest.fixture

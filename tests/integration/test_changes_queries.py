@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import sqlite3
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,12 +32,8 @@ _LANE = text(
 
 
 @pytest.fixture
-def log(database_url: str) -> Iterator[Connection]:
+def log(log: Connection) -> Connection:
     """A log of 300 changes in each state, numbered in another order than that of their ids."""
-    metadata = MetaData()
-    define(metadata)
-    engine = open_engine(database_url)
-    metadata.create_all(engine)
     dice = random.Random(7)
     numbers = list(range(1, 301))
     dice.shuffle(numbers)
@@ -59,16 +54,14 @@ def log(database_url: str) -> Iterator[Connection]:
                 "reason": outcome and f"because {at}",
             }
         )
-    with engine.connect() as connection:
-        connection.execute(_INSERT, rows)
-        for topic, sent, acked in (
-            ("work_orders", 200, 150),
-            ("alerts", 90, 80),
-            ("maintenance", 0, 0),
-        ):
-            connection.execute(_LANE, {"topic": topic, "sent": sent, "acked": acked})
-        yield connection
-    engine.dispose()
+    log.execute(_INSERT, rows)
+    for topic, sent, acked in (
+        ("work_orders", 200, 150),
+        ("alerts", 90, 80),
+        ("maintenance", 0, 0),
+    ):
+        log.execute(_LANE, {"topic": topic, "sent": sent, "acked": acked})
+    return log
 
 
 def paged(log: Connection, **wanted: Any) -> list[str]:

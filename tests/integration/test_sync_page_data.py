@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-from sqlalchemy import Connection, MetaData, text
+from sqlalchemy import Connection, text
 
 from arus.changes import list_changes
-from arus.database import open_engine, transaction
+from arus.database import transaction
 from arus.forecast import DAY, MINUTE, Sample
 from arus.message import ChangeState
 from arus.overview import LinkEvent, Outage, outages, read_counts, read_day
-from arus.schema import define
 from arus.status import LastChange, read_last_changes
 
 NOW = 1_795_334_400_000
@@ -34,18 +31,6 @@ _SAMPLE = text("INSERT INTO arus_sample VALUES (:minute, :depth, :published)")
 _EVENT = text(
     "INSERT INTO arus_link_event (at, connected, reason, generation) VALUES (:at, :up, :reason, 1)"
 )
-
-
-@pytest.fixture
-def log(database_url: str) -> Iterator[Connection]:
-    """An empty log."""
-    metadata = MetaData()
-    define(metadata)
-    engine = open_engine(database_url)
-    metadata.create_all(engine)
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
 
 
 def fill(log: Connection, dice: random.Random) -> int:
