@@ -14,7 +14,7 @@ from webargs import core
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
-from .openapi import PROBLEM, DescribingPlugin, example_problem
+from .openapi import PROBLEM, DescribingPlugin, Errors, example_problem, problem_document
 
 DESCRIPTION = """\
 Whatever is written here is committed in the vessel's database before it is answered, and reaches the broker
@@ -26,8 +26,6 @@ JSON with camelCase keys; times in UTC, ISO 8601, milliseconds. Lists come in pa
 """
 #: What is read of a body that is too large, so that the client is there to read the answer.
 DRAIN_LIMIT = 64 * 1024 * 1024
-
-Errors = dict[str, list[str]]
 
 
 class ProblemError(HTTPException):
@@ -123,15 +121,7 @@ def problem(
     status: int, detail: str, *, errors: Errors | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     """Return the answer to a request that can't be served."""
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": request.path,
-    }
-    if errors:
-        document["errors"] = errors
+    document = problem_document(status, detail, request.path, errors)
     response = Response(orjson.dumps(document), status, content_type=PROBLEM)
     response.headers.update(headers or {})
     return response

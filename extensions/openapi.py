@@ -9,6 +9,8 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
 PROBLEM = "application/problem+json"
+#: What is wrong, by field.
+Errors = dict[str, list[str]]
 
 WRITES = frozenset({"post", "put", "patch", "delete"})
 #: What is wrong with a request before its operation is begun.
@@ -21,20 +23,30 @@ _OF_BODIES = {
 _NOT_FOUND = "There is nothing with this id."
 
 
+def problem_document(
+    status: int, detail: str, instance: str, errors: Errors | None = None
+) -> dict[str, Any]:
+    """Return a problem as RFC 9457 has it."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+    }
+    if errors:
+        document["errors"] = errors
+    return document
+
+
 def example_problem(status: int, detail: str | None = None) -> dict[str, Any]:
     """Return a problem document as a client may get it."""
     known = http.HTTPStatus(status)
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": known.phrase,
-        "status": status,
-        "detail": detail or known.description or known.phrase,
-        "instance": "/api/work-orders",
-    }
+    detail, errors = detail or known.description or known.phrase, None
     if status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
-        document["detail"] = "The request has fields that are not valid; see errors."
-        document["errors"] = {"reason": ["Missing data for required field."]}
-    return document
+        detail = "The request has fields that are not valid; see errors."
+        errors = {"reason": ["Missing data for required field."]}
+    return problem_document(status, detail, "/api/work-orders", errors)
 
 
 class DescribingPlugin(MarshmallowPlugin):

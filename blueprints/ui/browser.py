@@ -5,13 +5,13 @@ from __future__ import annotations
 from flask import Response, abort, render_template, request
 
 from blueprints.common.origin import SAFE_METHODS, is_same_origin
+from extensions.openapi import PROBLEM
 
 #: No inline code or styles, nothing from elsewhere; Pico's icons are data: images.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-PROBLEM = "application/problem+json"
 #: Never pages, whoever asks.
 MACHINE_PATHS = ("/api/", "/metrics", "/healthz", "/readyz")
 
