@@ -52,6 +52,13 @@ SIDES = (
     Side("64 kbit/s, 300 changes", NARROW, FEW),
 )
 
+TARGETS = {
+    "**600 ms, 10,000 changes**": ">= 800",
+    "600 ms, 10,000 changes: sent twice": "<= 0",
+    "**64 kbit/s, 300 changes: the link is full**": ">= 0.95",
+    "64 kbit/s, 300 changes: sent twice": "<= 0",
+}
+
 
 def run(rounds: int = ROUNDS) -> Report:
     """Drain copies of a backlog over each link."""
@@ -86,7 +93,7 @@ def run(rounds: int = ROUNDS) -> Report:
                 print(f"far_link: round {number + 1} of {rounds}: {said}", file=sys.stderr)
     for title, values in figures.items():
         quantity, unit = title.rsplit("|", 1)
-        report.add(quantity, unit, values)
+        report.add(quantity, unit, values, TARGETS.get(quantity))
     return report
 
 
@@ -126,5 +133,6 @@ def _note(
     figures[f"{name}: on the wire, out|bytes/change"].append(link.outward / side.changes)
     figures[f"{name}: on the wire, in|bytes/change"].append(link.inward / side.changes)
     if side.profile.rate:
-        share = payload * 8 / seconds / side.profile.rate
-        figures[f"**{name}: payload's share of the link**|ratio"].append(share)
+        carried = 8 / seconds / side.profile.rate
+        figures[f"**{name}: the link is full**|ratio"].append(link.outward * carried)
+        figures[f"{name}: payload's share of the link|ratio"].append(payload * carried)
