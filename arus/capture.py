@@ -12,10 +12,10 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import orjson
-from sqlalchemy import Connection, Engine, event, inspect
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.orm import (
@@ -27,7 +27,7 @@ from sqlalchemy.orm import (
     UOWTransaction,
     object_session,
 )
-from sqlalchemy.orm.attributes import get_history
+from sqlalchemy.orm.attributes import get_history, instance_state
 
 from .counters import FAILURES, add_to_counters
 from .errors import CaptureError
@@ -93,7 +93,7 @@ class _Log:
 
 def receipt_of(row: Any) -> Receipt | None:
     """Return the receipt of the last captured change of `row` that this object took part in."""
-    return cast("InstanceState[Any]", inspect(row)).info.get(_RECEIPT)
+    return instance_state(row).info.get(_RECEIPT)
 
 
 def log_change(
@@ -178,7 +178,7 @@ class Capture:
         if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
             raise _changed_key(registration)
         self._note(session, _change(operation, registration, row))
-        if operation is Operation.UPDATE and inspect(row).pending:
+        if operation is Operation.UPDATE and instance_state(row).pending:
             session.info[_CHANGES].incomplete.append(row)
 
     def _do_orm_execute(self, state: ORMExecuteState) -> Any:
@@ -250,7 +250,7 @@ class Capture:
             return
         while log.incomplete:
             row = log.incomplete.pop()
-            unloaded = inspect(row).unloaded
+            unloaded = instance_state(row).unloaded
             if unloaded and row in session:
                 session.expire(row, unloaded)
         # Another before_commit hook may have changed rows after ours had run.
@@ -319,7 +319,7 @@ class Capture:
         committed_at = now_ms()
         entries = [_entry(session, change, committed_at) for change in changes.values()]
         first = next(iter(changes.values())).registration
-        connection = session.connection(bind_arguments={"mapper": inspect(first.model)})
+        connection = session.connection(bind_arguments={"mapper": first.model})
         # Prepared driver SQL: an ORM or Core insert costs several times as much on each request.
         # One entry alone is spared the driver's way for many.
         parameters = entries if len(entries) > 1 else entries[0]
@@ -329,7 +329,7 @@ class Capture:
             add_to_counters(connection, {(FAILURES, "", "", ""): quarantined})
         log.receipts += [
             (
-                cast("InstanceState[Any]", inspect(change.row)),
+                instance_state(change.row),
                 Receipt(entry[_MESSAGE_ID], entry[_DATA] if entry[_OUTCOME] is None else None),
             )
             for change, entry in zip(changes.values(), entries, strict=True)
@@ -440,7 +440,7 @@ def _serialise(registration: Registration, row: Any) -> tuple[int, bytes | None,
 def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, ...]:
     registration = change.registration
     row = change.row
-    state = cast("InstanceState[Any]", inspect(row))
+    state = instance_state(row)
     if change.last is not None:
         # A delete is a change too: one more than the version that the row last had.
         version, data, problem = change.last

@@ -119,6 +119,9 @@ class Registry:
 
     def of_model(self, model: type[Any]) -> Registration | None:
         """Return the registration of `model` or of the nearest class that it inherits from."""
+        exact = self._by_model.get(model)
+        if exact is not None:
+            return exact
         return next(
             (self._by_model[base] for base in model.__mro__ if base in self._by_model), None
         )
