@@ -118,6 +118,8 @@ class Flow:
         self._beside_sent: dict[int, float] = {}
         self._suspicion = Suspicion()
         self._history = History()
+        #: Seconds for which nothing was read before the acknowledgements that are taken now.
+        self.deaf = 0.0
         #: Something was acknowledged in this connection.
         self._fruitful = False
         #: Changes may have been dropped whose rows' state was not sent yet.
@@ -313,7 +315,7 @@ class Flow:
     def _measure(self, sent_at: float) -> None:
         """Tell the window of a first answer: of QoS 2 the PUBREC, which takes the one round trip of a PUBACK."""
         now = time.monotonic()
-        self._window.acknowledged(now - sent_at, now)
+        self._window.acknowledged(now - sent_at, now, self.deaf)
 
     def _refuse(self, ack: Ack, flight: Flight) -> None:
         if ack.reason == _PACKET_ID_IN_USE:

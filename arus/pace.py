@@ -16,7 +16,7 @@ ALLOWANCE = 0.06
 #: Seconds between two looks at the log in a burst within its allowance: those behind the first share turns.
 SHORTEST = 0.003
 #: Seconds of rest after a turn, at most.
-LONGEST = 0.1
+LONGEST = 0.2
 #: Messages that a turn may send in a burst beyond its allowance: a longer turn would hold up each request
 #: that is served meanwhile, however long the rest after it.
 FEW = 100

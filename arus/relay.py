@@ -53,6 +53,8 @@ STAND_DOWN = 60.0
 GOODBYE = 1.0
 #: Seconds that a stop waits for a handler of the application to return.
 INBOX_STOP = 2.0
+#: Seconds within which a poll returns when there is nothing to wait for.
+_AT_ONCE = 0.001
 #: Seconds between two statuses of a connection that tell followers how far the log has come.
 HEARTBEAT = 60.0
 
@@ -183,7 +185,8 @@ class Relay:
 
     def _wait(self) -> None:
         # Deaf to the bell and the broker alike: what they say meanwhile shares the next turn.
-        if self._stopping.wait(max(0.0, self._pace.rest_until - time.monotonic())):
+        rested_from = time.monotonic()
+        if self._stopping.wait(max(0.0, self._pace.rest_until - rested_from)):
             return
         now = time.monotonic()
         wake_at = min(self._next_poll, self._flow.wake_at)
@@ -201,6 +204,8 @@ class Relay:
                 sock, select.POLLIN | (select.POLLOUT if self._session.wants_write else 0)
             )
         ready = poll.poll(0 if busy else max(0.0, wake_at - now) * 1000)
+        was_there = self._pace.rest_until > rested_from and time.monotonic() - now < _AT_ONCE
+        self._flow.deaf = now - rested_from if was_there else 0.0
         if any(fd == self._bell.fileno() for fd, _ in ready) and self._bell.answer():
             self._pace.rang(time.monotonic())
             self._look_at = min(self._look_at, self._pace.look_from)

@@ -63,11 +63,15 @@ class Window:
         self._full = messages * 2 >= self.size
         return max(0, self.size - messages) if in_bytes < MAX_BYTES else 0
 
-    def acknowledged(self, round_trip: float, now: float) -> None:
-        """Learn from a message that took `round_trip` seconds until its acknowledgement."""
+    def acknowledged(self, round_trip: float, now: float, deaf: float = 0.0) -> None:
+        """Learn from a message that took `round_trip` seconds until its acknowledgement.
+
+        :param deaf: seconds for which nothing was read just before: it may have come at any time of them.
+        """
         if self._fixed is not None or now - round_trip < self._judged_from:
             return
         self._shortest = min(self._shortest, round_trip)
+        round_trip = max(0.0, round_trip - deaf)
         tolerance = _TOLERANCE_AT_START if self._starting else _TOLERANCE
         if not self._full:
             self._late_since = math.inf

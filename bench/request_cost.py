@@ -22,7 +22,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually, free_port
 
 ROUNDS = 5
-REQUESTS = 400
+REQUESTS = 1_000
 #: A hundred thousand changes that wait are made anew each round.
 BACKLOG_ROUNDS = 3
 BACKLOG = 100_000

@@ -94,7 +94,8 @@ def test_the_window_learns_from_the_first_answer_to_each_message(
     """The second half of a QoS 2 handshake, alone after a reconnect, would pass for a shorter round trip."""
     learned: list[float] = []
     monkeypatch.setattr(
-        "arus.window.Window.acknowledged", lambda _window, took, _now: learned.append(took)
+        "arus.window.Window.acknowledged",
+        lambda _window, took, _now, _deaf: learned.append(took),
     )
     vessel = start_vessel(broker.url, MQTT_PROTOCOL="5")
     link = broker.accept()

@@ -274,3 +274,19 @@ def test_it_stays_within_its_bounds(
         window.room(window.size if full else 0, 0)
         window.acknowledged(round_trip, now)
         assert min(FLOOR, limit or FLOOR) <= window.size <= min(CEILING, limit or CEILING)
+
+
+def test_an_answer_that_was_left_lying_is_not_late() -> None:
+    window = adapting()
+    window.room(window.size, 0)
+    window.acknowledged(0.001, now=1.0)
+    grown = window.size
+    for turn in range(100):
+        window.room(window.size, 0)
+        window.acknowledged(0.4, now=2.0 + turn, deaf=0.399)
+    assert window.size > grown
+    grown = window.size
+    for turn in range(10):
+        window.room(window.size, 0)
+        window.acknowledged(1.4, now=200.0 + turn, deaf=0.399)
+    assert window.size < grown, "it was late even if it had come at once"
