@@ -18,7 +18,7 @@ from typing import Any
 
 from . import signals
 from .catchup import Catchups, Run, plan_repairs
-from .changelog import ChangeLog, Turn
+from .changelog import ChangeLog, Turn, Unnumbered
 from .codec import PUBREC, Ack
 from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
 from .errors import ConnectionLostError, SessionError
@@ -145,6 +145,8 @@ class Flow:
         self._due = False
         #: Monotonic seconds by which acknowledgements are to be journalled; None without any.
         self._due_at: float | None = None
+        #: Transactions among what the last look has found that were committed just before it.
+        self.committed = 0
         #: Highest id numbered by this owner.
         self._last_id = 0
         #: What had waited when the connection began: by topic, up to which number.
@@ -350,6 +352,7 @@ class Flow:
         :raises LogUnavailableError: as above.
         """
         waiting = self._log.unnumbered(NUMBER_BATCH) if look else []
+        self.committed = _fresh(waiting)
         picks = self._pick(most, refill=True) if feed else []
         if look and not waiting:
             self._catchups.look = True  # what the bell rang for was no change
@@ -600,6 +603,12 @@ class Flow:
         )
         for one in dropped:
             signals.send(signals.message_dropped, self._sender, **_described(one))
+
+
+def _fresh(waiting: Sequence[Unnumbered]) -> int:
+    """Count the transactions of the last second; the entries of one have the same time."""
+    since = now_ms() - 1_000
+    return len({each.row["committed_at"] for each in waiting if each.row["committed_at"] > since})
 
 
 def _described(entry: Entry | GivenUp) -> dict[str, Any]:

@@ -1,51 +1,44 @@
-"""The pace: how often the owner may write while others on board do.
+"""The pace: how long the owner rests between two turns while others on board write.
 
-Each turn takes the database's write lock, a disk flush and the interpreter from those who serve requests. The
-first change of an idle system goes at once, and so does a short burst; in a longer one the changes share
-their turns, so that all of these together take only a small share of the time.
+Each turn takes the database's write lock, a disk flush and the interpreter from those who serve requests. As
+long as a turn for each commit would take little of the time, a change goes out at once. Where it would
+take much, the owner rests after each turn: what is committed meanwhile shares the next one.
 """
 
 from __future__ import annotations
 
 import math
 
-#: The share of the time that turns may take while others write.
-SHARE = 0.02
-#: Seconds of turns that a burst begins with.
-ALLOWANCE = 0.06
-#: Seconds between two looks at the log in a burst within its allowance: those behind the first share turns.
-SHORTEST = 0.003
+#: Seconds over which commits and turns are averaged: a burst of some twenty commits is none to rest in.
+_MEMORY = 1.0
+#: The share of the time that a turn for each commit may take before the owner begins to rest, and that at
+#: which it rests longest.
+_TOLERATED, _TOO_MUCH = 0.2, 0.4
 #: Seconds of rest after a turn, at most.
 LONGEST = 0.2
-#: Messages that a turn may send in a burst beyond its allowance: a longer turn would hold up each request
-#: that is served meanwhile, however long the rest after it.
+#: Messages that a turn sends at most where the owner rests: a longer turn would hold up each request that is
+#: served meanwhile, however long the rest after it.
 FEW = 100
-#: Seconds after the last ring of the bell for which others are thought to be writing.
-_QUIET = 0.1
+#: Seconds between two looks at the log: those that commit one right after the other share turns.
+SHORTEST = 0.001
 
 
 class Pace:
     """Says until when to rest. All times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._allowance = ALLOWANCE
-        self._reckoned_at = -math.inf
-        self._rang_at = -math.inf
+        self._rate = 0.0
+        self._counted_at = -math.inf
+        self._turn = 0.0
         #: Nothing is to be written before.
         self.rest_until = -math.inf
         #: Nothing new is to be looked for before.
         self.look_from = -math.inf
 
-    def rang(self, now: float) -> None:
-        """Note that somebody has written; after a silence it is a burst of its own."""
-        if now - max(self._rang_at, self.rest_until) > _QUIET:
-            self._allowance = ALLOWANCE
-        self._rang_at = now
-
-    def most(self, now: float) -> int | None:
-        """Return how many messages a turn may send; None for as many as the window takes."""
-        spent = self._allowance <= 0 and now - self._rang_at <= _QUIET + LONGEST
-        return FEW if spent else None
+    def committed(self, transactions: int, now: float) -> None:
+        """Note that others have committed so many transactions since the last call."""
+        self._rate = self._rate_at(now) + transactions / _MEMORY
+        self._counted_at = now
 
     def looked(self, now: float) -> None:
         """Note a look at the log."""
@@ -56,10 +49,19 @@ class Pace:
 
         :param began: when it had the write lock: while it waits, others work.
         """
-        if began - self._rang_at > _QUIET:
-            return  # there is nobody to be considerate of
-        gained = (ended - self._reckoned_at) * SHARE
-        self._reckoned_at = ended
-        self._allowance = min(ALLOWANCE, self._allowance + gained) - (ended - began)
-        self._allowance = max(self._allowance, -LONGEST * SHARE)
-        self.rest_until = ended + max(0.0, -self._allowance / SHARE)
+        # A single flush that takes long is no reason to rest: twice as much as usual is believed at a time.
+        turn = min(ended - began, self._turn * 2 + 0.001)
+        self._turn += (turn - self._turn) / 4
+        self.rest_until = ended + self._strain(ended) * LONGEST
+
+    def most(self, now: float) -> int | None:
+        """Return how many messages a turn may send; None for as many as the window takes."""
+        return FEW if self._strain(now) else None
+
+    def _rate_at(self, now: float) -> float:
+        return self._rate * math.exp((self._counted_at - now) / _MEMORY)
+
+    def _strain(self, now: float) -> float:
+        """Return 0 where a turn for each commit would be tolerated, up to 1 where it would be far too much."""
+        share = self._rate_at(now) * self._turn
+        return min(1.0, max(0.0, (share - _TOLERATED) / (_TOO_MUCH - _TOLERATED)))

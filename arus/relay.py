@@ -207,7 +207,6 @@ class Relay:
         was_there = self._pace.rest_until > rested_from and time.monotonic() - now < _AT_ONCE
         self._flow.deaf = now - rested_from if was_there else 0.0
         if any(fd == self._bell.fileno() for fd, _ in ready) and self._bell.answer():
-            self._pace.rang(time.monotonic())
             self._look_at = min(self._look_at, self._pace.look_from)
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
@@ -254,6 +253,7 @@ class Relay:
             self._auditor.step()
         if look:
             self._look_at = 0.0 if more else math.inf
+            self._pace.committed(self._flow.committed, now)
 
     def _take(self, event: SessionEvent) -> None:
         match event:

@@ -1,42 +1,87 @@
-"""How often the owner writes while others do."""
+"""How long the owner rests between two turns while others write."""
 
 from __future__ import annotations
 
 import pytest
 
-from arus.pace import ALLOWANCE, FEW, LONGEST, SHARE, SHORTEST, Pace
-
-TURN = 0.002
+from arus.pace import FEW, LONGEST, SHORTEST, Pace
 
 
-def busy(pace: Pace, *, turns: int, turn: float = TURN, now: float = 100.0) -> tuple[float, float]:
-    """Let the bell ring all the time; the time when all turns are done, and that spent in them."""
-    spent = 0.0
-    for _ in range(turns):
-        now = max(now, pace.rest_until)
-        pace.rang(now)
+def commits(
+    pace: Pace, count: int, *, every: float, turn: float, now: float = 100.0
+) -> tuple[float, float, float]:
+    """Let others commit; return when it is over, the time spent in turns, and the longest rest."""
+    end, spent, longest, seen = now + count * every, 0.0, 0.0, now
+    while now < end:
+        pace.committed(round((now - seen) / every), now)
+        seen = now
         pace.wrote(now, now + turn)
-        now += turn
         spent += turn
-    return now, spent
+        now += turn
+        longest = max(longest, pace.rest_until - now)
+        now = max(now + every, pace.rest_until)
+    return now, spent, longest
 
 
 def test_the_first_change_of_an_idle_system_need_not_wait() -> None:
-    assert Pace().rest_until < 0
+    pace = Pace()
+    assert pace.rest_until < 0
+    assert pace.most(100.0) is None
 
 
 def test_nobody_rests_where_nobody_else_writes() -> None:
     pace = Pace()
-    pace.rang(1.0)
-    pace.wrote(50.0, 51.0)
-    assert pace.rest_until < 50
+    for turn in range(100):
+        pace.wrote(float(turn), turn + 0.9)
+        assert pace.rest_until == turn + 0.9
+    assert pace.most(100.0) is None, "a backlog drains at full speed"
+
+
+@pytest.mark.parametrize("every", [0.02, 0.1, 1.0])
+def test_a_trickle_goes_out_at_once_however_long_it_lasts(every: float) -> None:
+    _, _, longest = commits(Pace(), 1000, every=every, turn=0.0015)
+    assert longest == 0
 
 
 def test_a_short_burst_has_no_rests() -> None:
     pace = Pace()
-    now, spent = busy(pace, turns=20)
-    assert spent < ALLOWANCE
-    assert pace.rest_until <= now
+    now = 100.0
+    for _ in range(10):
+        now, _, longest = commits(pace, 20, every=0.002, turn=0.002, now=now)
+        assert longest == 0
+        now += 0.5
+
+
+@pytest.mark.parametrize("turn", [0.002, 0.004, 0.01])
+def test_a_flood_leaves_the_others_their_time(turn: float) -> None:
+    pace = Pace()
+    now, _, _ = commits(pace, 1000, every=0.003, turn=turn)
+    end, spent, longest = commits(pace, 1000, every=0.003, turn=turn, now=now)
+    assert spent / (end - now) <= turn / (turn + LONGEST) * 1.1
+    assert longest == pytest.approx(LONGEST)
+    assert pace.most(end) == FEW
+
+
+def test_a_slow_machine_rests_sooner() -> None:
+    _, _, fast = commits(Pace(), 500, every=0.02, turn=0.001)
+    _, _, slow = commits(Pace(), 500, every=0.02, turn=0.01)
+    assert fast == 0
+    assert slow > LONGEST / 2
+
+
+def test_a_disk_that_hesitates_once_is_no_reason_to_rest() -> None:
+    pace = Pace()
+    now, _, _ = commits(pace, 100, every=0.05, turn=0.0015)
+    pace.wrote(now, now + 0.5)
+    assert pace.rest_until == now + 0.5
+
+
+def test_after_a_flood_a_change_goes_out_at_once_again() -> None:
+    pace = Pace()
+    now, _, _ = commits(pace, 1000, every=0.003, turn=0.003)
+    pace.committed(1, now + 3)
+    pace.wrote(now + 3, now + 3.003)
+    assert pace.rest_until == now + 3.003
 
 
 def test_what_comes_just_after_a_look_shares_the_next() -> None:
@@ -44,36 +89,3 @@ def test_what_comes_just_after_a_look_shares_the_next() -> None:
     assert pace.look_from < 0
     pace.looked(1.0)
     assert pace.look_from == pytest.approx(1.0 + SHORTEST)
-
-
-@pytest.mark.parametrize("turn", [0.001, 0.004, 0.02])
-def test_a_long_burst_leaves_the_others_their_time(turn: float) -> None:
-    pace = Pace()
-    now, _ = busy(pace, turns=200, turn=turn)
-    end, spent = busy(pace, turns=200, turn=turn, now=now)
-    share = spent / (end - now)
-    assert share <= max(SHARE, turn / (turn + LONGEST)) * 1.01
-
-
-def test_a_turn_is_short_where_others_have_been_writing_for_long() -> None:
-    pace = Pace()
-    assert pace.most(100.0) is None
-    now, _ = busy(pace, turns=5)
-    assert pace.most(now) is None, "a short burst may go out at once"
-    now, _ = busy(pace, turns=200, now=now)
-    assert pace.most(pace.rest_until) == FEW
-    assert pace.most(now + 1) is None, "the others have stopped"
-
-
-def test_no_rest_is_longer_than_it_may_be() -> None:
-    pace = Pace()
-    now, _ = busy(pace, turns=50, turn=3.0)
-    assert pace.rest_until - now <= LONGEST
-
-
-def test_a_pause_earns_the_next_burst_its_haste() -> None:
-    pace = Pace()
-    now, _ = busy(pace, turns=200)
-    assert pace.rest_until > now
-    now, _ = busy(pace, turns=20, now=pace.rest_until + 0.2)
-    assert pace.rest_until <= now
