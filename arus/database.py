@@ -56,6 +56,7 @@ def is_sqlite(url: URL) -> bool:
 def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=FULL")  # ships lose power
     connection.execute("PRAGMA cache_size=-8000")
+    connection.execute("PRAGMA wal_autocheckpoint=4000")
 
 
 def begin_immediate(connection: sqlite3.Connection, timeout: float) -> None:

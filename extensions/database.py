@@ -154,6 +154,6 @@ def _prepare_sqlite(engine: Engine, wait: float) -> None:
         # Ships lose power: a commit is on the disk before it is answered.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        # A commit that finds the WAL this long moves it to the database: the owner's does, at a quarter of
-        # it, so that no request has to. In pages.
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        # A commit that finds the WAL this long, in pages, moves it to the database: the owner's does at a
+        # quarter of it, so that no request has to.
+        connection.execute("PRAGMA wal_autocheckpoint = 16000")
