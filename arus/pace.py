@@ -18,7 +18,7 @@ _TOLERATED, _TOO_MUCH = 0.2, 0.4
 LONGEST = 0.2
 #: Messages that a turn sends at most where the owner rests: a longer turn would hold up each request that is
 #: served meanwhile, however long the rest after it.
-FEW = 100
+FEW = 200
 #: Seconds between two looks at the log: those that commit one right after the other share turns.
 SHORTEST = 0.001
 
