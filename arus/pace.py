@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 #: Seconds over which commits and turns are averaged: a burst of some twenty commits is none to rest in.
-_MEMORY = 1.0
+_MEMORY = 0.5
 #: The share of the time that a turn for each commit may take before the owner begins to rest, and that at
 #: which it rests longest.
 _TOLERATED, _TOO_MUCH = 0.2, 0.4

@@ -24,7 +24,7 @@ from tests.support.waiting import eventually, free_port
 ROUNDS = 5
 #: A round is so many turns of each side, of so many requests: a shared machine and its disk get faster and slower
 #: within seconds, and what disturbs one side is to disturb the other.
-SLICES, REQUESTS = 8, 125
+SLICES, REQUESTS = 2, 500
 #: A hundred thousand changes that wait are made anew each round.
 BACKLOG_ROUNDS = 3
 BACKLOG = 100_000
