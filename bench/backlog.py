@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -177,6 +179,13 @@ def check_delivered(database: Path, changes: int) -> None:
         ).fetchone()
     if (depth, published) != (0, changes):
         raise RuntimeError(f"{published} published, {depth} left")
+
+
+def copy(backlog: Path, database: Path) -> None:
+    """Copy a SQLite database, down to the disk: or the first commit would be its copy's flush."""
+    shutil.copy(backlog, database)
+    with database.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def forget(database: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.backlog import TOPICS, check_delivered, child, forget, make_backlog, make_payloads
+from bench.backlog import TOPICS, check_delivered, child, copy, forget, make_backlog, make_payloads
 from bench.peers import mqtt_js
 from bench.report import RESULTS, Report, machine
 from bench.request_cost import QUIET_BROKER
@@ -120,7 +119,7 @@ def _drain(side: str, directory: Path, broker: Mosquitto, load: Load) -> dict[st
     topic, qos, port = f"peer/sync/{TOPICS[load.qos]}", str(load.qos), str(broker.port)
     if side == RELAY:
         database = directory / "drained.sqlite"
-        shutil.copy(load.backlog, database)
+        copy(load.backlog, database)
         result = child("bench.drain_relay", str(database), broker.url)
         check_delivered(database, load.changes)
         forget(database)
@@ -145,7 +144,7 @@ def _mosquitto_pub(port: str, topic: str, qos: str, payloads: Path) -> dict[str,
 def _profile(directory: Path, broker: Mosquitto, load: Load) -> None:
     """Once more under the profiler, unmeasured."""
     database = directory / "profiled.sqlite"
-    shutil.copy(load.backlog, database)
+    copy(load.backlog, database)
     path = directory / "profile"
     child("bench.drain_relay", str(database), broker.url, str(path))
     forget(database)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from bench.backlog import check_delivered, child, forget, make_backlog
+from bench.backlog import check_delivered, child, copy, forget, make_backlog
 from bench.latency import new_database, wait_owned
 from bench.report import Report, machine
 from bench.request_cost import QUIET_BROKER
@@ -74,7 +73,7 @@ def run(rounds: int = ROUNDS) -> Report:
 
 def _drain(directory: Path, backlog: Path, broker: Mosquitto) -> float:
     database = directory / "drained.sqlite"
-    shutil.copy(backlog, database)
+    copy(backlog, database)
     result = child("bench.drain_relay", str(database), broker.url)
     check_delivered(database, CHANGES)
     forget(database)

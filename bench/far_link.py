@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.backlog import check_delivered, child, forget, make_backlog, make_payloads
+from bench.backlog import check_delivered, child, copy, forget, make_backlog, make_payloads
 from bench.report import Report, machine
 from bench.slow_link import Profile, SlowLink
 from tests.support.mosquitto import Mosquitto
@@ -101,7 +100,7 @@ def _drain(
     directory: Path, side: Side, backlog: Path, payloads: Path, seed: int
 ) -> tuple[float, SlowLink]:
     database = directory / "drained.sqlite"
-    shutil.copy(backlog, database)
+    copy(backlog, database)
     with (
         tempfile.TemporaryDirectory(dir=directory) as place,
         Mosquitto(Path(place), options=side.options) as broker,
