@@ -141,7 +141,9 @@ def read_counts(connection: Connection) -> Counts:
     }
     numbered = row.total - row.unnumbered - row.numberless
     gone = max(0, (row.head_seq or 0) - numbered)
-    return Counts(by_state, row.total, gone, row.complete_since or None)
+    # 0 is from the beginning; below that no owner has looked yet.
+    since = row.complete_since if (row.complete_since or 0) > 0 else None
+    return Counts(by_state, row.total, gone, since)
 
 
 def read_samples(connection: Connection, after: int) -> list[Sample]:

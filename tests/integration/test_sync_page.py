@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 
 from arus.errors import UnknownChangeError
 from arus.message import now_ms
+from arus.overview import read_counts
 from arus.web import sync_api, sync_page
 from tests.support.small_app import Hull, db, small_app, sync
 from tests.support.waiting import free_port
@@ -102,6 +103,18 @@ def test_a_poll_is_told_only_what_has_changed(client: FlaskClient) -> None:
     news = client.get("/ship/sync/live", query_string=first["digests"]).get_json()
     assert "counts" in news["parts"]
     assert news["depth"] == 1
+
+
+@pytest.mark.parametrize(("known", "shown"), [(-1, None), (0, None), (5, 5)])
+def test_a_log_is_said_to_be_complete_since_the_time_at_which_it_began_with_rows(
+    app: Flask, known: int, shown: int | None
+) -> None:
+    execute(
+        "INSERT INTO arus_session (id, epoch, vessel_id, complete_since) VALUES (1, 'e', 'v', :known)",
+        known=known,
+    )
+    with db.engine.connect() as connection:
+        assert read_counts(connection).complete_since == shown
 
 
 def test_charts_get_the_samples_from_where_they_end(client: FlaskClient) -> None:
