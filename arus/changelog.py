@@ -102,8 +102,7 @@ class Unnumbered:
 
     def numbered(self, seq: int, previous_seq: int) -> Entry:
         """Return the entry as it is once it has its numbers."""
-        row = {**self.row, "seq": seq, "previous_seq": previous_seq}
-        return _entry(*(row[name] for name in _FIELDS))
+        return _entry_of({**self.row, "seq": seq, "previous_seq": previous_seq})
 
 
 class ChangeLog:
@@ -205,7 +204,7 @@ class ChangeLog:
     @staticmethod
     def entries(rows: Iterable[RowMapping]) -> list[Entry]:
         """Return the entries in rows of the change log."""
-        return [_entry(*(row[name] for name in _FIELDS)) for row in rows]
+        return [_entry_of(row) for row in rows]
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
@@ -340,6 +339,10 @@ class Turn:
     def attempts(self, attempts: int) -> None:
         """Note how many connection attempts have failed in a row."""
         self.execute(_ATTEMPTS, {"attempts": attempts})
+
+
+def _entry_of(row: Mapping[str, Any] | RowMapping) -> Entry:
+    return _entry(*(row[name] for name in _FIELDS))
 
 
 def _entry(
