@@ -7,24 +7,31 @@ session. What a turn commits licenses the packets that are sent after it, never 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, Row, RowMapping, text
 
 from .counters import CounterKey, add_to_counters
-from .database import transaction, translated
-from .errors import OwnershipLostError
+from .database import shorten_wal, transaction, translated
+from .errors import LogUnavailableError, OwnershipLostError
 from .lane import Lane
 from .message import Entry, Operation, now_ms
 from .overflow import GivenUp, Overflow
 from .watermark import Watermark
+
+logger = logging.getLogger(__name__)
+
+#: Commits between two looks at SQLite's write-ahead log, and the pages with which it is to begin anew.
+TIDY_EVERY = 100
+WAL_PAGES = 500
 
 _UNNUMBERED = text(
     "SELECT id, message_id, topic, qos, entity, operation, row_id, version, committed_at, data"
@@ -113,7 +120,30 @@ class ChangeLog:
 
     def __init__(self, connection: Connection, *, vessel_id: str | None) -> None:
         self._connection = connection
-        with transaction(connection):
+        try:
+            session = self._take_over(vessel_id)
+        except LogUnavailableError:
+            # Where the disk is full: a write-ahead log that begins anew needs no more of it.
+            with suppress(LogUnavailableError):
+                shorten_wal(connection, most=0)
+            raise
+        self.epoch: str = session.epoch
+        self.vessel_id: str = session.vessel_id
+        self.generation: int = session.generation
+        self.clean_start: bool = session.clean_start
+        #: Highest number given to any change.
+        self.head_seq: int = session.head_seq
+        self.lanes: dict[str, Lane] = {}
+        #: Turns committed by this owner.
+        self.turns = 0
+        #: Commits since SQLite's write-ahead log was looked after, ours and those of what was numbered.
+        self.commits = 0
+        #: When the last turn had the write lock, in monotonic seconds.
+        self.locked_at = 0.0
+        self.reload()
+
+    def _take_over(self, vessel_id: str | None) -> Row[Any]:
+        with transaction(self._connection) as connection:
             first = {
                 "epoch": str(uuid.uuid4()),
                 "vessel_id": vessel_id or f"vessel-{uuid.uuid4().hex[:12]}",
@@ -124,19 +154,7 @@ class ChangeLog:
             now = now_ms()
             owner = {"pid": os.getpid(), "host": socket.gethostname(), "now": now}
             connection.execute(_TAKE_OVER, owner)
-            session = connection.execute(_SESSION).one()
-        self.epoch: str = session.epoch
-        self.vessel_id: str = session.vessel_id
-        self.generation: int = session.generation
-        self.clean_start: bool = session.clean_start
-        #: Highest number given to any change.
-        self.head_seq: int = session.head_seq
-        self.lanes: dict[str, Lane] = {}
-        #: Turns committed by this owner.
-        self.turns = 0
-        #: When the last turn had the write lock, in monotonic seconds.
-        self.locked_at = 0.0
-        self.reload()
+            return connection.execute(_SESSION).one()
 
     def reload(self) -> None:
         """Read the lanes anew; what was read ahead and all that was not committed is forgotten."""
@@ -221,6 +239,18 @@ class ChangeLog:
                 raise OwnershipLostError
             yield Turn(self, connection)
         self.turns += 1
+        self.commits += 1
+
+    def tidy(self) -> None:
+        """Keep SQLite's write-ahead log short; to be called between turns."""
+        if self.commits < TIDY_EVERY:
+            return
+        self.commits = 0
+        try:
+            shorten_wal(self._connection, most=WAL_PAGES)
+        except LogUnavailableError as error:
+            # Commits may still succeed, as long as there is room in the write-ahead log.
+            logger.warning("[MQTT Reliable Sync] %s; the write-ahead log stays", error)
 
     def begin_epoch(self) -> None:
         """Begin a new epoch: this database was restored from a backup and its numbers were given before.
@@ -285,6 +315,7 @@ class Turn:
                 [{"id": e.id, "seq": e.seq, "previous_seq": e.previous_seq} for e in entries],
             )
             self.execute(_SAVE_HEAD, {"head_seq": self._log.head_seq})
+            self._log.commits += len(entries)
         return entries
 
     def relieve(self, overflow: Overflow, added: Sequence[Entry]) -> list[GivenUp]:

@@ -18,6 +18,9 @@ from .errors import LogUnavailableError
 LOCK_TIMEOUT = 30
 #: Seconds between two attempts to take SQLite's write lock.
 _LOCK_POLL = 0.0005
+#: Pages of SQLite's write-ahead log beyond which a commit moves it to the database.
+_WAL_PAGES = 4_000
+_PAGE_SIZE = 4_096
 
 
 def open_engine(url: str | URL) -> Engine:
@@ -56,7 +59,46 @@ def is_sqlite(url: URL) -> bool:
 def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=FULL")  # ships lose power
     connection.execute("PRAGMA cache_size=-8000")
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    bound_wal(connection)
+
+
+def bound_wal(connection: sqlite3.Connection) -> None:
+    """Have SQLite keep its write-ahead log short on this connection.
+
+    The owner moves it to the database long before (`shorten_wal`), so that no request has to; this is for when
+    there is no owner, or one that stands still.
+    """
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * _PAGE_SIZE}")
+
+
+def shorten_wal(connection: Connection, *, most: int) -> None:
+    """Move SQLite's write-ahead log to the database, and let it begin anew if it has more than `most` pages.
+
+    SQLite's own checkpoint waits for nobody: while others commit all the time, some page is always left, the log
+    does not begin anew, and grows on. One that does is written over what is there, and that costs a commit a third
+    of what a growing file costs.
+
+    Readers may prevent it, and the next call will do it.
+
+    :raises LogUnavailableError: it can't be done now; on a full disk, as the database has to grow.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+    try:
+        # First without a lock; what has come meanwhile is little.
+        _, pages, _ = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if pages > most:
+            # The checkpoint would wait for the write lock as SQLite does. Who has just given it back is the next.
+            begin_immediate(driver, LOCK_TIMEOUT)
+            driver.execute("COMMIT")
+            driver.execute("PRAGMA busy_timeout = 0")
+            driver.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    except sqlite3.Error as error:
+        raise LogUnavailableError(f"the change log can't be used: {error}") from error
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
 
 
 def begin_immediate(connection: sqlite3.Connection, timeout: float) -> None:
@@ -123,8 +165,10 @@ def _begin(connection: Connection) -> None:
 
 
 def _roll_back(connection: Connection) -> None:
+    driver = connection.connection.driver_connection
+    if isinstance(driver, sqlite3.Connection) and not driver.in_transaction:
+        return  # SQLite has rolled back by itself: a full disk
     try:
         connection.exec_driver_sql("ROLLBACK")
     except DBAPIError:
-        # SQLite has rolled back by itself (a full disk), or the connection is gone: no transaction is open.
-        connection.invalidate()
+        connection.invalidate()  # it is gone: no transaction is open

@@ -180,6 +180,7 @@ class Relay:
                 self._session.flush()
             if self._log.turns > turns:
                 self._pace.wrote(self._log.locked_at, time.monotonic())
+                self._log.tidy()
         except SessionError as error:
             self._disconnected(error)
 

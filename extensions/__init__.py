@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from hashlib import blake2s
@@ -25,9 +26,19 @@ from .rate_limits import SqliteStorage
 
 __all__ = ["api", "db", "init_extensions", "limiter", "migrate", "sync"]
 
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    if record.exc_info:
+        record.msg = f"{record.msg}: {record.exc_info[1]}"
+        record.exc_info = None
+    return True
+
+
 sync = ReliableSync()
 # A broken counter file must not take a vessel's health page away.
 limiter = Limiter(key_func=get_remote_address, swallow_errors=True)
+# A full disk breaks it for each request: twenty lines of traceback would not make room.
+limiter.logger.addFilter(_in_one_line)
 migrate = Migrate(directory=str(ROOT / "migrations"), render_as_batch=True, compare_type=True)
 
 

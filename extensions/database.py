@@ -13,7 +13,7 @@ from sqlalchemy import DateTime, Dialect, Engine, Index, Integer, MetaData, Stri
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from arus.database import begin_immediate
+from arus.database import begin_immediate, bound_wal
 
 #: How the statements begin for which Python's driver begins a transaction.
 _WRITES = {"INSERT", "UPDATE", "DELETE", "REPLAC"}
@@ -154,6 +154,4 @@ def _prepare_sqlite(engine: Engine, wait: float) -> None:
         # Ships lose power: a commit is on the disk before it is answered.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        # A commit that finds the WAL this long, in pages, moves it to the database: the owner's does at a
-        # quarter of it, so that no request has to.
-        connection.execute("PRAGMA wal_autocheckpoint = 16000")
+        bound_wal(connection)

@@ -89,8 +89,11 @@ def test_too_many_requests(make_app: Callable[..., Flask], migrated_database_url
     assert client.get("/api/crew").status_code == 200
 
 
-def test_a_broken_counter_file_limits_nobody(
-    make_app: Callable[..., Flask], migrated_database_url: str, tmp_path: Path
+def test_a_broken_counter_file_limits_nobody_and_is_told_of_in_one_line(
+    make_app: Callable[..., Flask],
+    migrated_database_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"no database" * 1000)
@@ -99,3 +102,5 @@ def test_a_broken_counter_file_limits_nobody(
     )
     client = app.test_client()
     assert client.get("/api/mqtt/reliable-sync/health").status_code == 200
+    assert len(caplog.records) == 1
+    assert caplog.text.strip().endswith("file is not a database"), caplog.text
