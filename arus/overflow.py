@@ -85,6 +85,7 @@ class Overflow:
         excess = sum(lane.depth for lane in lanes.values()) - self._bound
         if excess <= 0:
             self._searched = False
+            self._replaced.clear()
         return excess
 
     def is_full(self, depth: int) -> bool:
@@ -111,8 +112,6 @@ class Overflow:
     ) -> list[GivenUp]:
         if self._searched:
             self._notice(connection, added)
-        else:
-            self._search(connection)
         given_up: list[GivenUp] = []
         while len(given_up) < excess:
             if not self._replaced:
@@ -130,6 +129,7 @@ class Overflow:
         return given_up
 
     def _search(self, connection: Connection) -> None:
+        """Find replaced changes anew, once all that were known are given up: found twice, one would count twice."""
         rows = connection.execute(_REPLACED, {"limit": _BATCH}).all()
         self._replaced.extend(rows)
         self._searched = len(rows) < _BATCH

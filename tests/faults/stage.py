@@ -153,6 +153,7 @@ class Stage(Started):
             "DATABASE_URL": self.database.url,
             "SECRET_KEY": "for-tests-only-and-long-enough",
             "VESSEL_ID": "ship-1",
+            "MQTT_MAX_QUEUE_SIZE": "1000000",  # each change is to arrive: none may give way
             "MQTT_PROTOCOL": "3.1.1" if self._seed % 2 else "5",
         }
         flask("db", "upgrade", settings=settings)

@@ -8,10 +8,13 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from arus import overflow
+from arus.changelog import ChangeLog
 from arus.database import transaction
 from arus.message import new_message_id, now_ms
+from arus.overflow import GivenUp, Overflow
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 from tests.support.vessel import StartVessel, Vessel
@@ -31,21 +34,55 @@ def commit(vessel: Vessel, changes: Iterable[Change], *, ago: int = 0) -> None:
 
     :param ago: milliseconds.
     """
-    for topic, operation, row_id, version in changes:
-        at = now_ms() - ago
-        row: dict[str, Any] = {
-            "message_id": new_message_id(at),
-            "topic": topic,
-            "qos": 2 if topic == "alerts" else 1,
-            "operation": operation,
-            "row_id": row_id,
-            "version": version,
-            "committed_at": at,
-            "data": orjson.dumps({"id": row_id, "version": version}),
-        }
+    for change in changes:
         with vessel.engine.connect() as connection, transaction(connection):
-            connection.execute(_INSERT, row)
+            connection.execute(_INSERT, _row(change, ago))
     vessel.bell.ring()
+
+
+def _row(change: Change, ago: int = 0) -> dict[str, Any]:
+    topic, operation, row_id, version = change
+    at = now_ms() - ago
+    return {
+        "message_id": new_message_id(at),
+        "topic": topic,
+        "qos": 2 if topic == "alerts" else 1,
+        "operation": operation,
+        "row_id": row_id,
+        "version": version,
+        "committed_at": at,
+        "data": orjson.dumps({"id": row_id, "version": version}),
+    }
+
+
+def add(owner: ChangeLog, bounded: Overflow, changes: Iterable[Change]) -> list[GivenUp]:
+    """Commit changes in one transaction, and number them in one turn; what gave way to them."""
+    with transaction(owner.connection) as connection:
+        connection.execute(_INSERT, [_row(change) for change in changes])
+    waiting = owner.unnumbered(100)
+    with owner.turn() as turn:
+        given_up = turn.relieve(bounded, turn.number(waiting))
+        turn.save_lanes()
+    return given_up
+
+
+def settle_all(owner: ChangeLog, topic: str) -> None:
+    lane = owner.lanes[topic]
+    for entry in owner.read(topic, after=lane.sent_seq, upto=lane.head_seq, limit=100):
+        lane.sent(entry)
+        lane.settled(entry.seq)
+
+
+def depth_of(owner: ChangeLog) -> int:
+    return sum(lane.depth for lane in owner.lanes.values())
+
+
+def waiting_in(log: Connection) -> int:
+    statement = (
+        "SELECT count(*) FROM arus_change c JOIN arus_lane l ON l.topic = c.topic"
+        " WHERE c.outcome IS NULL AND c.seq > l.acked_seq"
+    )
+    return int(log.execute(text(statement)).scalar_one())
 
 
 def outcomes(vessel: Vessel) -> dict[tuple[str, str], str | None]:
@@ -73,6 +110,33 @@ def test_changes_that_a_newer_one_replaces_go_first(
     given_up = {key for key, outcome in outcomes(vessel).items() if outcome == "superseded"}
     assert given_up == {("a", 1), ("b", 1)}
     assert vessel.status().counter("messages_dropped") == 0
+
+
+def test_each_change_gives_way_once_however_many_are_replaced(
+    log: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overflow, "_BATCH", 3)
+    owner, bounded = ChangeLog(log, vessel_id="ship-1"), Overflow(20, frozenset())
+    letters = "abcdefghij"
+    add(owner, bounded, [("work_orders", "create", row, 1) for row in letters])
+    add(owner, bounded, [("work_orders", "update", row, 2) for row in letters])
+    for row in letters:
+        (given_up,) = add(owner, bounded, [("crew", "create", row, 1)])
+        assert (given_up.entity, given_up.operation) == ("work_orders", "create")
+        assert depth_of(owner) == waiting_in(log) == 20
+
+
+def test_what_was_found_in_one_overflow_is_not_counted_again_in_the_next(log: Connection) -> None:
+    owner, bounded = ChangeLog(log, vessel_id="ship-1"), Overflow(6, frozenset({"alerts"}))
+    add(owner, bounded, [("alerts", "create", "x", 1)])
+    add(owner, bounded, [("work_orders", "create", row, 1) for row in "abc"])
+    # One is too many, and of the three that are replaced two stay.
+    add(owner, bounded, [("work_orders", "update", row, 2) for row in "abc"])
+    settle_all(owner, "alerts")
+    add(owner, bounded, [("crew", "create", "p", 1)])
+    given_up = [add(owner, bounded, [("crew", "create", row, 1)]) for row in "qrst"]
+    assert [one.outcome for (one,) in given_up] == ["superseded"] * 2 + ["dropped"] * 2
+    assert depth_of(owner) == waiting_in(log) == 6
 
 
 def test_a_superseded_change_is_no_gap_and_a_dropped_one_is(
