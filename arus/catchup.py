@@ -498,7 +498,7 @@ class Catchups:
             entry.row_id,
             len(payload),
         )
-        return encoded(replace(entry, data=mere_row(entry.row_id, entry.version)))
+        return encoded(entry._replace(data=mere_row(entry.row_id, entry.version)))
 
     def _begin_message(self, run: Run) -> bytes:
         return orjson.dumps(

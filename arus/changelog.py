@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, Row, RowMapping, text
@@ -34,7 +33,7 @@ TIDY_EVERY = 100
 WAL_PAGES = 500
 
 _UNNUMBERED = text(
-    "SELECT id, message_id, topic, qos, entity, operation, row_id, version, committed_at, data"
+    "SELECT id, 0, 0, message_id, topic, qos, entity, operation, row_id, version, committed_at, data"
     " FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id LIMIT :limit"
 )
 _NUMBER = text("UPDATE arus_change SET seq = :seq, previous_seq = :previous_seq WHERE id = :id")
@@ -44,8 +43,6 @@ _READ = text(
     " WHERE topic = :topic AND seq > :after AND seq <= :upto AND outcome IS NULL"
     " ORDER BY seq LIMIT :limit"
 )
-#: The columns of `_READ`: an entry's fields.
-_FIELDS = tuple(each.name for each in fields(Entry))
 #: Looked up: to call the enumeration takes ten times as long.
 _OPERATIONS = {each.value: each for each in Operation}
 _FENCE = "SELECT generation FROM arus_session WHERE id = 1"
@@ -98,18 +95,6 @@ _BEGIN_CHAIN = text("UPDATE arus_change SET previous_seq = 0 WHERE id = :id")
 _STAND_DOWN = text(
     "UPDATE arus_session SET owner_pid = NULL, owner_host = NULL, owner_since = NULL WHERE id = 1"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Unnumbered:
-    """A committed entry that has no number yet."""
-
-    #: All columns but the numbers.
-    row: Mapping[str, Any]
-
-    def numbered(self, seq: int, previous_seq: int) -> Entry:
-        """Return the entry as it is once it has its numbers."""
-        return _entry_of({**self.row, "seq": seq, "previous_seq": previous_seq})
 
 
 class ChangeLog:
@@ -180,11 +165,11 @@ class ChangeLog:
                 lane.again.append(entry)
         return lane
 
-    def unnumbered(self, limit: int) -> list[Unnumbered]:
-        """Return the oldest committed entries without a number."""
+    def unnumbered(self, limit: int) -> list[Entry]:
+        """Return the oldest committed entries that wait for a number; in place of it they have 0."""
         with translated():
-            rows = self._connection.execute(_UNNUMBERED, {"limit": limit}).mappings()
-            return [Unnumbered(dict(row)) for row in rows]
+            rows = self._connection.execute(_UNNUMBERED, {"limit": limit}).all()
+        return [_entry(*row) for row in rows]
 
     def read(self, topic: str, *, after: int, upto: int, limit: int) -> list[Entry]:
         """Return entries of a topic that are to be sent, by number; a negative limit is none."""
@@ -295,17 +280,16 @@ class Turn:
         """Run a statement of this module."""
         self.connection.execute(statement, arguments)
 
-    def number(self, unnumbered: Sequence[Unnumbered]) -> list[Entry]:
+    def number(self, unnumbered: Sequence[Entry]) -> list[Entry]:
         """Give the next numbers to committed entries and return these."""
         entries = []
         for waiting in unnumbered:
-            topic = waiting.row["topic"]
-            lane = self._log.lanes.get(topic)
+            lane = self._log.lanes.get(waiting.topic)
             if lane is None:
-                lane = Lane(topic, 0, 0, Watermark(0), Watermark(0), 0)
-                self._log.lanes[topic] = lane
+                lane = Lane(waiting.topic, 0, 0, Watermark(0), Watermark(0), 0)
+                self._log.lanes[lane.topic] = lane
             self._log.head_seq += 1
-            entries.append(waiting.numbered(self._log.head_seq, lane.head_seq))
+            entries.append(waiting._replace(seq=self._log.head_seq, previous_seq=lane.head_seq))
             lane.head_seq = self._log.head_seq
             lane.depth += 1
             lane.dirty = True
@@ -373,7 +357,7 @@ class Turn:
 
 
 def _entry_of(row: Mapping[str, Any] | RowMapping) -> Entry:
-    return _entry(*(row[name] for name in _FIELDS))
+    return _entry(*(row[name] for name in Entry._fields))
 
 
 def _entry(

@@ -7,6 +7,7 @@ MQTT 5; 3.1.1 differs only by having no properties and no reason codes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from .errors import MalformedPacketError
@@ -30,6 +31,7 @@ class Ack(NamedTuple):
     reason: int
 
 
+@lru_cache(maxsize=2_048)
 def encode_remaining(length: int) -> bytes:
     """Return a remaining length as a variable byte integer (1.5.5)."""
     encoded = bytearray()

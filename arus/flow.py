@@ -14,11 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from . import signals
 from .catchup import Catchups, Run, plan_repairs
-from .changelog import ChangeLog, Turn, Unnumbered
+from .changelog import ChangeLog, Turn
 from .codec import PUBREC, Ack
 from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
 from .errors import ConnectionLostError, SessionError
@@ -76,12 +77,12 @@ class Flight:
     confirmed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Pick:
+class _Pick(NamedTuple):
     """An entry about to be sent."""
 
     lane: Lane
     entry: Entry
+    packet_id: int
     payload: bytes
     #: It was sent before, in an earlier connection.
     again: bool
@@ -306,6 +307,8 @@ class Flow:
             self._landed.append(entry)
         if self._due_at is None:
             self._due_at = time.monotonic() + ACK_DELAY
+        if self._backlog and not self._flights:
+            self._due = True  # its last one, maybe: nobody is to wait for that to be known
 
     def _acknowledged_beside(self, ack: Ack) -> None:
         """Take one of a catch-up's message, of a control message, or the second of the same packet."""
@@ -465,31 +468,37 @@ class Flow:
             used += self._window.size // 4  # a catch-up has its share, however much else there is
         in_bytes = self._bytes + sum(len(pick.payload) for pick in beside)
         buffered = self._session.buffered
-        taken = {packet_id_of(pick.entry.seq) for pick in beside}
+        taken = {pick.packet_id for pick in beside}
         blocked: set[str] = set()
         picks: list[_Pick] = []
-        while len(picks) < limit and buffered < WRITE_AHEAD and self._window.room(used, in_bytes):
-            lane = self._next_lane(blocked, refill=refill)
-            if lane is None:
+        while buffered < WRITE_AHEAD:
+            room = min(limit - len(picks), self._window.room(used + len(picks), in_bytes))
+            lane, before = self._next_lane(blocked, refill=refill)
+            if lane is None or room <= 0:
                 break
             queue = lane.again or lane.ahead
-            packet_id = packet_id_of(queue[0].seq)
-            if packet_id in self._flights or packet_id in taken:
-                blocked.add(lane.topic)  # the window has wrapped around an old message: wait for it
-                continue
-            again = bool(lane.again)
-            pick = self._encode(lane, queue.popleft(), again)
-            if pick is None:
-                continue
-            taken.add(packet_id)
-            picks.append(pick)
-            used += 1
-            in_bytes += len(pick.payload)
-            buffered += len(pick.payload)
+            again = queue is lane.again
+            while room > 0 and buffered < WRITE_AHEAD and queue and queue[0].seq < before:
+                packet_id = packet_id_of(queue[0].seq)
+                if packet_id in self._flights or packet_id in taken:
+                    blocked.add(
+                        lane.topic
+                    )  # the window has wrapped around an old message: wait for it
+                    break
+                entry = queue.popleft()
+                payload = self._encode(lane, entry, again)
+                if payload is None:
+                    continue
+                taken.add(packet_id)
+                picks.append(_Pick(lane, entry, packet_id, payload, again))
+                room -= 1
+                in_bytes += len(payload)
+                buffered += len(payload)
         self._stuck = bool(blocked) and not picks
         return picks
 
-    def _encode(self, lane: Lane, entry: Entry, again: bool) -> _Pick | None:
+    def _encode(self, lane: Lane, entry: Entry, again: bool) -> bytes | None:
+        """Return the payload of an entry that is about to be sent; None where the broker would not take it."""
         payload = encode_change(entry, epoch=self._log.epoch, vessel_id=self._log.vessel_id)
         size = len(payload) + len(self._prefix) + 1 + len(entry.topic) + _PUBLISH_OVERHEAD
         if not again:
@@ -499,23 +508,25 @@ class Flow:
             reason = f"its packet of {size} bytes is larger than the broker takes ({self._maximum_packet})"
             self._refused.append((entry, reason))
             return None
-        return _Pick(lane, entry, payload, again)
+        return payload
 
-    def _next_lane(self, blocked: set[str], *, refill: bool) -> Lane | None:
-        best: Lane | None = None
-        best_key = (True, 0)
+    def _next_lane(self, blocked: set[str], *, refill: bool) -> tuple[Lane | None, float]:
+        """Return the lane whose turn it is, and the number before which it stays so."""
+        ready: list[tuple[bool, int, Lane]] = []
         for lane in self._log.lanes.values():
             if not self._has_next(lane, blocked):
                 continue
             if refill and not lane.again and not lane.ahead:
                 self._refill(lane)
             queue = lane.again or lane.ahead
-            if not queue:
-                continue
-            key = (lane.topic not in self._urgent, queue[0].seq)
-            if best is None or key < best_key:
-                best, best_key = lane, key
-        return best
+            if queue:
+                ready.append((lane.topic not in self._urgent, queue[0].seq, lane))
+        if not ready:
+            return None, math.inf
+        ready.sort(key=itemgetter(0, 1))
+        ordinary, _, lane = ready[0]
+        second = ready[1] if len(ready) > 1 else None
+        return lane, second[1] if second and second[0] == ordinary else math.inf
 
     def _refill(self, lane: Lane) -> None:
         entries = self._log.read(
@@ -536,17 +547,15 @@ class Flow:
         for packet_id in self._releases:
             self._session.release(packet_id)
         now = time.monotonic()
-        for pick in picks:
-            entry = pick.entry
-            packet_id = packet_id_of(entry.seq)
-            self._flights[packet_id] = Flight(pick.lane, entry, len(pick.payload), now)
-            self._bytes += len(pick.payload)
+        for lane, entry, packet_id, payload, again in picks:
+            self._flights[packet_id] = Flight(lane, entry, len(payload), now)
+            self._bytes += len(payload)
             self._session.publish_entry(
                 f"{self._prefix}/{entry.topic}".encode(),
-                pick.payload,
+                payload,
                 packet_id=packet_id,
                 qos=entry.qos,
-                dup=pick.again and self._session_present and entry.seq not in self._postponed,
+                dup=again and self._session_present and entry.seq not in self._postponed,
             )
 
     def _tell(self, queued: list[Entry], flushed: int) -> None:
@@ -559,7 +568,7 @@ class Flow:
         self._due_at = None
         for entry in queued:
             signals.send(signals.message_queued, self._sender, **_described(entry))
-        for entry in landed:
+        for entry in landed if signals.message_published.receivers else ():
             signals.send(
                 signals.message_published, self._sender, seq=entry.seq, **_described(entry)
             )
@@ -605,10 +614,10 @@ class Flow:
             signals.send(signals.message_dropped, self._sender, **_described(one))
 
 
-def _fresh(waiting: Sequence[Unnumbered]) -> int:
+def _fresh(waiting: Sequence[Entry]) -> int:
     """Count the transactions of the last second; the entries of one have the same time."""
     since = now_ms() - 1_000
-    return len({each.row["committed_at"] for each in waiting if each.row["committed_at"] > since})
+    return len({each.committed_at for each in waiting if each.committed_at > since})
 
 
 def _described(entry: Entry | GivenUp) -> dict[str, Any]:

@@ -41,11 +41,17 @@ class Watermark:
         """Add a number, higher than all before; it is open unless `above` already held it."""
         self._highest = number
         self._open.append(number)
-        self._advance()
+        if self._above:
+            self._advance()
 
     def close(self, number: int) -> None:
         """Close a number that was opened."""
-        self._above.add(number)
+        if self._open and self._open[0] == number:
+            self._open.popleft()  # in order, as nearly always
+        else:
+            self._above.add(number)
+        if not self._above:
+            return
         self._advance()
         if not self._open and self._above:
             # Closed in an earlier life and never opened in this one.

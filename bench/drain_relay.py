@@ -18,6 +18,7 @@ from typing import Any
 
 from app import create_app
 from arus import signals
+from arus.gunicorn import shorten_pauses
 from arus.relay import Relay
 from bench.backlog import settings
 from extensions import sync
@@ -43,6 +44,7 @@ def run(database: str, broker_url: str, profile: str | None) -> dict[str, Any]:
     if profiler is not None:
         drive = Relay.run
         Relay.run = lambda self: profiler.runcall(drive, self)  # type: ignore[method-assign]
+    shorten_pauses()  # as in each worker of the server
     before, called = _peak(), time.perf_counter()
     sync.start(app)
     if not flushed.wait(600):
