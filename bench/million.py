@@ -22,7 +22,7 @@ from tests.support.mosquitto import Mosquitto
 
 ROUNDS = 5
 MANY, FEW = 1_000_000, 10_000
-HEALTHS = 300
+HEALTHS = 1_000
 #: Seconds between two of them: no more than 200 a second are answered.
 HEALTH_GAP = 0.006
 CATCHUP = "/api/mqtt/reliable-sync/catchup"
@@ -75,7 +75,14 @@ def run(rounds: int = ROUNDS) -> Report:
         with GunicornApp(Path(name), made) as app, Listener(broker.port) as listener:
             app.wait_connected()
             _ask_for_catchups(report, app, listener, rounds)
-            _ask_for_health(report, app)
+            report.add("health, nobody else there: p99", "ms", [_p99(_health_times(app))])
+            busy = _busy_health(app)
+        with GunicornApp(Path(name), {**made, "LOCAL_MODE": "false"}) as app:
+            without = _busy_health(app)
+        report.add("health under load: median", "ms", [busy[len(busy) // 2]])
+        ours = report.add("**health under load: p99**", "ms", [_p99(busy)], "<= 5")
+        peer = report.add("health under load, LOCAL_MODE=false: p99", "ms", [_p99(without)])
+        report.ratios("**health under load, with / without the sync: p99**", ours, peer)
     return report
 
 
@@ -145,9 +152,8 @@ def _heads(listener: Listener) -> tuple[str, int]:
     return result
 
 
-def _ask_for_health(report: Report, app: GunicornApp) -> None:
-    idle = _health_times(app)
-    report.add("health, nobody else there: p99", "ms", [idle[int(len(idle) * 0.99)]])
+def _busy_health(app: GunicornApp) -> list[float]:
+    """The answers' times while another client posts."""
     made = app.post("/api/equipment", {"name": "Main engine", "type": "engine"})
     body = json.dumps({"equipmentId": made.json["id"], "reason": "Oil leaks"}).encode()
     command = [sys.executable, "-m", "bench.load", str(app.port), "/api/work-orders", "100000", "1"]
@@ -157,12 +163,14 @@ def _ask_for_health(report: Report, app: GunicornApp) -> None:
         load.stdin.write(body)
         load.stdin.close()
         time.sleep(1)
-        busy = _health_times(app)
+        return _health_times(app)
     finally:
         load.kill()
         load.wait()
-    report.add("health under load: median", "ms", [busy[len(busy) // 2]])
-    report.add("**health under load: p99**", "ms", [busy[int(len(busy) * 0.99)]], "<= 5")
+
+
+def _p99(times: list[float]) -> float:
+    return times[int(len(times) * 0.99)]
 
 
 def _health_times(app: GunicornApp) -> list[float]:
