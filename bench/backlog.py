@@ -142,7 +142,7 @@ def make_payloads(database: Path, path: Path, changes: int) -> Path:
         ).fetchone()
         connection.row_factory = sqlite3.Row
         rows = connection.execute("SELECT * FROM arus_change ORDER BY seq")
-        names = Entry.__dataclass_fields__
+        names = Entry._fields
         written = 0
         for row in rows:
             fields = {name: row[name] for name in names}

@@ -22,8 +22,8 @@ from tests.support.mosquitto import Mosquitto
 
 ROUNDS = 5
 MANY, FEW = 1_000_000, 10_000
-HEALTHS = 1_000
-#: Seconds between two of them: no more than 200 a second are answered.
+HEALTHS = 600
+#: Seconds between two of them: no more than 200 a second, and 2,000 a minute, are answered.
 HEALTH_GAP = 0.006
 CATCHUP = "/api/mqtt/reliable-sync/catchup"
 

@@ -347,12 +347,11 @@ def test_a_catch_up_survives_kills_of_its_owner_while_rows_change_under_it(
 
         eventually(equal, 30, interval=0.5, message="the receiver has what the vessel has")
     receiver = Receiver(subscriber.messages, request_id)
-    begin = receiver.begins[-1]
+    # It went on behind what was acknowledged each time: it began once.
+    (begin,) = receiver.begins
     assert begin["mode"] == mode
     assert receiver.end
     assert receiver.end["total"] == begin["total"]
-    # it went on behind what was acknowledged
-    assert receiver.items < 2 * begin["total"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
