@@ -21,6 +21,8 @@ _LOCK_POLL = 0.0005
 #: Pages of SQLite's write-ahead log beyond which a commit moves it to the database.
 _WAL_PAGES = 4_000
 _PAGE_SIZE = 4_096
+#: How long a checkpoint waits for the write lock, in seconds.
+_CHECKPOINT_WAIT = 1.0
 
 
 def open_engine(url: str | URL) -> Engine:
@@ -83,7 +85,7 @@ def shorten_wal(connection: Connection, *, most: int) -> None:
 
     :raises LogUnavailableError: it can't be done now; on a full disk, as the database has to grow.
     """
-    if connection.dialect.name != "sqlite":
+    if connection.dialect.name != "sqlite" or connection.invalidated:
         return
     driver = cast("sqlite3.Connection", connection.connection.driver_connection)
     try:
@@ -91,7 +93,7 @@ def shorten_wal(connection: Connection, *, most: int) -> None:
         _, pages, _ = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if pages > most:
             # The checkpoint would wait for the write lock as SQLite does. Who has just given it back is the next.
-            begin_immediate(driver, LOCK_TIMEOUT)
+            begin_immediate(driver, _CHECKPOINT_WAIT)
             driver.execute("COMMIT")
             driver.execute("PRAGMA busy_timeout = 0")
             driver.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
