@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ class Vessel:
         while True:
             try:
                 answer = self.app.post(path, bodies[entity], {"Idempotency-Key": key})
-            except (OSError, HTTPException):
+            except OSError:
                 if died is None or not died():
                     raise
             else:

@@ -32,7 +32,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
@@ -170,7 +169,7 @@ class Crew(threading.Thread):
             }
         try:
             answer = self._app.request(method, path, body, timeout=20)
-        except (OSError, HTTPException):
+        except OSError:
             return None  # its worker was killed
         # 404: the request before was carried out and its answer lost
         assert answer.status in {200, 201, 204, 404, 503}, f"{answer.status} {answer.text[:300]}"

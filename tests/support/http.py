@@ -36,7 +36,10 @@ def request(
     headers: Mapping[str, str] | None = None,
     timeout: float = 90,
 ) -> Answer:
-    """One request to a loopback port. `body` is sent as JSON, bytes as they are."""
+    """One request to a loopback port. `body` is sent as JSON, bytes as they are.
+
+    :raises OSError: there was no answer, or not all of one.
+    """
     content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     sent = dict(headers or {})
     if content is not None:
@@ -47,5 +50,7 @@ def request(
         response = connection.getresponse()
         # case-insensitive already; a plain dict would not be
         return Answer(response.status, response.headers, response.read())  # type: ignore[arg-type]
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"the answer broke off: {error!r}") from error
     finally:
         connection.close()
