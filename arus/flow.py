@@ -473,17 +473,18 @@ class Flow:
         picks: list[_Pick] = []
         while buffered < WRITE_AHEAD:
             room = min(limit - len(picks), self._window.room(used + len(picks), in_bytes))
+            if room <= 0:
+                break
             lane, before = self._next_lane(blocked, refill=refill)
-            if lane is None or room <= 0:
+            if lane is None:
                 break
             queue = lane.again or lane.ahead
             again = queue is lane.again
             while room > 0 and buffered < WRITE_AHEAD and queue and queue[0].seq < before:
                 packet_id = packet_id_of(queue[0].seq)
                 if packet_id in self._flights or packet_id in taken:
-                    blocked.add(
-                        lane.topic
-                    )  # the window has wrapped around an old message: wait for it
+                    # The window has wrapped around an old message: wait for it.
+                    blocked.add(lane.topic)
                     break
                 entry = queue.popleft()
                 payload = self._encode(lane, entry, again)

@@ -55,9 +55,8 @@ class Receipt:
     data: bytes | None = None
 
 
-class Entry(
-    NamedTuple
-):  # a frozen dataclass takes four times as long to make, and a drain makes little else
+# A named tuple: a frozen dataclass takes four times as long to make, and a drain makes little else.
+class Entry(NamedTuple):
     """A numbered entry of the change log, ready to be sent."""
 
     id: int
