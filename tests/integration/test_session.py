@@ -380,7 +380,7 @@ def test_websockets_over_tls(
 
 # -- credentials ----------------------------------------------------------------------------------
 
-PASSWORD = "p@ss:w/rd-7391"
+PASSWORD = "p@ss:w/rd-quokka"
 
 
 @pytest.mark.parametrize("where", ["url", "settings"])
@@ -393,12 +393,12 @@ def test_credentials(
     caplog.set_level(logging.DEBUG)
     mosquitto = start_mosquitto(users={"ship": PASSWORD})
     if where == "url":
-        vessel = start_vessel(f"mqtt://ship:p%40ss%3Aw%2Frd-7391@127.0.0.1:{mosquitto.port}")
+        vessel = start_vessel(f"mqtt://ship:p%40ss%3Aw%2Frd-quokka@127.0.0.1:{mosquitto.port}")
     else:
         vessel = start_vessel(mosquitto.url, MQTT_USERNAME="ship", MQTT_PASSWORD=PASSWORD)
     vessel.wait_connected()
-    assert not any("7391" in f"{r.getMessage()} {vars(r)}" for r in caplog.records)
-    assert "7391" not in repr(vessel.settings)
+    assert not any("quokka" in f"{r.getMessage()} {vars(r)}" for r in caplog.records)
+    assert "quokka" not in repr(vessel.settings)
 
 
 def test_a_wrong_password_is_said_and_retried(
@@ -408,11 +408,11 @@ def test_a_wrong_password_is_said_and_retried(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     mosquitto = start_mosquitto(users={"ship": PASSWORD})
-    vessel = start_vessel(f"mqtt://ship:wrong-7391@127.0.0.1:{mosquitto.port}")
+    vessel = start_vessel(f"mqtt://ship:wrong-quokka@127.0.0.1:{mosquitto.port}")
     line = wait_said(caplog, "refused the connection")
     assert "uthori" in line
     eventually(lambda: vessel.status().counter("reconnection_attempts") >= 3, message="it retries")
-    assert not any("7391" in f"{r.getMessage()} {vars(r)}" for r in caplog.records)
+    assert not any("quokka" in f"{r.getMessage()} {vars(r)}" for r in caplog.records)
     assert vessel.status().protocol is None
 
 
