@@ -207,7 +207,7 @@ class ChangeLog:
     @staticmethod
     def entries(rows: Iterable[RowMapping]) -> list[Entry]:
         """Return the entries in rows of the change log."""
-        return [_entry_of(row) for row in rows]
+        return [_entry(*(row[name] for name in Entry._fields)) for row in rows]
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
@@ -354,10 +354,6 @@ class Turn:
     def attempts(self, attempts: int) -> None:
         """Note how many connection attempts have failed in a row."""
         self.execute(_ATTEMPTS, {"attempts": attempts})
-
-
-def _entry_of(row: Mapping[str, Any] | RowMapping) -> Entry:
-    return _entry(*(row[name] for name in Entry._fields))
 
 
 def _entry(

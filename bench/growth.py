@@ -13,7 +13,7 @@ from bench.backlog import check_delivered, child, forget, make_backlog
 from bench.latency import new_database, wait_owned
 from bench.listener import Listener
 from bench.plots import draw
-from bench.report import RESULTS, Report, machine
+from bench.report import RESULTS, Report, machine, p99
 from bench.request_cost import QUIET_BROKER
 from bench.worker import Worker
 from tests.support.mosquitto import Mosquitto
@@ -86,7 +86,7 @@ def _latencies(
         listener.clear()
         took = sorted((arrived[each] - at) * 1000 for each, at in committed.items())
         medians.append(statistics.median(took))
-        p99s.append(took[int(len(took) * 0.99)])
+        p99s.append(p99(took))
         time.sleep(1)
     name = f"{load} a second" if load else "as many as can be"
     report.add(f"{name}: commits", "1/s", rates)

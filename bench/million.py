@@ -15,7 +15,7 @@ from typing import Any
 from bench.backlog import check_delivered, child, forget, make_backlog, settings
 from bench.listener import Listener
 from bench.load import ask
-from bench.report import Report, machine
+from bench.report import Report, machine, p99
 from bench.request_cost import QUIET_BROKER
 from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp
 from tests.support.mosquitto import Mosquitto
@@ -75,13 +75,13 @@ def run(rounds: int = ROUNDS) -> Report:
         with GunicornApp(Path(name), made) as app, Listener(broker.port) as listener:
             app.wait_connected()
             _ask_for_catchups(report, app, listener, rounds)
-            report.add("health, nobody else there: p99", "ms", [_p99(_health_times(app))])
+            report.add("health, nobody else there: p99", "ms", [p99(_health_times(app))])
             busy = _busy_health(app)
         with GunicornApp(Path(name), {**made, "LOCAL_MODE": "false"}) as app:
             without = _busy_health(app)
         report.add("health under load: median", "ms", [busy[len(busy) // 2]])
-        ours = report.add("**health under load: p99**", "ms", [_p99(busy)], "<= 5")
-        peer = report.add("health under load, LOCAL_MODE=false: p99", "ms", [_p99(without)])
+        ours = report.add("**health under load: p99**", "ms", [p99(busy)], "<= 5")
+        peer = report.add("health under load, LOCAL_MODE=false: p99", "ms", [p99(without)])
         report.ratios("**health under load, with / without the sync: p99**", ours, peer)
     return report
 
@@ -167,10 +167,6 @@ def _busy_health(app: GunicornApp) -> list[float]:
     finally:
         load.kill()
         load.wait()
-
-
-def _p99(times: list[float]) -> float:
-    return times[int(len(times) * 0.99)]
 
 
 def _health_times(app: GunicornApp) -> list[float]:

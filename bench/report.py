@@ -150,6 +150,11 @@ def summary() -> str:
     return said
 
 
+def p99(ascending: Sequence[float]) -> float:
+    """The 99th percentile of sorted values."""
+    return ascending[int(len(ascending) * 0.99)]
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     rows = [head, *rows]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.backlog import SIGNED_WITH, add_unnumbered
-from bench.report import Figure, Report, machine
+from bench.report import Figure, Report, machine, p99
 from tests.support.gunicorn_app import ROOT, GunicornApp, flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
@@ -81,7 +81,7 @@ def together(slices: list[Slice]) -> dict[str, float]:
     return {
         "requests/s": requests / sum(each.seconds for each in slices),
         "median": times[requests // 2],
-        "p99": times[int(requests * 0.99)],
+        "p99": p99(times),
         "main": main,
         "relay": relay,
         "cpu": main + relay,

@@ -5,33 +5,29 @@ from __future__ import annotations
 import resource
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Connection
 
 from arus import changelog
 from arus.changelog import ChangeLog
-from arus.database import begin_immediate, open_engine
+from arus.database import begin_immediate
 from arus.errors import LogUnavailableError
-from arus.schema import define
 
 #: A commit of `write` puts so many pages into the write-ahead log.
 PAGES = 10
 PAGE = 4096
 
 
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """An empty log, and a table to write to."""
-    path = tmp_path / "arus.sqlite"
-    metadata = MetaData()
-    define(metadata)
-    engine = open_engine(f"sqlite:///{path}")
-    metadata.create_all(engine)
-    engine.dispose()
+def database(log: Connection) -> Path:
+    """The file of an empty log that has a table to write to."""
+    path = Path(log.engine.url.database or "")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE ballast (n INTEGER PRIMARY KEY, data BLOB)")
@@ -40,15 +36,6 @@ def database(tmp_path: Path) -> Path:
         )
         connection.commit()
     return path
-
-
-@pytest.fixture
-def connection(database: Path) -> Iterator[Connection]:
-    """The owner's connection."""
-    engine = open_engine(f"sqlite:///{database}")
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
 
 
 def write(connection: sqlite3.Connection) -> None:
@@ -62,10 +49,10 @@ def wal(database: Path) -> int:
 
 
 def test_the_log_begins_anew_though_others_commit_and_read_all_the_time(
-    database: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    database: Path, log: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(changelog, "TIDY_EVERY", 1)
-    owner = ChangeLog(connection, vessel_id=None)
+    owner = ChangeLog(log, vessel_id=None)
     enough = threading.Event()
     written = [0, 0]
 
@@ -93,9 +80,7 @@ def test_the_log_begins_anew_though_others_commit_and_read_all_the_time(
     assert wal(database) < sum(written) * PAGES * PAGE / 2
 
 
-def test_an_owner_overcomes_a_log_that_has_filled_the_disk(
-    database: Path, connection: Connection
-) -> None:
+def test_an_owner_overcomes_a_log_that_has_filled_the_disk(database: Path, log: Connection) -> None:
     with (
         closing(sqlite3.connect(database, isolation_level=None)) as writer,
         closing(sqlite3.connect(database, isolation_level=None)) as reader,
@@ -112,11 +97,11 @@ def test_an_owner_overcomes_a_log_that_has_filled_the_disk(
             # While somebody reads it can't begin anew.
             for _ in range(2):
                 with pytest.raises(LogUnavailableError):
-                    ChangeLog(connection, vessel_id=None)
+                    ChangeLog(log, vessel_id=None)
             reader.execute("COMMIT")
             with pytest.raises(LogUnavailableError):
-                ChangeLog(connection, vessel_id=None)
-            assert ChangeLog(connection, vessel_id=None).generation == 1
+                ChangeLog(log, vessel_id=None)
+            assert ChangeLog(log, vessel_id=None).generation == 1
             write(writer)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
