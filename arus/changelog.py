@@ -48,18 +48,18 @@ _OPERATIONS = {each.value: each for each in Operation}
 _FENCE = "SELECT generation FROM arus_session WHERE id = 1"
 _SAVE_HEAD = text("UPDATE arus_session SET head_seq = :head_seq WHERE id = 1")
 _LANES = text(
-    "SELECT topic, head_seq, sent_seq, received_seq, acked_seq, received_above, acked_above, depth"
-    " FROM arus_lane"
+    "SELECT topic, head_seq, sent_seq, received_seq, acked_seq, received_above, acked_above, depth,"
+    " acked_at FROM arus_lane"
 )
 _SAVE_LANE = text(
     "INSERT INTO arus_lane"
-    " (topic, head_seq, sent_seq, received_seq, acked_seq, received_above, acked_above, depth)"
-    " VALUES (:topic, :head_seq, :sent_seq, :received_seq, :acked_seq, :received_above,"
-    " :acked_above, :depth)"
+    " (topic, head_seq, sent_seq, received_seq, acked_seq, received_above, acked_above, depth,"
+    " acked_at) VALUES (:topic, :head_seq, :sent_seq, :received_seq, :acked_seq, :received_above,"
+    " :acked_above, :depth, :acked_at)"
     " ON CONFLICT (topic) DO UPDATE SET head_seq = excluded.head_seq, sent_seq = excluded.sent_seq,"
     " received_seq = excluded.received_seq, acked_seq = excluded.acked_seq,"
     " received_above = excluded.received_above, acked_above = excluded.acked_above,"
-    " depth = excluded.depth"
+    " depth = excluded.depth, acked_at = excluded.acked_at"
 )
 _SETTLE = text("UPDATE arus_change SET outcome = :outcome, reason = :reason WHERE id = :id")
 _FIRST_SESSION = text(
@@ -78,9 +78,11 @@ _SESSION = text(
 )
 _CONNECTED = text(
     "UPDATE arus_session SET connected = :connected, connected_changed_at = :now, protocol = :protocol,"
-    " reconnect_attempts = :attempts, clean_start = false WHERE id = 1"
+    " reconnect_attempts = :attempts, reason = :reason, clean_start = false WHERE id = 1"
 )
-_ATTEMPTS = text("UPDATE arus_session SET reconnect_attempts = :attempts WHERE id = 1")
+_ATTEMPTS = text(
+    "UPDATE arus_session SET reconnect_attempts = :attempts, reason = :reason WHERE id = 1"
+)
 # What was planned in the old epoch is planned anew: its receiver has to fetch all anew anyway.
 _PLAN_AGAIN = text(
     "UPDATE arus_catchup SET status = 'queued', mode = NULL, position = '', published = 0, total = NULL"
@@ -156,6 +158,7 @@ class ChangeLog:
             received=Watermark(row["received_seq"], json.loads(row["received_above"])),
             acked=Watermark(row["acked_seq"], json.loads(row["acked_above"])),
             depth=row["depth"],
+            acked_at=row["acked_at"],
         )
         for entry in self.read(lane.topic, after=lane.acked.value, upto=lane.sent_seq, limit=-1):
             lane.acked.open(entry.seq)
@@ -330,6 +333,7 @@ class Turn:
                     "received_above": json.dumps(lane.received.above),
                     "acked_above": json.dumps(lane.acked.above),
                     "depth": lane.depth,
+                    "acked_at": lane.acked_at,
                 }
                 for lane in dirty
             ],
@@ -341,19 +345,25 @@ class Turn:
         """Add to counters."""
         add_to_counters(self.connection, amounts)
 
-    def connection_changed(self, connected: bool, *, protocol: str | None, attempts: int) -> None:
-        """Note that the session with the broker began or ended."""
+    def connection_changed(
+        self, connected: bool, *, protocol: str | None, attempts: int, reason: str | None
+    ) -> None:
+        """Note that the session with the broker began or ended.
+
+        :param reason: why it ended.
+        """
         arguments = {
             "connected": connected,
             "now": now_ms(),
             "protocol": protocol,
             "attempts": attempts,
+            "reason": reason,
         }
         self.execute(_CONNECTED, arguments)
 
-    def attempts(self, attempts: int) -> None:
-        """Note how many connection attempts have failed in a row."""
-        self.execute(_ATTEMPTS, {"attempts": attempts})
+    def attempts(self, attempts: int, reason: str | None) -> None:
+        """Note how many connection attempts have failed in a row, and why the last one did."""
+        self.execute(_ATTEMPTS, {"attempts": attempts, "reason": reason})
 
 
 def _entry(

@@ -12,6 +12,7 @@
     │   ├── ConnectError             the broker could not be reached
     │   │   └── ProtocolRefusedError the broker does not speak this version of MQTT
     │   ├── RefusedError             the broker answered CONNECT with a refusal
+    │   ├── TakenOverError           another client uses the same client id
     │   └── ConnectionLostError      an established connection ended
     ├── OwnershipLostError           another process has taken over the session
     ├── LogUnavailableError          the database with the change log can't be used now
@@ -95,6 +96,16 @@ class RefusedError(SessionError):
     def __init__(self, reason: str, code: int) -> None:
         self.code = code
         super().__init__(f"the broker refused the connection: {reason}")
+
+
+class TakenOverError(SessionError):
+    """Another client uses the same client id."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            f"another client uses the client id {client_id}: give each vessel a VESSEL_ID of its own,"
+            " and each follower a name of its own"
+        )
 
 
 class ConnectionLostError(SessionError):

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 from . import signals
 from .catchup import Catchups, Run, plan_repairs
 from .changelog import ChangeLog, Turn
-from .codec import PUBREC, Ack
+from .codec import PUBACK, PUBREC, Ack
 from .counters import DROPPED, FAILURES, FLUSHES, PUBLISHED, QUEUED, CounterKey
 from .errors import ConnectionLostError, SessionError
+from .handshakes import DEFAULT, SAFE, Allowance, Handshakes
 from .history import History
 from .lane import Lane
 from .message import ChangeState, Entry, encode_change, now_ms
@@ -42,6 +43,10 @@ READ_AHEAD = 500
 #: Seconds for which plain acknowledgements wait for company before they are journalled: nothing is
 #: licensed by them, and each transaction costs the writers on board a disk flush.
 ACK_DELAY = 0.02
+#: Seconds after which a message is not going to be answered any more, if the broker has read past it.
+UNANSWERED = 60.0
+#: Connections in which a broker may pass the same change over before it is given up.
+MAX_UNANSWERED = 3
 #: Bytes waiting for the socket beyond which nothing more is picked.
 WRITE_AHEAD = 256 * 1024
 #: What the fixed header, the packet id and empty properties of a PUBLISH take at most, in bytes.
@@ -113,6 +118,7 @@ class Flow:
         self._urgent = urgent
         self._sender = sender
         self._window = Window(max_inflight)
+        self.handshakes = Handshakes()
         self._overflow = Overflow(max_queue_size, urgent)
         self._catchups = catchups
         #: When each message of a catch-up was sent, by packet id, in monotonic seconds.
@@ -121,8 +127,14 @@ class Flow:
         self._history = History()
         #: Seconds for which nothing was read before the acknowledgements that are taken now.
         self.deaf = 0.0
+        #: The broker answers QoS 2 as if it were QoS 1.
+        self.lowers_qos = False
         #: Something was acknowledged in this connection.
         self._fruitful = False
+        #: What was sent before then the broker has read: it has answered something later. Monotonic seconds.
+        self._passed = -math.inf
+        #: Connections in which the broker has passed a change over, by its number.
+        self._unanswered: Counter[int] = Counter()
         #: Changes may have been dropped whose rows' state was not sent yet.
         self._repair_due = True
         #: The queue is full; said once for the whole of it.
@@ -156,8 +168,11 @@ class Flow:
 
     # -- connection -------------------------------------------------------------------------------
 
-    def begin(self, connected: Connected) -> None:
-        """Put every handshake where it stood: what was confirmed is released, the rest goes again."""
+    def begin(self, connected: Connected, known: Allowance | None = None) -> None:
+        """Put every handshake where it stood: what was confirmed is released, the rest goes again.
+
+        :param known: the handshakes that this broker was found to take, where it does not say so itself.
+        """
         self.end()
         careful = self._suspicion.careful
         self._window.connected(1 if careful else connected.receive_maximum)
@@ -177,6 +192,7 @@ class Flow:
                 lane.settled(entry.seq)
                 self._refused.append((entry, "the broker hangs up on it"))
                 self._suspicion.clear()
+            self._give_up_unanswered(lane)
             for entry in [e for e in lane.again if e.qos == 2 and e.seq in lane.received]:
                 lane.again.remove(entry)
                 flight = Flight(lane, entry, 0, time.monotonic(), confirmed=True)
@@ -185,6 +201,41 @@ class Flow:
             if lane.depth:
                 self._backlog[lane.topic] = lane.head_seq
                 self._backlog_size += lane.depth
+        self._begin_handshakes(connected, known)
+
+    def _give_up_unanswered(self, lane: Lane) -> None:
+        """Let no change that the broker never answers hold up the log for ever."""
+        for entry in [e for e in lane.again if self._unanswered[e.seq] >= MAX_UNANSWERED]:
+            lane.again.remove(entry)
+            del self._unanswered[entry.seq]
+            if entry.qos == 2 and entry.seq in lane.received:
+                # The broker said that it holds the message, and does not know the handshake any more.
+                lane.settled(entry.seq)
+                self._counts[PUBLISHED, entry.entity, entry.operation, str(entry.qos)] += 1
+                self._landed.append(entry)
+                self._due = True
+            else:
+                lane.settled(entry.seq)
+                self._refused.append((entry, "the broker does not answer it"))
+
+    def _begin_handshakes(self, connected: Connected, known: Allowance | None) -> None:
+        """Count what the broker's half of the session may have open, and what it takes beside that."""
+        allowance = known or SAFE
+        if connected.receive_maximum is not None:
+            allowance = Allowance(connected.receive_maximum)
+        elif self._session.v5:
+            allowance = Allowance(DEFAULT)
+        lanes = self._log.lanes.values()
+        again = [e for lane in lanes for e in lane.again if connected.session_present]
+        self.handshakes.begin(
+            allowance,
+            visible=self._session.v5,
+            grows=self._session.v5 and connected.receive_maximum is None,
+            confirmed={
+                packet_id: len(each.entry.data) for packet_id, each in self._flights.items()
+            },
+            unconfirmed={packet_id_of(e.seq): len(e.data) for e in again if e.qos == 2},
+        )
 
     def lost(self, error: SessionError) -> None:
         """Note that the connection ended, and forget all that is not journalled."""
@@ -201,6 +252,7 @@ class Flow:
         """Forget all that is not journalled, as if the packets had been lost on the way."""
         self._connected_at = None
         self._fruitful = False
+        self._passed = -math.inf
         self._flights.clear()
         self._bytes = 0
         self._releases.clear()
@@ -246,7 +298,7 @@ class Flow:
     @property
     def has_room(self) -> bool:
         """Whether the broker takes one more message now."""
-        return self._window.room(self._unacknowledged, 0) > 0
+        return self.handshakes.has_room and self._window.room(self._unacknowledged, 0) > 0
 
     @property
     def _unacknowledged(self) -> int:
@@ -272,7 +324,29 @@ class Flow:
     def _worth_feeding(self) -> bool:
         """Whether a fair part of the window is free: a transaction for each message would be slow."""
         room = self._window.room(self._unacknowledged, self._bytes)
-        return room > 0 and (not self._flights or room >= self._window.size // 4)
+        if room <= 0 or not self.handshakes.worth_feeding:
+            return False
+        return not self._flights or room >= self._window.size // 4
+
+    def mind(self, now: float) -> None:
+        """Look after what no event tells; to be called about once a second.
+
+        :param now: monotonic seconds.
+        :raises ConnectionLostError: the broker has passed a message over; it goes again with the next connection.
+        """
+        self._stuck = False
+        passed = max(self._passed, self._session.answered_until)
+        late = [
+            each
+            for each in self._flights.values()
+            if now - each.sent_at >= UNANSWERED and each.sent_at < passed
+        ]
+        self._unanswered.update(each.entry.seq for each in late)
+        if late or self._session.oldest_beside < min(passed, now - UNANSWERED):
+            which = f"change {late[0].entry.seq} on {late[0].entry.topic}" if late else "a message"
+            raise ConnectionLostError(
+                f"the broker has not acknowledged {which} in {UNANSWERED:.0f} s"
+            )
 
     @property
     def wake_at(self) -> float:
@@ -289,26 +363,45 @@ class Flow:
             self._acknowledged_beside(ack)
             return
         self._fruitful = True
+        self._passed = max(self._passed, flight.sent_at)
         if ack.reason >= 0x80 and ack.reason != _PACKET_ID_NOT_FOUND:
             self._refuse(ack, flight)
-        elif ack.kind == PUBREC:
-            if not flight.confirmed:
-                flight.confirmed = True
-                flight.lane.confirmed(flight.entry.seq)
-                self._measure(flight.sent_at)
-            self._releases.append(ack.packet_id)
-            self._due = True
-        elif flight.entry.qos == 1 or flight.confirmed:
-            if not flight.confirmed:
-                self._measure(flight.sent_at)
-            self._land(ack.packet_id, flight)
-            entry = flight.entry
-            self._counts[PUBLISHED, entry.entity, entry.operation, str(entry.qos)] += 1
-            self._landed.append(entry)
+        elif ack.kind == PUBREC and flight.entry.qos == 2:
+            self._confirm(ack.packet_id, flight)
+        else:
+            # Whatever its kind: a broker that lowers QoS 2 answers with PUBACK, and a message that is not
+            # completed by the answer it was given would be in flight for ever.
+            self._complete(ack, flight)
         if self._due_at is None:
             self._due_at = time.monotonic() + ACK_DELAY
         if self._backlog and not self._flights:
             self._due = True  # its last one, maybe: nobody is to wait for that to be known
+
+    def _confirm(self, packet_id: int, flight: Flight) -> None:
+        if not flight.confirmed:
+            flight.confirmed = True
+            flight.lane.confirmed(flight.entry.seq)
+            self._measure(flight.sent_at)
+            self.handshakes.confirmed()
+        self._releases.append(packet_id)
+        self._due = True
+
+    def _complete(self, ack: Ack, flight: Flight) -> None:
+        entry = flight.entry
+        if ack.kind == PUBREC:  # of QoS 1: the broker has raised it, and waits for the release
+            self._releases.append(ack.packet_id)
+        elif ack.kind == PUBACK and entry.qos == 2 and not self.lowers_qos:
+            self.lowers_qos = True
+            logger.warning(
+                "[MQTT Reliable Sync] the broker lowers QoS 2 to 1: after a lost connection a change on"
+                " %s may reach subscribers twice",
+                entry.topic,
+            )
+        if not flight.confirmed:
+            self._measure(flight.sent_at)
+        self._land(ack.packet_id, flight)
+        self._counts[PUBLISHED, entry.entity, entry.operation, str(entry.qos)] += 1
+        self._landed.append(entry)
 
     def _acknowledged_beside(self, ack: Ack) -> None:
         """Take one of a catch-up's message, of a control message, or the second of the same packet."""
@@ -329,6 +422,7 @@ class Flow:
         if ack.reason == _QUOTA_EXCEEDED:
             del self._flights[ack.packet_id]
             self._bytes -= flight.size
+            self.handshakes.rejected(ack.packet_id)
             self._postponed.add(flight.entry.seq)
             flight.lane.postpone(flight.entry, time.monotonic())
             return
@@ -339,6 +433,7 @@ class Flow:
     def _land(self, packet_id: int, flight: Flight) -> None:
         del self._flights[packet_id]
         self._bytes -= flight.size
+        self.handshakes.closed(packet_id)
         self._postponed.discard(flight.entry.seq)
         flight.lane.settled(flight.entry.seq)
 
@@ -390,6 +485,8 @@ class Flow:
             caught_up = self._catchups.journal(turn.connection) if self._catchups.due else []
             if repair:
                 self._plan_repairs(turn)
+            for topic in {entry.topic for entry in self._landed}:
+                self._log.lanes[topic].acked_at = now_ms()
             turn.save_lanes()
             turn.count(+self._counts)
             self._history.note(published=len(self._landed), depth=self.depth)
@@ -482,14 +579,18 @@ class Flow:
             again = queue is lane.again
             while room > 0 and buffered < WRITE_AHEAD and queue and queue[0].seq < before:
                 packet_id = packet_id_of(queue[0].seq)
-                if packet_id in self._flights or packet_id in taken:
-                    # The window has wrapped around an old message: wait for it.
+                wrapped = packet_id in self._flights or packet_id in taken
+                if wrapped or not self.handshakes.takes(packet_id):
+                    # The window has wrapped around an old message, or the broker takes no more: wait.
                     blocked.add(lane.topic)
                     break
                 entry = queue.popleft()
                 payload = self._encode(lane, entry, again)
                 if payload is None:
+                    self.handshakes.closed(packet_id)
                     continue
+                if entry.qos == 2:
+                    self.handshakes.opened(packet_id, len(payload))
                 taken.add(packet_id)
                 picks.append(_Pick(lane, entry, packet_id, payload, again))
                 room -= 1

@@ -18,13 +18,16 @@ def health_document(
     :param topics: topics that this vessel publishes under the prefix.
     :param subscriptions: filters that this vessel subscribes to.
     """
+    now = now_ms()
+    trouble = status.trouble(now)
     return {
         "service": "MQTT Reliable Sync Service",
-        "status": "healthy" if status.connected else "degraded",
-        "timestamp": iso(now_ms()),
+        "status": "degraded" if trouble else "healthy",
+        "timestamp": iso(now),
         "mqtt": {
             "enabled": status.enabled,
             "status": "connected" if status.connected else "disconnected",
+            "reason": trouble,
             "broker": str(settings.broker),
             "qosLevel": 1,
             "queuedMessages": status.depth,

@@ -33,6 +33,8 @@ class Lane:
     acked: Watermark
     #: Changes numbered and not settled.
     depth: int
+    #: When the broker acknowledged something last, in milliseconds since the epoch.
+    acked_at: int | None = None
     #: Sent in an earlier connection and unacknowledged: they go again, before anything new.
     again: deque[Entry] = field(default_factory=deque)
     #: Read from the log and not sent yet, ascending.

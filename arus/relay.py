@@ -21,22 +21,25 @@ import orjson
 from . import signals
 from .audit import Auditor
 from .bell import BellListener
+from .brokers import read_broker, save_broker
 from .catchup import Catchups
 from .changelog import ChangeLog
 from .codec import Ack
 from .counters import RECONNECTS
-from .errors import ConnectionLostError, ProtocolRefusedError, SessionError
+from .errors import ConnectionLostError, ProtocolRefusedError, SessionError, TakenOverError
 from .flow import Flow
 from .history import note_link
 from .inbox import Inbox
 from .intake import Intake
 from .message import encode_status, now_ms
 from .pace import Pace
+from .probe import HandshakeProbe, settle_version
 from .registry import Registry
 from .retention import Retention
+from .rivals import STAND_DOWN, Rivals
 from .session import Connected, LookedBack, Received, Session, SessionEvent, Subscribed
 from .settings import Settings
-from .topics import DIGEST, STATUS
+from .topics import DIGEST, PROBE, STATUS, level_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +48,10 @@ _chance = random.Random()
 
 #: Seconds between two looks at the log when the bell is silent.
 POLL_INTERVAL = 1.0
-#: Reason code of a DISCONNECT: another connection uses our client id (MQTT 5, 3.14.2.1).
-SESSION_TAKEN_OVER = 0x8E
-#: Seconds before the session is tried again after it was taken over.
-STAND_DOWN = 60.0
+#: Times that changes had to wait for a handshake of MQTT 3.1.1 before it is found out how many the broker takes.
+WORTH_A_PROBE = 5
+#: Seconds before that is tried again when it could not be found out.
+PROBE_INTERVAL = 60.0
 #: Seconds that a stop waits for the broker to take the last message.
 GOODBYE = 1.0
 #: Seconds that a stop waits for a handler of the application to return.
@@ -118,6 +121,14 @@ class Relay:
             prefix=settings.topic_prefix,
             own=self._own_topics,
         )
+        self._known = read_broker(log.connection, str(settings.broker))
+        session.negotiation.found = self._known.found
+        self._rivals = Rivals(session.client_id, settings.topic_prefix, settings.reconnect_period)
+        self._probe: HandshakeProbe | None = None
+        self._probe_from = 0.0
+        #: A status and a claim of the client id that wait for room.
+        self._status_due = False
+        self._claim_due = False
         #: A digest that waits for room.
         self._digest: bytes | None = None
         #: The number and the depth in the last status, and when it was sent, in monotonic seconds.
@@ -132,8 +143,9 @@ class Relay:
         #: Monotonic seconds until which CONNACK may take; None while no connection is being opened.
         self._connecting_until: float | None = None
         self._next_attempt = 0.0
-        #: Why attempts have failed since the last connection.
+        #: Why attempts have failed since the last connection, and why the last one did.
         self._reasons: set[str] = set()
+        self._reason: str | None = None
         #: Connection attempts since the last connection.
         self._attempts = 0
         #: Monotonic seconds at which to look for entries that wait for a number.
@@ -162,6 +174,8 @@ class Relay:
             self._session.close()
             self._inbox.stop(INBOX_STOP)
             self._auditor.stop()
+            if self._probe is not None:
+                self._probe.give_up(GOODBYE)
 
     # -- one round --------------------------------------------------------------------------------
 
@@ -216,6 +230,7 @@ class Relay:
             if self._connected:
                 self._intake.mind()
                 self._report()
+                self._mind_the_broker()
 
     def _report(self) -> None:
         """Tell followers how far the log has come, and what the tables are."""
@@ -237,6 +252,15 @@ class Relay:
             self._session.publish_beside(topic, self._digest, retain=True)
             self._digest = None
 
+    def _announce(self) -> None:
+        """Publish what a connection begins with: the status, and a claim where another client may use our id."""
+        if self._status_due and self._flow.handshakes.has_room:
+            self._status_due = False
+            self._publish_status("online")
+        if self._claim_due and self._flow.handshakes.has_room:
+            self._claim_due = False
+            self._session.publish_beside(self._rivals.topic, self._rivals.claim(), retain=True)
+
     def _publish_status(self, status: str) -> int:
         self._told, self._told_at = (self._log.head_seq, self._flow.depth), time.monotonic()
         return self._session.publish_beside(self._status_topic, self._status(status), retain=True)
@@ -247,6 +271,8 @@ class Relay:
         if look:
             self._pace.looked(now)
         # Before the flow takes what room there is: while much is waiting it leaves none.
+        if self._connected:
+            self._announce()
         self._publish_digest()
         more = self._flow.turn(look=look, most=self._pace.most(now))
         if self._flow.digest_wanted():
@@ -274,6 +300,40 @@ class Relay:
                     signals.message, self._sender, topic=event.topic, payload=event.payload
                 )
 
+    # -- the broker -------------------------------------------------------------------------------
+
+    def _mind_the_broker(self) -> None:
+        """Note what the broker shows of itself, and find out what it does not say."""
+        self._flow.mind(time.monotonic())
+        if self._flow.lowers_qos and not self._known.lowers_qos:
+            self._known.lowers_qos = True
+            self._save_known()
+        if self._probe is None:
+            if self._probe_is_due():
+                client_id, prefix = self._session.client_id, self._settings.topic_prefix
+                topic = f"{prefix}/{PROBE}/{level_of(client_id)}"
+                self._probe = HandshakeProbe(self._settings, client_id, topic)
+                self._probe.start()
+        elif not self._probe.is_alive():
+            found, self._probe = self._probe.found, None
+            self._probe_from = time.monotonic() + PROBE_INTERVAL
+            if found is not None and not self._session.v5:
+                self._known.allowance, self._known.allowance_at = found, now_ms()
+                self._flow.handshakes.learnt(found)
+                self._save_known()
+
+    def _probe_is_due(self) -> bool:
+        return (
+            not self._session.v5
+            and self._flow.handshakes.waits >= WORTH_A_PROBE
+            and self._known.allows(now_ms()) is None
+            and time.monotonic() >= self._probe_from
+        )
+
+    def _save_known(self) -> None:
+        with self._log.turn() as turn:
+            save_broker(turn.connection, self._known)
+
     # -- connection -------------------------------------------------------------------------------
 
     def _mind_the_connection(self) -> None:
@@ -292,7 +352,7 @@ class Relay:
         with self._log.turn() as turn:
             if self._attempts:
                 turn.count({(RECONNECTS, "", "", ""): 1})
-            turn.attempts(self._attempts)
+            turn.attempts(self._attempts, self._reason)
         if _is_logged(self._attempts):
             logger.info(
                 "[MQTT Reliable Sync] reconnecting (attempt %d, queue: %d)",
@@ -300,6 +360,7 @@ class Relay:
                 self._flow.depth,
                 extra={"attempt": self._attempts, "broker": str(self._settings.broker)},
             )
+        settle_version(self._session, self._settings, self._stopping.is_set)
         self._session.connect(
             will_topic=self._status_topic,
             will=self._status("offline"),
@@ -310,15 +371,22 @@ class Relay:
     def _answered(self, event: Connected) -> None:
         """CONNACK has come. An owner's first connection is first asked what the broker has of us."""
         self._intake.begin()
-        if self._looked_back:
+        self._rivals.accepted(time.monotonic())
+        topics = [] if self._looked_back else list(self._own_topics)
+        if self._rivals.suspicious:
+            topics.append(self._rivals.topic)
+        if not topics:
             self._opened(event, looked_back=False)
             return
         self._looking_back = event
         self._seen_seq = 0
-        self._session.look_back(self._own_topics)
+        self._session.look_back(topics)
 
     def _note_own(self, received: Received) -> bool:
         """Take an answer to the look-back; return whether it was one."""
+        if received.topic == self._rivals.topic:
+            self._rivals.heard(received.payload)
+            return True
         if received.topic not in self._own_topics:
             return False
         self._seen_seq = max(self._seen_seq, self._own_seq(received.payload))
@@ -339,9 +407,10 @@ class Relay:
         event, self._looking_back = self._looking_back, None
         if event is None:
             return
-        self._looked_back = True
+        self._rivals.check()
+        looked_back, self._looked_back = not self._looked_back, True
         if self._seen_seq <= self._log.head_seq:
-            self._opened(event, looked_back=True)
+            self._opened(event, looked_back=looked_back)
             return
         seen, head = self._seen_seq, self._log.head_seq
         self._log.begin_epoch()
@@ -359,12 +428,18 @@ class Relay:
         self._connecting_until = None
         self._attempts = 0
         self._reasons.clear()
-        self._flow.begin(event)
+        self._reason = None
+        self._known.found = self._session.negotiation.found
+        if not event.session_present:
+            self._known.allowance = None  # the broker was started anew, maybe with other settings
+        self._flow.begin(event, self._known.allows(now_ms()))
         with self._log.turn() as turn:
-            turn.connection_changed(True, protocol=event.protocol, attempts=0)
+            turn.connection_changed(True, protocol=event.protocol, attempts=0, reason=None)
             note_link(turn, True, self._log.generation)
+            save_broker(turn.connection, self._known)
         self._log.clean_start = False
-        self._publish_status("online")
+        self._status_due = True
+        self._claim_due = self._rivals.suspicious
         self._intake.opened(event, looked_back=looked_back)
         logger.info(
             "[MQTT Reliable Sync] connected to %s (MQTT %s, session %s, queue: %d)",
@@ -395,20 +470,17 @@ class Relay:
         pause = self._settings.reconnect_period * jitter
         if isinstance(error, ProtocolRefusedError):
             pause = 0.0  # it is there, and was only asked in the wrong version
-        if isinstance(error, ConnectionLostError) and error.code == SESSION_TAKEN_OVER:
+        if self._rivals.ended(error, time.monotonic()):
             # Somebody else uses our client id. Where it is another process of this vessel, the next
             # attempt's fence says so; where it is not, two that reconnect at once would never stop.
             pause = max(pause, STAND_DOWN)
-            logger.error(
-                "[MQTT Reliable Sync] another client has taken this vessel's session (client id %s);"
-                " standing down for %d s",
-                self._session.client_id,
-                STAND_DOWN,
-            )
+            error = TakenOverError(self._session.client_id)
+            logger.error("[MQTT Reliable Sync] %s; standing down for %d s", error, STAND_DOWN)
         self._next_attempt = time.monotonic() + pause
         # Each reason is said once: a broker that is there again but refuses us is news.
         news = was_connected or str(error) not in self._reasons
         self._reasons.add(str(error))
+        self._reason = str(error)
         level = logging.WARNING if news else logging.DEBUG
         logger.log(
             level,
@@ -419,7 +491,9 @@ class Relay:
         self._flow.lost(error)
         if was_connected:
             with self._log.turn() as turn:
-                turn.connection_changed(False, protocol=None, attempts=self._attempts)
+                turn.connection_changed(
+                    False, protocol=None, attempts=self._attempts, reason=str(error)
+                )
                 note_link(turn, False, self._log.generation, str(error))
             signals.send(signals.disconnected, self._sender, reason=str(error))
         signals.send(signals.error, self._sender, error=error)
@@ -442,7 +516,7 @@ class Relay:
                     taken = taken or (isinstance(event, Ack) and event.packet_id == status_id)
             self._flow.turn(look=False, feed=False)
             with self._log.turn() as turn:
-                turn.connection_changed(False, protocol=None, attempts=0)
+                turn.connection_changed(False, protocol=None, attempts=0, reason="stopped")
                 note_link(turn, False, self._log.generation, "stopped")
             self._session.say_goodbye(deadline)
         except SessionError as error:

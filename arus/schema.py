@@ -44,6 +44,7 @@ class Tables:
     proposal: Table
     sample: Table
     link_event: Table
+    broker: Table
 
 
 def define(metadata: MetaData) -> Tables:
@@ -63,6 +64,7 @@ def define(metadata: MetaData) -> Tables:
         _proposal(metadata),
         _sample(metadata),
         _link_event(metadata),
+        _broker(metadata),
     )
 
 
@@ -141,6 +143,8 @@ def _lane(metadata: MetaData) -> Table:
         Column("acked_above", Text, nullable=False, server_default="[]"),
         # Numbered and not settled.
         Column("depth", BigInteger, nullable=False, server_default="0"),
+        # When the broker acknowledged something last, in milliseconds since the epoch.
+        Column("acked_at", BigInteger),
     )
 
 
@@ -168,6 +172,8 @@ def _session(metadata: MetaData) -> Table:
         Column("reconnect_attempts", BigInteger, nullable=False, server_default="0"),
         # The broker's half of the session is stale: begin the next one with a clean start.
         Column("clean_start", Boolean, nullable=False, server_default=text("false")),
+        # Why there is no connection; NULL while there is one.
+        Column("reason", Text),
     )
 
 
@@ -344,4 +350,23 @@ def _link_event(metadata: MetaData) -> Table:
         Column("generation", BigInteger, nullable=False),
         Index("ix_arus_link_event_at", "at"),
         sqlite_autoincrement=True,
+    )
+
+
+def _broker(metadata: MetaData) -> Table:
+    return Table(
+        "arus_broker",
+        metadata,
+        # As the settings have it, without credentials.
+        Column("address", String(512), primary_key=True),
+        # The version of MQTT that it was found to speak, and when.
+        Column("version", String(8)),
+        Column("version_at", BigInteger),
+        # QoS 2 handshakes that it takes at a time by MQTT 3.1.1, the bytes of payload beside one more, and when
+        # that was found.
+        Column("handshakes", BigInteger),
+        Column("handshakes_size", BigInteger),
+        Column("handshakes_at", BigInteger),
+        # It answers QoS 2 with PUBACK.
+        Column("lowers_qos", Boolean, nullable=False, server_default=text("false")),
     )

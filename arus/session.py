@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import select
 import socket
 import ssl
@@ -55,6 +56,8 @@ from .errors import (
     SessionError,
     UnsupportedClientError,
 )
+from .message import now_ms
+from .negotiation import Negotiation, Version
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -69,13 +72,14 @@ LOG_IDS = 65_535 - CONTROL_IDS
 #: The longest session expiry that MQTT 5 can say: never (3.1.2.11.2).
 _NEVER_EXPIRES = 0xFFFFFFFF
 _UNSUPPORTED_PROTOCOL = 0x84
+_PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _READ_SIZE = 65_536
 #: Reads between two looks at everything else.
 _MAX_READS = 16
 
 _TOUCHED = (
     "_client_id", "_clean_session", "_create_socket_connection", "_handle_connack", "_in_packet", "_last_bytes_received",
-    "_last_mid", "_last_msg_out", "_mid_generate", "_packet_handle", "_packet_queue", "_protocol",
+    "_last_mid", "_last_msg_out", "_mid_generate", "_packet_handle", "_packet_queue", "_ping_t", "_protocol",
     "_sock_close", "_sock_recv", "_sock_send", "_ssl_wrap_socket", "_transport",
 )  # fmt: skip
 
@@ -224,31 +228,42 @@ class Session(Mqtt):
 
     :param client_id: stable for ever: the broker finds its half of the session by it.
     :param receive_maximum: messages that the broker may send before they are acknowledged (MQTT 5).
+    :param lasting: the broker is to keep its half of the session.
     """
 
-    def __init__(self, settings: Settings, client_id: str, *, receive_maximum: int = 100) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client_id: str,
+        *,
+        receive_maximum: int = 100,
+        lasting: bool = True,
+    ) -> None:
         check_client_library()
         with warnings.catch_warnings():
             # Flask-MQTT builds a client of paho's old callback version first; ours replaces it.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             super().__init__(connect_async=True)
         self._settings = settings
-        self._wanted_client_id = client_id
+        # Flask-MQTT's name for it; it sets it anew with each connection.
+        self.client_id = self._wanted_client_id = client_id
         self._receive_maximum = receive_maximum
         #: Packet id of the UNSUBSCRIBE that ends a look-back.
         self._look_back_id: int | None = None
-        self._protocol = (
-            MQTTProtocolVersion.MQTTv311
-            if settings.protocol == "3.1.1"
-            else MQTTProtocolVersion.MQTTv5
-        )
+        self._lasting = lasting
+        self.negotiation = Negotiation(settings.protocol)
+        self._version: Version = "5"
         self._frames = FrameReader()
         self._events: list[SessionEvent] = []
-        #: Unacknowledged packets of `publish_beside`.
-        self._beside: set[int] = set()
+        #: When each unacknowledged packet of `publish_beside` was queued, in monotonic seconds.
+        self._beside: dict[int, float] = {}
+        #: When the ping was sent that the broker has not answered yet; 0 without one.
+        self._pinged_at = 0.0
+        #: The broker has read all that was queued before then: it has answered a later ping. Monotonic seconds.
+        self.answered_until = -math.inf
         self._ended: SessionError | None = None
-        self._answered = False
-        self._v5_refused = False
+        #: A CONNECT was sent and not answered.
+        self._asking = False
         self._clean_start_wanted = False
         self.client: _DurableClient
 
@@ -265,19 +280,20 @@ class Session(Mqtt):
         :param clean_start: make the broker forget its half of the session.
         :raises ConnectError: there is no broker there, or its certificate is not accepted.
         """
-        if self._settings.protocol == "auto" and self._answered and not self._v5_refused:
-            # 3.1.1 after a mere hang-up is a guess, and there a broker's refusals can't be seen.
-            self._protocol = MQTTProtocolVersion.MQTTv5
+        self._version = self.negotiation.choose(now_ms())
         self._frames = FrameReader()
         self._events.clear()
         self._beside.clear()
+        self._pinged_at = 0.0
+        self.answered_until = -math.inf
         self._look_back_id = None
         self._ended = None
-        self._answered = False
         self._clean_start_wanted = clean_start
         config = self._flask_mqtt_config(will_topic, will)
         self.client = _DurableClient(
-            self._wanted_client_id, self._protocol, websockets=self._settings.broker.websockets
+            self._wanted_client_id,
+            _PROTOCOLS[self._version],
+            websockets=self._settings.broker.websockets,
         )
         try:
             # Flask-MQTT asks nothing of the application but its config; init_app ends in _connect below.
@@ -289,6 +305,7 @@ class Session(Mqtt):
         except (OSError, ValueError) as error:
             self.client.give_up()
             raise ConnectError(explain(error, self._settings)) from error
+        self._asking = True
         _tune(self.client.socket())
 
     def _flask_mqtt_config(self, will_topic: str | None, will: bytes | None) -> dict[str, Any]:
@@ -297,7 +314,7 @@ class Session(Mqtt):
             "MQTT_CLIENT_ID": self._wanted_client_id,
             "MQTT_CLEAN_SESSION": self._clean_start_wanted,
             "MQTT_TRANSPORT": "websockets" if settings.broker.websockets else "tcp",
-            "MQTT_PROTOCOL_VERSION": self._protocol,
+            "MQTT_PROTOCOL_VERSION": _PROTOCOLS[self._version],
             "MQTT_BROKER_URL": settings.broker.host,
             "MQTT_BROKER_PORT": settings.broker.port,
             "MQTT_KEEPALIVE": settings.keepalive,
@@ -316,9 +333,9 @@ class Session(Mqtt):
         client = self.client
         prepare(client, self._settings)
         properties = None
-        if self._protocol == MQTTProtocolVersion.MQTTv5:
+        if self.v5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
-            properties.SessionExpiryInterval = _NEVER_EXPIRES
+            properties.SessionExpiryInterval = _NEVER_EXPIRES if self._lasting else 0
             properties.ReceiveMaximum = self._receive_maximum
         client.connect_async(
             self.broker_url,
@@ -336,20 +353,18 @@ class Session(Mqtt):
         reason: ReasonCode,
         properties: Properties,
     ) -> None:
-        self._answered = True
+        self._asking = False
         if reason.is_failure:
-            if self._falls_back(reason.value):
-                self._ended = ProtocolRefusedError()
-            else:
-                self._ended = RefusedError(str(reason), reason.value)
+            self._ended = self._refused(reason)
             return
         self.connected = True
+        self.negotiation.accepted(self._version, now_ms())
         self._events.append(
             Connected(
                 session_present=flags.session_present,
                 receive_maximum=getattr(properties, "ReceiveMaximum", None),
                 maximum_packet_size=getattr(properties, "MaximumPacketSize", None),
-                protocol="5" if self._protocol == MQTTProtocolVersion.MQTTv5 else "3.1.1",
+                protocol=self._version,
             )
         )
 
@@ -368,30 +383,19 @@ class Session(Mqtt):
             hung_up=from_broker,
         )
 
-    def _falls_back(self, code: int) -> bool:
-        """Take the next connection to MQTT 3.1.1 if this broker does not speak 5."""
-        if (
-            self._settings.protocol != "auto"
-            or code != _UNSUPPORTED_PROTOCOL
-            or self._protocol != MQTTProtocolVersion.MQTTv5
-        ):
-            return False
-        self._v5_refused = True
-        self._protocol = MQTTProtocolVersion.MQTTv311
-        return True
-
-    def _hung_up_unanswered(self) -> None:
-        """A broker of 3.1.1 may hang up on a CONNECT of MQTT 5 without a word: alternate."""
-        if self._settings.protocol == "auto" and not self._answered:
-            self._protocol = (
-                MQTTProtocolVersion.MQTTv311
-                if self._protocol == MQTTProtocolVersion.MQTTv5
-                else MQTTProtocolVersion.MQTTv5
-            )
+    def _refused(self, reason: ReasonCode) -> SessionError:
+        if reason.value != _UNSUPPORTED_PROTOCOL:
+            self.negotiation.answered()
+        elif self.negotiation.refused(self._version, now_ms()):
+            return ProtocolRefusedError()
+        return RefusedError(str(reason), reason.value)
 
     def close(self) -> None:
         """Drop the connection without a word: the broker publishes the will."""
         self.connected = False
+        if self._asking:
+            self._asking = False
+            self.negotiation.unanswered(self._version)
         if hasattr(self, "client"):
             self.client._sock_close()
 
@@ -465,7 +469,7 @@ class Session(Mqtt):
     def _take(self, header: int, body: bytes) -> None:
         if header & 0xF0 in {PUBACK, PUBREC, PUBCOMP}:
             ack = decode_ack(header, body)
-            self._beside.discard(ack.packet_id)
+            self._beside.pop(ack.packet_id, None)
             self._events.append(ack)
             return
         try:
@@ -501,24 +505,34 @@ class Session(Mqtt):
 
         :raises SessionError: the last ping was not answered.
         """
+        if self._pinged_at and self.client._ping_t != self._pinged_at:
+            self.answered_until = self._pinged_at
         rc = self.client.loop_misc()
+        self._pinged_at = self.client._ping_t
         if self._ended is not None:
             raise self._ended
         if rc is not MQTTErrorCode.MQTT_ERR_SUCCESS or self.client.socket() is None:
             self._lost("the broker did not answer a ping")
 
     def publish_entry(
-        self, topic: bytes, payload: bytes, *, packet_id: int, qos: int, dup: bool
+        self,
+        topic: bytes,
+        payload: bytes,
+        *,
+        packet_id: int,
+        qos: int,
+        dup: bool,
+        retain: bool = True,
     ) -> None:
-        """Queue a PUBLISH of the log; its packet id was journalled."""
+        """Queue a PUBLISH under a packet id above `CONTROL_IDS`; of a change it was journalled."""
         self.client.outgoing += encode_publish(
-            topic, payload, packet_id=packet_id, qos=qos, retain=True, dup=dup, v5=self.v5
+            topic, payload, packet_id=packet_id, qos=qos, retain=retain, dup=dup, v5=self.v5
         )
 
     def publish_beside(self, topic: str, payload: bytes, *, retain: bool) -> int:
         """Queue a QoS 1 message that is not a change of the log; return its packet id."""
         packet_id = self.client._mid_generate()
-        self._beside.add(packet_id)
+        self._beside[packet_id] = time.monotonic()
         self.client.outgoing += encode_publish(
             topic.encode(),
             payload,
@@ -588,9 +602,14 @@ class Session(Mqtt):
         return len(self._beside)
 
     @property
+    def oldest_beside(self) -> float:
+        """When the oldest of these was queued, in monotonic seconds; infinity without any."""
+        return next(iter(self._beside.values()), math.inf)
+
+    @property
     def v5(self) -> bool:
         """Whether the connection speaks MQTT 5."""
-        return self._protocol == MQTTProtocolVersion.MQTTv5
+        return self._version == "5"
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._events.append(
@@ -605,7 +624,6 @@ class Session(Mqtt):
         )
 
     def _lost(self, reason: str, *, hung_up: bool = False) -> None:
-        self._hung_up_unanswered()
         raise self._ended or ConnectionLostError(reason, hung_up=hung_up)
 
 

@@ -13,13 +13,14 @@ from .message import ChangeState, iso
 
 _SESSION = text(
     "SELECT epoch, vessel_id, head_seq, generation, owner_pid, owner_host, owner_since, connected,"
-    " connected_changed_at, protocol, reconnect_attempts FROM arus_session WHERE id = 1"
+    " connected_changed_at, protocol, reconnect_attempts, reason FROM arus_session WHERE id = 1"
 )
 # One statement: a change that is numbered between two would be in neither.
 _DEPTH = text(
     "SELECT (SELECT COALESCE(SUM(depth), 0) FROM arus_lane)"
     " + (SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL)"
 )
+_ACKED = text("SELECT MAX(acked_at) FROM arus_lane")
 _QUARANTINED = text("SELECT COUNT(*) FROM arus_change WHERE outcome = 'quarantined'")
 _OLDEST_UNNUMBERED = text(
     "SELECT committed_at FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id LIMIT 1"
@@ -35,6 +36,10 @@ _LAST_CHANGES = text(
     " WHERE c.id IN (SELECT MAX(id) FROM arus_change WHERE entity = :entity AND row_id IN :row_ids"
     " GROUP BY row_id)"
 ).bindparams(bindparam("row_ids", expanding=True))
+
+
+#: Milliseconds that a change waits, with nothing acknowledged, until that is a fault.
+STALLED_AFTER = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,12 @@ class SyncStatus:
     quarantined: int
     #: When the oldest undelivered change was committed, in milliseconds since the epoch.
     oldest_pending_at: int | None
+    #: When the broker acknowledged a change last, in milliseconds since the epoch; None before the first.
+    acked_at: int | None
     #: Attempts since the last connection.
     reconnect_attempts: int
+    #: Why the last connection or attempt ended; None while there is a connection.
+    reason: str | None
     owner: OwnerInfo | None
     counters: Mapping[CounterKey, int]
 
@@ -88,6 +97,30 @@ class SyncStatus:
     def utilization(self) -> float:
         """How full the queue is, in percent."""
         return 100 * self.depth / self.max_queue_size
+
+    def is_stalled(self, now: int) -> bool:
+        """Whether a change has waited for a minute and nothing was acknowledged in that time.
+
+        :param now: milliseconds since the epoch.
+        """
+        since = now - STALLED_AFTER
+        waits = self.oldest_pending_at is not None and self.oldest_pending_at <= since
+        return waits and (self.acked_at is None or self.acked_at <= since)
+
+    def trouble(self, now: int) -> str | None:
+        """Return why changes don't reach the broker; None while they do.
+
+        :param now: milliseconds since the epoch.
+        """
+        if not self.enabled:
+            return "LOCAL_MODE is false: nothing is captured or sent"
+        if self.owner is None:
+            return "no process holds the session"
+        if not self.connected:
+            return self.reason or "not connected yet"
+        if self.is_stalled(now):
+            return f"{self.depth} changes wait, and for a minute the broker has acknowledged none"
+        return None
 
     def counter(self, name: str) -> int:
         """Return a counter, over all its labels."""
@@ -130,7 +163,9 @@ def read_status(
         max_queue_size=max_queue_size,
         quarantined=int(connection.execute(_QUARANTINED).scalar_one()),
         oldest_pending_at=_oldest_pending(connection) if depth else None,
+        acked_at=connection.execute(_ACKED).scalar(),
         reconnect_attempts=session.reconnect_attempts if session else 0,
+        reason=session.reason if session else None,
         owner=owner,
         counters=read_counters(connection),
     )

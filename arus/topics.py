@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from .errors import TopicError
 
 #: The longest UTF-8 encoded string that MQTT can carry, in bytes (MQTT 5, section 1.5.4).
@@ -10,11 +12,18 @@ MAX_BYTES = 65_535
 #: Topics under the prefix, beyond those of the registered entities.
 STATUS = "system/status"
 DIGEST = "system/digest"
+SESSION = "system/session"
+PROBE = "system/probe"
 CONFLICTS = "conflicts"
 CATCHUP = "catchup"
 CATCHUP_REQUESTS = "catchup_requests"
 WATERMARKS = "watermarks"
 PROPOSALS = "proposals"
+
+
+def level_of(text: str) -> str:
+    """Return a topic level that stands for any text, such as a client id."""
+    return quote(text, safe="")
 
 
 def validate_name(topic: str) -> str:

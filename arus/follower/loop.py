@@ -20,9 +20,11 @@ from typing import Any
 import orjson
 
 from arus.codec import Ack
-from arus.errors import ConnectionLostError, ProtocolRefusedError, SessionError
+from arus.errors import ConnectionLostError, ProtocolRefusedError, SessionError, TakenOverError
 from arus.message import iso, now_ms
-from arus.session import Connected, Received, Session, SessionEvent, Subscribed
+from arus.probe import settle_version
+from arus.rivals import STAND_DOWN, Rivals
+from arus.session import Connected, LookedBack, Received, Session, SessionEvent, Subscribed
 from arus.settings import Settings
 from arus.topics import CATCHUP, CATCHUP_REQUESTS, CONFLICTS, DIGEST, STATUS, WATERMARKS
 
@@ -43,9 +45,6 @@ WATERMARK_PERIOD = 2.0
 IDLE = 0.25
 #: Seconds between two looks at what is due.
 TICK = 0.5
-#: Reason code of a DISCONNECT: another connection uses our client id (MQTT 5, 3.14.2.1).
-_TAKEN_OVER = 0x8E
-_STAND_DOWN = 60.0
 _GOODBYE = 1.0
 
 _chance = random.Random()
@@ -113,6 +112,7 @@ class Loop:
         self._filters += [f"{prefix}/{CATCHUP}/{topic}" for topic in topics]
         self._filters.append(f"{prefix}/{CONFLICTS}")
         self._link = _Link()
+        self._rivals = Rivals(session.client_id, prefix, settings.reconnect_period)
         self._inbox: deque[tuple[Inbound, int | None]] = deque()
         self._heard = time.monotonic()
         self._next_tick = 0.0
@@ -182,6 +182,11 @@ class Loop:
                 self._unacknowledged.discard(event.packet_id)
                 if (proposal_id := self._proposed.pop(event.packet_id, None)) is not None:
                     self._taken.append(proposal_id)
+            case LookedBack():
+                self._rivals.check()
+                self._session.publish_beside(self._rivals.topic, self._rivals.claim(), retain=True)
+            case Received() if event.topic == self._rivals.topic:
+                self._rivals.heard(event.payload)
             case Received():
                 self._heard = time.monotonic()
                 inbound = Inbound(event.topic, event.payload, event.retain)
@@ -330,6 +335,7 @@ class Loop:
             if now >= link.opening_until:
                 raise ConnectionLostError("the broker did not answer CONNECT in time")
         elif now >= link.next_attempt:
+            settle_version(self._session, self._settings, self._stopping)
             self._session.connect(clean_start=False)
             link.opening_until = time.monotonic() + self._settings.connect_timeout
 
@@ -351,6 +357,9 @@ class Loop:
             vessel.sure_of_epoch = False
         if not event.session_present:
             self._session_is_new()
+        self._rivals.accepted(time.monotonic())
+        if self._rivals.suspicious:
+            self._session.look_back([self._rivals.topic])
         # A subscription that the broker knows brings no retained message: make these two new.
         self._session.forget(self._present)
         link.subscribing = self._session.ask([(one, 1) for one in (*self._filters, *self._present)])
@@ -396,15 +405,10 @@ class Loop:
         pause = self._settings.reconnect_period * _chance.uniform(0.8, 1.2)
         if isinstance(error, ProtocolRefusedError):
             pause = 0.0
-        if isinstance(error, ConnectionLostError) and error.code == _TAKEN_OVER:
-            pause = max(pause, _STAND_DOWN)
-            logger.error(
-                "[MQTT Reliable Sync] another client uses the name %s (client id %s); standing down"
-                " for %d s",
-                self._name,
-                self._session.client_id,
-                _STAND_DOWN,
-            )
+        if self._rivals.ended(error, time.monotonic()):
+            pause = max(pause, STAND_DOWN)
+            error = TakenOverError(self._session.client_id)
+            logger.error("[MQTT Reliable Sync] %s; standing down for %d s", error, STAND_DOWN)
         link.next_attempt = time.monotonic() + pause
         news = was_open or str(error) not in link.reasons
         link.reasons.add(str(error))

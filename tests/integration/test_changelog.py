@@ -292,11 +292,12 @@ def test_the_status_tells_who_owns_the_session_and_how_it_stands(
     number(owner)
     commit(connect(), "a", names="unnumbered ")
     with owner.turn() as turn:
-        turn.connection_changed(True, protocol="5", attempts=0)
-        turn.attempts(3)
+        turn.connection_changed(True, protocol="5", attempts=0, reason=None)
+        turn.attempts(3, "no broker there")
         turn.count({("x", "a", "", ""): 1, ("x", "b", "", ""): 2})
     now = read()
     assert (now.connected, now.protocol, now.reconnect_attempts) == (True, "5", 3)
+    assert now.reason == "no broker there"
     assert (now.depth, now.utilization, now.oldest_pending_at, now.head_seq) == (3, 75.0, 7, 2)
     assert now.owner
     assert now.owner.generation == owner.generation

@@ -356,7 +356,7 @@ def test_a_reconnect_keeps_to_the_window(
     ) as before:
         before.commit(40, topic)
         link = broker.accept()
-        link.accept()
+        link.accept(receive_maximum=100)
         sent = link.publishes(40)
         link.close()
     vessel = start_vessel(broker.url, MQTT_MAX_INFLIGHT=setting)

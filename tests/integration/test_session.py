@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from paho.mqtt.client import Client
 
 from arus.errors import UnsupportedClientError
+from arus.probe import ROUNDS
 from arus.relay import _is_logged
 from arus.session import check_client_library
 from arus.settings import load
@@ -98,8 +100,8 @@ def test_mosquitto_resumes_the_session(mosquitto: Mosquitto, start_vessel: Start
     assert vessel.wait_signal("connected", 2)[1] == {"session_present": True, "protocol": "5"}
 
 
-@pytest.mark.parametrize("refusal", ["0x84", "0x01", "hang-up"])
-def test_auto_falls_back_to_3_1_1(
+@pytest.mark.parametrize("refusal", ["0x84", "0x01"])
+def test_auto_falls_back_to_3_1_1_when_the_broker_says_so(
     refusal: str, broker: ScriptedBroker, start_vessel: StartVessel
 ) -> None:
     vessel = start_vessel(broker.url)
@@ -107,7 +109,7 @@ def test_auto_falls_back_to_3_1_1(
     assert link.connect().level == 5
     if refusal == "0x84":
         link.connack(0x84)
-    elif refusal == "0x01":
+    else:
         link.connack(0x01, level=4)
     link.close()
     link = broker.accept()
@@ -120,8 +122,81 @@ def test_auto_falls_back_to_3_1_1(
     link.ack(0x40, link.publish().packet_id)
     vessel.wait_drained()
     link.close()
-    # a mere hang-up was a guess, a refusal was not
-    assert broker.accept().connect().level == (5 if refusal == "hang-up" else 4)
+    assert broker.accept().connect().level == 4
+
+
+def answer_by_version(broker: ScriptedBroker, *, silent: bool) -> tuple[Link, list[int]]:
+    """Take 3.1.1 and leave 5 without an answer, until the vessel's own session is there; the levels asked for."""
+    levels = []
+    while True:
+        link = broker.accept()
+        connect = link.connect()
+        levels.append(connect.level)
+        if connect.level == 4:
+            link.connack()
+            if connect.client_id == "arus_sync_ship-1":
+                return link, levels
+        elif not silent:
+            link.close()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_auto_finds_out_that_a_broker_never_answers_5(
+    silent: bool, broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_CONNECT_TIMEOUT="1")
+    link, levels = answer_by_version(broker, silent=silent)
+    assert levels == [5, 5, *[4, 5] * ROUNDS, 4, 4]
+    link.greeting()
+    assert vessel.wait_connected().protocol == "3.1.1"
+    link.close()
+    # a day long it is not asked again, by the next owner neither
+    assert broker.accept().connect().level == 4
+    assert vessel.query("SELECT version FROM arus_broker WHERE address = :url", url=broker.url) == [
+        ("3.1.1",)
+    ]
+
+
+def test_auto_stays_with_5_when_the_link_is_cut_during_connect(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_CONNECT_TIMEOUT="1")
+    chance = random.Random(seed := random.randrange(10**6))
+    print(f"seed {seed}")
+    for _ in range(60):
+        link = broker.accept()
+        connect = link.connect()
+        if connect.client_id != "arus_sync_ship-1" and chance.random() < 0.4:
+            link.connack()  # a probe may get through; nothing else ever does
+            continue
+        assert connect.level == 5 or connect.client_id != "arus_sync_ship-1"
+        link.close()
+    while (connect := (link := broker.accept()).connect()).client_id != "arus_sync_ship-1":
+        link.connack()
+    assert connect.level == 5
+    link.connack()
+    link.greeting()
+    assert vessel.wait_connected().protocol == "5"
+    for _ in range(10):  # what has spoken 5 is not even asked for 3.1.1
+        link.close()
+        link = broker.accept()
+        assert link.connect().level == 5
+
+
+def test_a_broker_that_speaks_5_is_not_taken_for_an_older_one(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    """The trial itself finds out that the hang-ups were the link's."""
+    start_vessel(broker.url, MQTT_CONNECT_TIMEOUT="1")
+    for level, answers in ((5, False), (5, False), (4, True), (5, True)):
+        link = broker.accept()
+        assert link.connect().level == level
+        if answers:
+            link.connack()
+        else:
+            link.close()
+    connect = broker.accept().connect()
+    assert (connect.level, connect.client_id) == (5, "arus_sync_ship-1")
 
 
 def test_auto_does_not_take_another_refusal_for_a_version(
@@ -446,6 +521,7 @@ def test_attempts_begin_anew_after_a_connection(
     vessel = start_vessel(broker.url)
     for _ in range(2):
         broker.accept().close()
+    broker.accept().close()  # a probe: does it speak 3.1.1?
     link = broker.accept()
     link.accept()
     assert vessel.wait_connected().reconnect_attempts == 0
@@ -514,7 +590,7 @@ def test_a_session_taken_over_is_left_alone_for_a_while(
     vessel.wait_connected()
     taken_at = time.monotonic()
     link.send(packet(0xE0, b"\x8e\x00"))
-    wait_said(caplog, "another client has taken this vessel's session")
+    wait_said(caplog, "another client uses the client id arus_sync_ship-1")
     broker.accept().accept()
     assert time.monotonic() - taken_at >= 0.8
     assert vessel.wait_signal("connected", 2)
