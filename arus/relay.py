@@ -496,6 +496,9 @@ class Relay:
                 )
                 note_link(turn, False, self._log.generation, str(error))
             signals.send(signals.disconnected, self._sender, reason=str(error))
+        elif news:
+            with self._log.turn() as turn:
+                turn.attempts(self._attempts, self._reason)
         signals.send(signals.error, self._sender, error=error)
 
     def _say_goodbye(self) -> None:

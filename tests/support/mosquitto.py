@@ -16,6 +16,15 @@ from tests.support.waiting import eventually, free_port
 from tools.ports import answers
 from tools.processes import Child
 
+#: What deploy/mosquitto changes of its defaults.
+OURS = (
+    "autosave_interval 1",
+    "autosave_on_changes true",
+    "max_queued_messages 1000000",
+    "max_inflight_messages 0",
+    "set_tcp_nodelay true",
+)
+
 
 def find_program(name: str, *places: str) -> str:
     """The path of an installed program; a failure that says what to install otherwise."""
@@ -29,7 +38,8 @@ def find_program(name: str, *places: str) -> str:
 class Mosquitto(Started):
     """A broker that can be stopped, killed and started again on the same port.
 
-    `options` are further lines for its configuration; they come last, so that they win.
+    `options` are further lines for its configuration; they come last, so that they win. With `as_shipped` it
+    has no settings of ours: those of Debian's package, and its own defaults.
     With `users` (name to password) it lets nobody else in; `acl` is the text of an acl_file.
     With `certificates` there is a second listener with TLS (`client_certificates=True`: mutual).
     """
@@ -39,6 +49,7 @@ class Mosquitto(Started):
         directory: Path,
         *,
         options: Sequence[str] = (),
+        as_shipped: bool = False,
         users: Mapping[str, str] | None = None,
         acl: str | None = None,
         certificates: Certificates | None = None,
@@ -53,7 +64,8 @@ class Mosquitto(Started):
         self.websockets_port = free_port() if websockets else None
         self.log_path = directory / "mosquitto.log"
         self._child: Child | None = None
-        self._write_config(options, users, acl, client_certificates)
+        ours = () if as_shipped else OURS
+        self._write_config((*ours, *options), users, acl, client_certificates)
 
     @property
     def url(self) -> str:
@@ -157,11 +169,6 @@ class Mosquitto(Started):
             "log_timestamp_format %Y-%m-%dT%H:%M:%S",
             "persistence true",
             f"persistence_location {self._data}/",
-            "autosave_interval 1",
-            "autosave_on_changes true",
-            "max_queued_messages 1000000",
-            "max_inflight_messages 0",
-            "set_tcp_nodelay true",
             f"allow_anonymous {'false' if users else 'true'}",
         ]
         if users:
