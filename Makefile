@@ -20,9 +20,9 @@ test: setup-dev ## all tests, on real servers; ARGS="-k name" for some of them
 	@tools/install_test_servers
 	@$(PY) -m pytest $(ARGS)
 
-soak: setup-dev ## faults without end, at random: MINUTES=60 SEED=7 DATABASE=sqlite|postgresql
+soak: setup-dev ## faults without end, at random: MINUTES=60 SEED=7 DATABASE=sqlite|postgresql BROKER=shipped
 	@tools/install_test_servers
-	@exec $(PY) -m tests.faults --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE))
+	@exec $(PY) -m tests.faults --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) $(if $(DATABASE),--database $(DATABASE)) $(if $(BROKER),--broker $(BROKER))
 
 bench: setup-dev ## the benchmarks: a table of ratios, kept in bench/results/
 	@tools/install_test_servers

@@ -26,6 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from .brokers import read_broker
 from .certificate import read_expiry
 from .database import is_sqlite
 from .followers import read_followers
@@ -123,6 +124,8 @@ def examine(vessel: Vessel) -> Iterator[Finding]:
         yield from _safely("clock", _clock(vessel))
         yield from _safely("log", _log(vessel, status))
         yield from _owner(vessel.settings, status)
+        if vessel.settings.local_mode:
+            yield from _safely("qos", _qos(vessel))
         yield from _safely("followers", _followers(vessel))
     yield from _safely("disk", _disk(vessel))
     if vessel.settings.local_mode:
@@ -464,15 +467,38 @@ def _owner(settings: Settings, status: SyncStatus) -> Iterator[Finding]:
         )
         return
     who = f"process {owner.pid} on {owner.host}, generation {owner.generation}"
-    if status.connected:
+    if status.connected and (trouble := status.trouble(now_ms())):
+        yield Finding(
+            "owner",
+            Verdict.WARN,
+            f"{who}, is connected, but {trouble}",
+            "look at the broker's log: it takes messages and does not answer them",
+        )
+    elif status.connected:
         yield Finding("owner", Verdict.OK, f"{who}, connected by MQTT {status.protocol}")
     else:
         yield Finding(
             "owner",
             Verdict.WARN,
-            f"{who}, is not connected; {status.reconnect_attempts} attempts",
+            f"{who}, is not connected; {status.reconnect_attempts} attempts; {status.reason}",
             "see what is said of the broker",
         )
+
+
+def _qos(vessel: Vessel) -> Iterator[Finding]:
+    """Yield what the owner has found out of the broker's QoS 2."""
+    with vessel.engine.connect() as connection:
+        known = read_broker(connection, str(vessel.settings.broker))
+    if known.lowers_qos:
+        yield Finding(
+            "qos",
+            Verdict.WARN,
+            "the broker lowers QoS 2 to 1: after a lost connection an alert may arrive twice",
+            "subscribers tell a repeat by its messageId; Mosquitto, EMQX and HiveMQ keep QoS 2",
+        )
+    elif known.found and known.found.version == "3.1.1" and known.allows(now_ms()):
+        taken = known.allowance.handshakes if known.allowance else 1
+        yield Finding("qos", Verdict.OK, f"by MQTT 3.1.1 it takes {taken} alerts at a time")
 
 
 def _followers(vessel: Vessel) -> Iterator[Finding]:

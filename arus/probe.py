@@ -132,14 +132,13 @@ def _count(line: _Line, topic: str) -> Allowance | None:
         return None
     packet_ids = range(CONTROL_IDS + 1, CONTROL_IDS + 1 + DEFAULT)
     for number, packet_id in enumerate(packet_ids):
-        payload = (
-            f'{{"type": "probe", "number": {number:02}, "fill": "'.encode().ljust(
-                PROBE_SIZE - 2, b"-"
-            )
-            + b'"}'
-        )
         session.publish_entry(
-            topic.encode(), payload, packet_id=packet_id, qos=2, dup=False, retain=False
+            topic.encode(),
+            _probe_message(number),
+            packet_id=packet_id,
+            qos=2,
+            dup=False,
+            retain=False,
         )
     confirmed = line.wait_acks(packet_ids)
     for packet_id in confirmed:
@@ -149,6 +148,12 @@ def _count(line: _Line, topic: str) -> Allowance | None:
         line.wait(lambda _event: len(line.payloads) == DEFAULT, at_most=_QUIET)
     count = len(line.payloads)
     return Allowance(count, (count - 1) * PROBE_SIZE) if count else None
+
+
+def _probe_message(number: int) -> bytes:
+    """Return a message of `PROBE_SIZE` bytes: JSON, as all that is published under the prefix."""
+    head = f'{{"type":"probe","number":{number},"fill":"'.encode()
+    return head.ljust(PROBE_SIZE - 2, b"-") + b'"}'
 
 
 class _Line:

@@ -273,6 +273,10 @@ class LinkSchema(CamelSchema):
 
     enabled = fields.Boolean(metadata={"description": "LOCAL_MODE: changes are captured"})
     status = fields.String(validate=validate.OneOf(["connected", "disconnected"]))
+    reason = fields.String(
+        allow_none=True,
+        metadata={"description": "why it is not connected or not getting on"},
+    )
     broker = fields.String(metadata={"description": "without credentials"})
     qos_level = fields.Integer()
     queued_messages = fields.Integer(metadata={"description": "undelivered changes"})
@@ -321,6 +325,7 @@ class HealthSchema(CamelSchema):
         "mqtt": {
             "enabled": True,
             "status": "connected",
+            "reason": None,
             "broker": "mqtts://shore.example:8883",
             "qosLevel": 1,
             "queuedMessages": 0,
@@ -355,7 +360,10 @@ class HealthSchema(CamelSchema):
     service = fields.String()
     status = fields.String(
         validate=validate.OneOf(["healthy", "degraded"]),
-        metadata={"description": "degraded while there is no connection"},
+        metadata={
+            "description": "degraded while there is no connection, or a change has waited for a minute in"
+            " which nothing was acknowledged; mqtt.reason says why"
+        },
     )
     timestamp = fields.String(metadata={"format": "date-time"})
     mqtt = fields.Nested(LinkSchema)

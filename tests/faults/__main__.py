@@ -1,4 +1,4 @@
-"""The soak: run after run until the time is up. `make soak MINUTES=60 SEED=7 DATABASE=postgresql`."""
+"""The soak: run after run until the time is up. `make soak MINUTES=60 SEED=7 DATABASE=postgresql BROKER=shipped`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, help="the first run's; the next ones count on")
     parser.add_argument("--database", choices=DATABASES, help="both in turn when not given")
+    parser.add_argument(
+        "--broker", choices=("ours", "shipped"), default="ours", help="its settings"
+    )
     parser.add_argument("--faults", type=int, default=FAULTS, help="a run")
     parser.add_argument("--keep", action="store_true", help="the accounts of each run")
     given = parser.parse_args(arguments)
@@ -42,7 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = f"DATABASE={database} SEED={seed}"
             began = time.monotonic()
             try:
-                outcome = run(database, seed, given.faults, keep=given.keep)
+                outcome = run(
+                    database,
+                    seed,
+                    given.faults,
+                    as_shipped=given.broker == "shipped",
+                    keep=given.keep,
+                )
             except AssertionError as error:
                 failed.append(f"{name}: {error}")
                 print(f"{name}: did not come to its end: {error}", flush=True)

@@ -73,6 +73,7 @@ class Faults:
         for kind, why in (
             ("disk full", stage.disk.missing),
             ("clock back an hour", stage.clock.missing),
+            ("broker SIGKILL, restart", stage.broker_keeps_nothing),
         ):
             if why:
                 self.missing[kind] = why

@@ -31,12 +31,15 @@ class Outcome:
     healed_after: float
 
 
-def run(database: str, seed: int, faults: int, *, keep: bool = False) -> Outcome:
+def run(
+    database: str, seed: int, faults: int, *, as_shipped: bool = False, keep: bool = False
+) -> Outcome:
     """Let `faults` things go wrong on a fresh stage.
 
+    :param as_shipped: with a broker that has no settings of ours.
     :param keep: write the accounts down even when nothing failed.
     """
-    with Stage(database, seed) as stage:
+    with Stage(database, seed, as_shipped=as_shipped) as stage:
         ledger = Ledger()
         writers = [Writer(number, seed, stage.app, ledger) for number in range(WRITERS)]
         for writer in writers:

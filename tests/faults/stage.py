@@ -108,11 +108,18 @@ class Clock:
 class Stage(Started):
     """One vessel and its shore."""
 
-    def __init__(self, database: str, seed: int) -> None:
+    def __init__(self, database: str, seed: int, *, as_shipped: bool = False) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix=f"arus-faults-{database}-{seed}-"))
         self.directory.chmod(0o711)  # PostgreSQL's user passes through
         self._kind = database
         self._seed = seed
+        self._as_shipped = as_shipped
+        #: Why a SIGKILL of the broker shows nothing of the vessel.
+        self.broker_keeps_nothing = (
+            "as shipped, Mosquitto saves each 30 minutes: killed it loses what it acknowledged"
+            if as_shipped
+            else None
+        )
         self._stack = ExitStack()
 
     def start(self) -> Self:
@@ -134,7 +141,9 @@ class Stage(Started):
         else:
             self.database = Postgres(self.disk, stack)
         self.clock = Clock(self.directory)
-        self.broker = stack.enter_context(Mosquitto(self.directory / "broker"))
+        self.broker = stack.enter_context(
+            Mosquitto(self.directory / "broker", as_shipped=self._as_shipped)
+        )
         self.link = Link(free_port(), self.broker.port, self._seed)
         self.link.start()
         stack.callback(self.link.stop)
