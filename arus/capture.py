@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-import orjson
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
@@ -32,7 +31,7 @@ from sqlalchemy.orm.attributes import get_history, instance_state
 from .counters import FAILURES, add_to_counters
 from .errors import CaptureError
 from .message import Operation, Receipt, new_message_id, now_ms
-from .registry import Registration, Registry
+from .registry import Registration, Registry, mere_row
 
 logger = logging.getLogger(__name__)
 
@@ -455,7 +454,7 @@ def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, .
             "[MQTT Reliable Sync] change quarantined: it can't be serialised",
             extra={"entity": registration.entity, "row_id": change.row_id, "reason": problem},
         )
-        data = orjson.dumps({"id": change.row_id, "version": version})
+        data = mere_row(registration, change.row_id, version)
     return (
         message_id,
         registration.entity,

@@ -26,9 +26,9 @@ from .digest import bucket_of
 from .errors import CatchupError
 from .message import Entry, encode_catchup, iso, now_ms
 from .overflow import UNREPAIRED
-from .registry import Registry
+from .registry import Registry, mere_row
 from .requests import DIGEST_OF_ALL
-from .snapshot import NO_LIMIT, Item, SnapshotReader, mere_row, unlogged_rows
+from .snapshot import NO_LIMIT, Item, SnapshotReader, unlogged_rows
 from .topics import CATCHUP
 
 if TYPE_CHECKING:
@@ -498,7 +498,8 @@ class Catchups:
             entry.row_id,
             len(payload),
         )
-        return encoded(entry._replace(data=mere_row(entry.row_id, entry.version)))
+        registration = self._registry.of_entity(entry.entity)
+        return encoded(entry._replace(data=mere_row(registration, entry.row_id, entry.version)))
 
     def _begin_message(self, run: Run) -> bytes:
         return orjson.dumps(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import string
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum, StrEnum
 from functools import lru_cache
+from math import isfinite
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +18,8 @@ import orjson
 from .errors import RefusedMessageError
 
 _ALPHABET = string.digits + string.ascii_lowercase
+#: Types whose values the encoder never writes as something else.
+_EXACT = frozenset({str, int, bool, type(None)})
 
 
 class Operation(StrEnum):
@@ -139,6 +142,47 @@ def read_time(body: Mapping[str, Any]) -> int:
         return round(moment.timestamp() * 1000)
     except (ValueError, OverflowError) as error:
         raise RefusedMessageError("timestamp is not a time in ISO 8601") from error
+
+
+def encode_row(data: Any) -> bytes:
+    """Return what a schema has dumped of a row as JSON: the same values, or an error.
+
+    :raises ValueError: a value would be written as another one: NaN and Infinity as null, an offset from UTC
+        that has seconds as one that has none. The message begins with the value's path.
+    :raises TypeError: the encoder knows no JSON for a value: bytes, sets, integers beyond 64 bits, keys that
+        are no strings, texts with lone surrogates.
+    """
+    encoded = orjson.dumps(data)
+    _refuse_inexact(data, "")
+    return encoded
+
+
+def _refuse_inexact(value: Any, path: str) -> None:
+    kind = type(value)
+    if isinstance(value, dict):
+        _refuse_inexact_items(value.items(), f"{path}." if path else "", "")
+    elif isinstance(value, list | tuple):
+        _refuse_inexact_items(enumerate(value), f"{path}[", "]")
+    elif kind is float and not isfinite(value):
+        raise ValueError(f"{path} is {value}, and JSON has no such number")
+    elif isinstance(value, datetime):
+        offset = value.utcoffset()
+        if offset is not None and offset % timedelta(minutes=1):
+            raise ValueError(f"{path} has an offset from UTC that is not in whole minutes")
+    elif isinstance(value, Enum):
+        _refuse_inexact(value.value, path)
+    elif is_dataclass(value):
+        names = [field.name for field in fields(value) if not field.name.startswith("_")]
+        members = ((name, getattr(value, name)) for name in names)
+        _refuse_inexact_items(members, f"{path}." if path else "", "")
+
+
+def _refuse_inexact_items(items: Iterable[tuple[Any, Any]], before: str, after: str) -> None:
+    # Each row on each request comes here: only what needs a second look costs a call.
+    for key, value in items:
+        kind = type(value)
+        if kind not in _EXACT and not (kind is float and isfinite(value)):
+            _refuse_inexact(value, f"{before}{key}{after}")
 
 
 def encode_change(entry: Entry, *, epoch: str, vessel_id: str) -> bytes:

@@ -127,7 +127,7 @@ def parse(payload: bytes, registration: Registration) -> Proposal:
     data = body.get("data")
     if not isinstance(data, dict):
         raise RefusedMessageError("data is not an object")
-    row_id = data.get(key_of(registration))
+    row_id = data.get(registration.id_key)
     if isinstance(row_id, int) and not isinstance(row_id, bool):
         row_id = str(row_id)
     base, version = _version(body, "baseVersion"), _version(body, "version")
@@ -163,12 +163,6 @@ def encode(proposal: Proposal, timestamp: str) -> bytes:
             "origin": proposal.origin,
         }
     )
-
-
-def key_of(registration: Registration) -> str:
-    """Return the key of the row's id in `data`."""
-    field = _fields(registration).get(registration.key)
-    return str(getattr(field, "data_key", None) or registration.key)
 
 
 class Proposals:
@@ -279,7 +273,7 @@ class Proposals:
             try:
                 data = orjson.loads(registration.serialise(row))
             except Exception:  # noqa: BLE001  # the schema is the application's
-                data = {key_of(registration): proposal.row_id}
+                data = {registration.id_key: proposal.row_id}
             version = int(getattr(row, registration.version) or 0)
             return Side(data, version, at, vessel.vessel_id)
         if last is not None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
-from sqlalchemy import inspect
+from sqlalchemy import Integer, inspect
 from sqlalchemy.orm import Mapper
 
 from .errors import RegistrationError
+from .message import encode_row
 from .topics import validate_name
 
 #: What the columns of the change log hold, in characters.
@@ -40,6 +41,8 @@ class Registration:
     key: str
     #: Attribute with the row's version.
     version: str
+    #: Keys of numbers that the schema dumps as text, and would not load where they are not finite.
+    number_texts: tuple[str, ...] = ()
 
     def row_id(self, row: Any) -> str:
         """Return the primary key of `row` as it stands in messages."""
@@ -53,9 +56,29 @@ class Registration:
         (column,) = inspect(self.model).primary_key
         return column.type.python_type(row_id)
 
+    @property
+    def id_key(self) -> str:
+        """The key of the row's id in `data`."""
+        for name, told in getattr(self.schema, "fields", {}).items():
+            if (told.attribute or name) == self.key:
+                return str(told.data_key or name)
+        return self.key
+
     def serialise(self, row: Any) -> bytes:
-        """Return `row` as JSON; whatever the schema or the encoder raises is the caller's to quarantine."""
-        return orjson.dumps(self.schema.dump(row))
+        """Return `row` as JSON; whatever the schema or the encoder raises is the caller's to quarantine.
+
+        The only place where a row is encoded: what can't be sent at the commit can't be sent by a catch-up or
+        a retry either, and has no digest.
+
+        :raises ValueError: `encode_row` does, or a number is not finite that the schema dumps as text.
+        :raises TypeError: `encode_row` does.
+        """
+        data = self.schema.dump(row)
+        for key in self.number_texts:
+            text = data.get(key)
+            if isinstance(text, str) and not text.lstrip("-")[:1].isdigit():
+                raise ValueError(f"{key} is {text}, and the schema loads no such number")
+        return encode_row(data)
 
 
 @dataclass(slots=True)
@@ -76,6 +99,7 @@ class Registry:
             1 or 2.
         :raises TopicError: no message can be published to the topic.
         """
+        schema = schema() if isinstance(schema, type) else schema
         mapper: Mapper[Any] = inspect(model)
         keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
         if len(keys) != 1:
@@ -99,19 +123,16 @@ class Registry:
             raise RegistrationError(
                 f"{model.__name__} is already registered as {registered.entity!r}"
             )
-        if not 0 < len(entity) <= MAX_ENTITY or len(topic) > MAX_TOPIC:
-            raise RegistrationError(
-                f"{entity!r} on {topic!r}: an entity's name takes up to {MAX_ENTITY} characters,"
-                f" its topic up to {MAX_TOPIC}"
-            )
+        _check_lengths(entity, topic)
         registration = Registration(
             model=model,
             entity=entity,
             topic=validate_name(topic),
             qos=qos,
-            schema=schema() if isinstance(schema, type) else schema,
+            schema=schema,
             key=keys[0],
             version=version,
+            number_texts=_number_texts(schema),
         )
         self._by_model[model] = registration
         self._by_entity[entity] = registration
@@ -132,6 +153,35 @@ class Registry:
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._by_entity.values())
+
+
+def mere_row(registration: Registration | None, row_id: str, version: int) -> bytes:
+    """Return what stands for a row that can't be sent: a receiver refuses it, and knows that it lacks the row.
+
+    :param registration: None where the entity is not registered (any more).
+    """
+    if registration is None:
+        return orjson.dumps({"id": row_id, "version": version})
+    (column,) = inspect(registration.model).primary_key
+    is_number = isinstance(column.type, Integer) and row_id.lstrip("-").isdecimal()
+    key = int(row_id) if is_number else row_id
+    return orjson.dumps({registration.id_key: key, "version": version})
+
+
+def _check_lengths(entity: str, topic: str) -> None:
+    if not 0 < len(entity) <= MAX_ENTITY or len(topic) > MAX_TOPIC:
+        raise RegistrationError(
+            f"{entity!r} on {topic!r}: an entity's name takes up to {MAX_ENTITY} characters,"
+            f" its topic up to {MAX_TOPIC}"
+        )
+
+
+def _number_texts(schema: Any) -> tuple[str, ...]:
+    return tuple(
+        field.data_key or name
+        for name, field in getattr(schema, "fields", {}).items()
+        if getattr(field, "as_string", False) and not getattr(field, "allow_nan", True)
+    )
 
 
 def _bind_key(mapper: Mapper[Any]) -> str | None:

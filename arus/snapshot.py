@@ -8,13 +8,13 @@ whatever is written meanwhile; a row that was changed comes as it is now, with i
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import orjson
 from sqlalchemy import (
     Connection,
     Engine,
@@ -33,7 +33,9 @@ from .database import translated
 from .digest import bucket_of
 from .errors import CatchupError
 from .message import Operation, now_ms
-from .registry import Registration
+from .registry import Registration, mere_row
+
+logger = logging.getLogger(__name__)
 
 #: A limit above any count.
 NO_LIMIT = 2**62
@@ -214,8 +216,15 @@ class SnapshotReader:
         row_id = registration.row_id(row)
         try:
             data = registration.serialise(row)
-        except Exception:  # noqa: BLE001  # the schema is the application's: announced, known not to be whole
-            data = mere_row(row_id, version)
+        except Exception as error:  # noqa: BLE001  # the schema is the application's
+            logger.error(  # noqa: TRY400  # the reason says it all
+                "[MQTT Reliable Sync] %s %s can't be serialised: the catch-up lacks it (%s: %s)",
+                registration.entity,
+                row_id,
+                type(error).__name__,
+                error,
+            )
+            data = mere_row(registration, row_id, version)
         operation = Operation.CREATE if version == 1 else Operation.UPDATE
         return Item(row_id, version, operation, now_ms(), data)
 
@@ -239,11 +248,6 @@ class SnapshotReader:
 
 def _position(key: Any) -> str:
     return json.dumps(str(key))
-
-
-def mere_row(row_id: str, version: int) -> bytes:
-    """Return what is sent of a row that can't be: a receiver refuses it, and knows that it lacks the row."""
-    return orjson.dumps({"id": row_id, "version": version})
 
 
 @contextmanager

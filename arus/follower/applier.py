@@ -406,6 +406,8 @@ class _Batch:
         is_delete = change.operation == Operation.DELETE
         try:
             if not is_delete:
+                if self._copies[change.entity].is_mere(change.data):
+                    raise RefusedMessageError("the vessel can't send this row")
                 content = row_hash(change.data)
             news = is_news(
                 change.version,

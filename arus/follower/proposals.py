@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from arus.database import transaction, translated
 from arus.errors import ProposalError, RefusedMessageError
-from arus.message import Operation, iso, now_ms
+from arus.message import Operation, encode_row, iso, now_ms
 from arus.proposals import Proposal, encode, proposals_topic
 
 from .rows import Copy
@@ -141,6 +141,7 @@ def propose(
         if unknown:
             raise ProposalError(f"{entity} has no {', '.join(sorted(unknown))}")
         with _explained(entity):
+            encode_row(dict(data))  # SQLite would store NaN as NULL, and that be proposed
             if operation is Operation.CREATE:
                 _insert(connection, copy, row_id, data)
             row = _row(connection, copy, row_id)
@@ -153,6 +154,7 @@ def propose(
                 copy.delete(connection, [copy.key_of(row_id)])
             else:
                 copy.upsert(connection, [copy.values(whole, version)])
+            encoded = encode_row(whole)
         now = now_ms()
         for one in earlier:
             connection.execute(_WITHDRAW, {"proposal_id": one.proposal_id, "now": now})
@@ -163,7 +165,7 @@ def propose(
             "operation": operation.value,
             "base_version": base,
             "version": version,
-            "data": orjson.dumps(whole),
+            "data": encoded,
             "origin": origin,
             "at": now,
         }
@@ -341,7 +343,7 @@ def _explained(entity: str) -> Iterator[None]:
     """Tell the proposer why a row can't be written."""
     try:
         yield
-    except RefusedMessageError as error:
+    except (RefusedMessageError, ValueError, TypeError) as error:
         raise ProposalError(str(error)) from error
     except IntegrityError as error:
         reason = " ".join(str(error.orig).split())

@@ -122,6 +122,11 @@ class Copy:
         """The keys of `data` that are columns."""
         return frozenset(field.data_key for field in self._fields)
 
+    def is_mere(self, data: Mapping[str, Any]) -> bool:
+        """Whether `data` says of a row only that there is one: its vessel can't send it."""
+        known = {self.followed.id_key, self.version_key}
+        return known >= set(data) and not known >= self.keys
+
     @property
     def version_key(self) -> str:
         """The key of the version in `data`."""

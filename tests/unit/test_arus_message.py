@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
 
+import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +20,7 @@ from arus.message import (
     Entry,
     Operation,
     encode_change,
+    encode_row,
     encode_status,
     iso,
     new_message_id,
@@ -76,3 +84,52 @@ def test_a_time_is_utc_to_the_millisecond(milliseconds: int) -> None:
 
 def test_now_is_now() -> None:
     assert abs(now_ms() - datetime.now(UTC).timestamp() * 1000) < 5_000
+
+
+class Reading(enum.Enum):
+    GOOD = 1.5
+    NONE = float("nan")
+
+
+@dataclass
+class Point:
+    x: Any
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (float("nan"), "^row.value is nan"),
+        (float("-inf"), "^row.value is -inf"),
+        ({"a": [1.0, {"b": float("inf")}]}, r"^row.value.a\[1\].b is inf"),
+        (("x", float("nan")), r"^row.value\[1\] is nan"),
+        (OrderedDict(a=float("nan")), "^row.value.a is nan"),
+        (Reading.NONE, "^row.value is nan"),
+        (Point(float("nan")), "^row.value.x is nan"),
+        (
+            datetime(1850, 1, 1, tzinfo=timezone(timedelta(minutes=19, seconds=32))),
+            "^row.value has an offset from UTC",
+        ),
+    ],
+)
+def test_a_value_that_would_be_written_as_another_one_is_refused(value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        encode_row({"row": {"value": value}})
+
+
+@pytest.mark.parametrize("value", [b"x", {1}, {1: 2}, 2**64, "\ud800", {"\ud800": 1}, 1j])
+def test_a_value_without_json_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError):
+        encode_row({"value": value})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, "null", "NaN", "\0", 0, -1.5, -0.0, 1e300, 2**63, 2**64 - 1, True, [], {}, [None, [1.5]],
+        (1, 2), Reading.GOOD, Point(None), UUID(int=1), date(5, 1, 1), datetime(1, 1, 1, tzinfo=UTC),
+        datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5, minutes=45))),
+    ],
+)  # fmt: skip
+def test_what_json_can_say_is_written_as_it_always_was(value: Any) -> None:
+    assert encode_row({"value": value}) == orjson.dumps({"value": value})
