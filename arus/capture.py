@@ -21,12 +21,14 @@ from sqlalchemy.orm import (
     InstanceState,
     Mapper,
     ORMExecuteState,
+    PassiveFlag,
     Session,
     SessionTransaction,
     UOWTransaction,
     object_session,
 )
 from sqlalchemy.orm.attributes import get_history, instance_state
+from sqlalchemy.sql import ClauseElement
 
 from .counters import FAILURES, add_to_counters
 from .errors import CaptureError
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _CHANGES = "arus_changes"
 _RECEIPT = "arus_receipt"
+_BEFORE = "arus_before"
 #: Characters of the reason why a row can't be serialised.
 _MAX_REASON = 2_000
 
@@ -69,6 +72,16 @@ class _Change:
     last: tuple[int, bytes | None, str | None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What is known of a row when its flush begins."""
+
+    #: Attributes were set to SQL expressions: the mapper emits an UPDATE, whatever they evaluate to.
+    expressions: bool
+    #: The version that the database has; None where it is not loaded.
+    version: Any
+
+
 #: The changes made directly in one (nested) transaction, by entity and row id.
 _Changes = dict[tuple[str, str], _Change]
 
@@ -82,8 +95,9 @@ class _Log:
     sealed: bool = False
     #: Entries could not be written: a commit now would lose them.
     failed: bool = False
-    #: Rows deleted and added anew in one flush: updated, from objects that know only part of them.
-    incomplete: list[Any] = field(default_factory=list)
+    #: Rows flushed from objects that do not have what the database has, and the attributes to load anew.
+    #: None for those not loaded: of a row deleted and added anew in one flush the object knows only part.
+    incomplete: list[tuple[Any, list[str] | None]] = field(default_factory=list)
     #: The savepoints whose release has begun.
     releasing: set[SessionTransaction] = field(default_factory=set)
     #: The rows whose changes were written, and what their entries hold.
@@ -143,6 +157,7 @@ class Capture:
     def watch(self, model: type[Any]) -> None:
         """Attach to a registered model."""
         # Mapper events, unlike the session's lists, also see orphans that the flush itself deletes.
+        event.listen(model, "before_update", self._before_update, propagate=True)
         event.listen(model, "after_insert", self._after_insert, propagate=True)
         event.listen(model, "after_update", self._after_update, propagate=True)
         event.listen(model, "before_delete", self._before_delete, propagate=True)
@@ -157,16 +172,47 @@ class Capture:
 
     # -- what the mapper tells ------------------------------------------------------------------
 
+    def _before_update(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        state = instance_state(row)
+        registration = self._registration(row)
+        # Asked now: once the statement has run, nothing tells of an expression, its attribute is expired.
+        expressions = _expressions(state)
+        if registration.key in expressions and self._sink() is not None:
+            _refuse_key(mapper, registration, expressions[registration.key])
+        version = state.dict.get(registration.version)
+        if version is None and mapper.version_id_col is not None:
+            version = getattr(row, registration.version)  # the mapper is about to load it
+        version = state.committed_state.get(registration.version, version)
+        state.info[_BEFORE] = _Before(bool(expressions), version)
+
     def _after_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         self._flushed(Operation.CREATE, row)
 
-    def _after_update(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+    def _after_update(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         session = object_session(row)
         # Also called for rows that turned out to have no net change.
-        if session is not None and session.is_modified(row, include_collections=False):
+        if session is not None and self._is_updated(session, mapper, row):
             self._flushed(Operation.UPDATE, row)
 
+    def _is_updated(self, session: Session, mapper: Mapper[Any], row: Any) -> bool:
+        """Whether the flush has emitted an UPDATE of the row."""
+        state = instance_state(row)
+        before: _Before | None = state.info.pop(_BEFORE, None)
+        if before is not None and before.expressions:
+            return True
+        if before is not None and before.version is not None:
+            # Another before_update listener may have set an expression after ours had run.
+            key = self._registration(row).version
+            if state.dict.get(key) != before.version:
+                return True
+            if _raises(mapper, key):
+                return _is_updated_later(mapper, row)
+        return session.is_modified(row, include_collections=False)
+
     def _before_delete(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        session, expressions = object_session(row), _expressions(instance_state(row))
+        if session is not None and expressions:
+            session.expire(row, list(expressions))  # what they would have written never is
         self._flushed(Operation.DELETE, row)
 
     def _flushed(self, operation: Operation, row: Any) -> None:
@@ -177,8 +223,13 @@ class Capture:
         if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
             raise _changed_key(registration)
         self._note(session, _change(operation, registration, row))
-        if operation is Operation.UPDATE and instance_state(row).pending:
-            session.info[_CHANGES].incomplete.append(row)
+        state = instance_state(row)
+        incomplete: list[Any] = session.info[_CHANGES].incomplete
+        if operation is Operation.UPDATE and state.pending:
+            incomplete.append((row, None))
+        # The mapper fetches no expression that is a bound value: the object would keep the expression.
+        if operation is not Operation.DELETE and (expressions := _expressions(state)):
+            incomplete.append((row, list(expressions)))
 
     def _do_orm_execute(self, state: ORMExecuteState) -> Any:
         """Capture ORM bulk statements on registered models, through RETURNING."""
@@ -198,10 +249,17 @@ class Capture:
             statement = statement.values({column: column + 1})
         known = {id(row): row for row in session.identity_map.values()} if state.is_delete else {}
         # An object that the session already holds may be older than the row.
+        options: dict[str, Any] = {"populate_existing": True}
+        if state.is_update:
+            # RETURNING brings each row that was changed. SQLAlchemy's own way would change objects whose row
+            # was not: those of which an attribute in the condition is not loaded, after an expression, say.
+            options["synchronize_session"] = False
         result = state.invoke_statement(
-            statement.returning(mapper.class_), execution_options={"populate_existing": True}
+            statement.returning(mapper.class_), execution_options=options
         )
         rows = result.scalars().all()
+        # What RETURNING has loaded is expired with the savepoint: the next change would log it otherwise.
+        session._register_altered([instance_state(row) for row in rows])
         operation = (
             Operation.UPDATE
             if state.is_update
@@ -248,10 +306,10 @@ class Capture:
         if log is None:
             return
         while log.incomplete:
-            row = log.incomplete.pop()
-            unloaded = instance_state(row).unloaded
-            if unloaded and row in session:
-                session.expire(row, unloaded)
+            row, attributes = log.incomplete.pop()
+            attributes = attributes or list(instance_state(row).unloaded)
+            if attributes and row in session:
+                session.expire(row, attributes)
         # Another before_commit hook may have changed rows after ours had run.
         self._write_if_sealed(session)
 
@@ -371,6 +429,43 @@ class _BulkResult(IteratorResult[Any]):
 def _change(operation: Operation, registration: Registration, row: Any) -> _Change:
     last = _serialise(registration, row) if operation is Operation.DELETE else None
     return _Change(operation, registration, registration.row_id(row), row, last)
+
+
+def _expressions(state: InstanceState[Any]) -> dict[str, Any]:
+    """Return the attributes that the next flush sets to SQL expressions."""
+    values = ((key, state.dict.get(key)) for key in state.committed_state)
+    return {
+        key: value
+        for key, value in values
+        if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+    }
+
+
+def _raises(mapper: Mapper[Any], version: str) -> bool:
+    """Whether the mapper itself raises the version with each UPDATE."""
+    column = mapper.version_id_col
+    return (
+        column is not None
+        and mapper.version_id_generator is not False
+        and mapper.get_property_by_column(column).key == version
+    )
+
+
+def _is_updated_later(mapper: Mapper[Any], row: Any) -> bool:
+    """Whether the mapper emits an UPDATE for a relationship with `post_update`: of that it tells nobody."""
+    passive = PassiveFlag.PASSIVE_NO_INITIALIZE
+    return any(
+        relation.post_update and get_history(row, relation.key, passive).has_changes()
+        for relation in mapper.relationships
+    )
+
+
+def _refuse_key(mapper: Mapper[Any], registration: Registration, expression: Any) -> None:
+    """Raise for a primary key set to an expression, unless that is the key itself, set to raise the version."""
+    if hasattr(expression, "__clause_element__"):
+        expression = expression.__clause_element__()
+    if not any(column.compare(expression) for column in mapper.primary_key):
+        raise _changed_key(registration)
 
 
 def _refuse(state: ORMExecuteState, registration: Registration) -> None:

@@ -350,6 +350,17 @@ def test_a_bulk_update_is_an_entry_a_row_and_raises_the_version(
     db.session.commit()
 
 
+def test_a_bulk_update_leaves_an_object_as_it_is_whose_row_it_does_not_change(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.name = sa.func.upper(Hull.name)
+    db.session.flush()
+    assert "name" in sa.inspect(hull).unloaded
+    db.session.execute(update(Hull).where(Hull.name == "other").values(tag="x"))
+    db.session.commit()
+    assert short(log()[1:]) == [("update", "A", 2)]
+    assert log()[1].data["tag"] == "untagged"
+
+
 def test_a_bulk_update_flushes_first(app: Flask) -> None:
     a, b = added("a", "b")
     with db.session.no_autoflush:
@@ -388,6 +399,21 @@ def test_a_bulk_delete_is_an_entry_a_row(app: Flask, synchronize: Any) -> None:
     db.session.commit()
     assert sorted(short(log()[3:])) == [("delete", "a", 2), ("delete", "b", 2)]
     assert db.session.get(Hull, c_id) is c
+
+
+@pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
+def test_a_bulk_update_rolled_back_is_not_in_the_next_entry(app: Flask, synchronize: Any) -> None:
+    (a,) = added("a")
+    with db.session.begin_nested() as savepoint:
+        db.session.execute(
+            update(Hull).values(tag="rolled back"),
+            execution_options={"synchronize_session": synchronize},
+        )
+        savepoint.rollback()
+    a.name = "b"
+    db.session.commit()
+    assert short(log()[1:]) == [("update", "b", 2)]
+    assert log()[1].data["tag"] == "untagged"
 
 
 def test_a_bulk_delete_rolled_back_leaves_the_rows(app: Flask) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import delete, insert, update
 from tests.support.small_app import Hull, Part, db, empty, log, replayed, small_app, tables
 
 STEPS = (
-    "add", "add", "change", "change", "change", "delete", "part", "move part", "touch", "flush",
+    "add", "add", "change", "change", "change", "expression", "expression", "delete", "part", "move part", "touch", "flush",
     "bulk update", "bulk delete", "bulk insert", "expunge", "raw", "replace",
     "savepoint", "savepoint", "release", "roll back savepoint",
     "commit", "commit", "roll back", "other session",
@@ -49,6 +49,24 @@ class Sailor:
         row = self.some(self.random.choice([Hull, Part]))
         if row:
             row.name = self.name()
+
+    def expression(self) -> None:
+        model: Any = self.random.choice([Hull, Part])
+        row = self.some(model)
+        if row:
+            row.name = self.random.choice(
+                [
+                    model.name + self.name(),
+                    model.name,
+                    sa.func.upper(model.name),
+                    sa.select(sa.func.max(model.name)).scalar_subquery(),
+                    sa.case((model.version > 2, self.name()), else_=model.name),
+                    sa.literal(self.name()),
+                    sa.null(),
+                ]
+            )
+            if model is Hull and self.random.random() < 0.3:
+                db.session.delete(row)
 
     def touch(self) -> None:
         hull = self.some(Hull)
