@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.orm import (
@@ -47,6 +47,10 @@ _COLUMNS = (
     "message_id", "entity", "topic", "qos", "operation", "row_id",
     "version", "committed_at", "data", "outcome", "reason",
 )  # fmt: skip
+_LAST = text(
+    "SELECT version, data, outcome FROM arus_change"
+    " WHERE entity = :entity AND row_id = :row_id ORDER BY id DESC LIMIT 1"
+)
 _MESSAGE_ID, _DATA, _OUTCOME = map(_COLUMNS.index, ("message_id", "data", "outcome"))
 
 #: Engines that need no more listening to.
@@ -163,11 +167,17 @@ class Capture:
         event.listen(model, "before_delete", self._before_delete, propagate=True)
 
     def record(self, session: Session, operation: Operation, row: Any) -> None:
-        """Capture a change that was made past the ORM (raw SQL), in the session's transaction."""
+        """Capture a change that was made past the ORM (raw SQL), in the session's transaction.
+
+        :raises CaptureError: the model is not registered, no transaction has begun, there is no such row, or
+            its version is not known or below 1.
+        """
         registration = self._registration(row)
         if self._sink() is None:
             return
-        self._note(session, _change(operation, registration, row))
+        if session.get_transaction() is None:
+            raise CaptureError("a change can be captured only inside a transaction")
+        self._note(session, _recorded(session, operation, registration, row))
         self._write_if_sealed(session)
 
     # -- what the mapper tells ------------------------------------------------------------------
@@ -468,6 +478,50 @@ def _refuse_key(mapper: Mapper[Any], registration: Registration, expression: Any
         raise _changed_key(registration)
 
 
+def _recorded(
+    session: Session, operation: Operation, registration: Registration, row: Any
+) -> _Change:
+    """Return a change made past the ORM, of the row as the database has it."""
+    if not session._flushing:
+        session.flush()  # or what is read below would replace what is not flushed yet
+    state = instance_state(row)
+    key = state.identity[0] if state.identity else getattr(row, registration.key)
+    if key is None:
+        raise CaptureError(
+            f"a {registration.model.__name__} without a primary key can't be recorded"
+        )
+    found = session.get(registration.model, key, populate_existing=True)
+    if operation is Operation.DELETE:
+        last = _last(session, registration, found or row, str(key))
+        version = last[0]
+    elif found is None and not state.transient:
+        raise CaptureError(f"there is no {registration.model.__name__} {key} to record")
+    else:
+        last = None
+        version = getattr(found or row, registration.version) or 0
+    if int(version) < 1:
+        raise CaptureError(
+            f"the version of {registration.model.__name__} {key} is not known: receivers would take its"
+            f" change for an old one; set {registration.version!r} to 1 or more"
+        )
+    return _Change(operation, registration, str(key), row, last)
+
+
+def _last(
+    session: Session, registration: Registration, row: Any, row_id: str
+) -> tuple[int, bytes | None, str | None]:
+    """Return a deleted row as it last was, by the object or by the log, whichever is newer."""
+    version, data, problem = _serialise(registration, row)
+    bind = {"mapper": registration.model}
+    wanted = {"entity": registration.entity, "row_id": row_id}
+    logged = session.execute(_LAST, wanted, bind_arguments=bind).one_or_none()
+    if logged is None or logged.version <= version:
+        return version, data, problem
+    if logged.outcome == "quarantined":
+        return logged.version, data, problem
+    return logged.version, bytes(logged.data), None
+
+
 def _refuse(state: ORMExecuteState, registration: Registration) -> None:
     """Raise for a bulk statement of which not every change would be known."""
     name = registration.model.__name__
@@ -540,8 +594,10 @@ def _entry(session: Session, change: _Change, committed_at: int) -> tuple[Any, .
         version, data, problem = change.last
         version += 1
     else:
-        if state.detached:  # expunged since its flush: what it lacks can't be loaded through it
-            row = session.get(registration.model, state.identity) or row
+        if row not in session:
+            # Expunged since its flush, or recorded: what it lacks can't be loaded through it.
+            key = state.identity or getattr(row, registration.key)
+            row = session.get(registration.model, key) or row
         version, data, problem = _serialise(registration, row)
     message_id = new_message_id(committed_at)
     if problem is not None:

@@ -348,8 +348,12 @@ class ReliableSync:
     def record(self, operation: str, row: Any) -> None:
         """Capture a change that was made past the ORM (raw SQL), in the session's transaction.
 
-        :param row: an instance of a registered model that has the row's values.
-        :raises CaptureError: the model is not registered, or no transaction has begun.
+        Call it after the statement: the row is read from the database, whatever the object remembers. A delete
+        takes its version from the object or the log, whichever is newer.
+
+        :param row: an instance of a registered model with the row's primary key, in the session or not.
+        :raises CaptureError: the model is not registered, no transaction has begun, the database has no such
+            row, or the row's version is not known or below 1.
         """
         self._capture.record(self._state().db.session(), Operation(operation), row)
 

@@ -548,6 +548,102 @@ def test_raw_sql_is_captured_by_record(app: Flask) -> None:
     assert short(log()[1:]) == [("update", "b", 2), ("delete", "b", 3), ("create", "c", 1)]
 
 
+def raw(statement: str, **arguments: Any) -> None:
+    db.session.execute(sa.text(statement), arguments)
+
+
+def test_record_logs_the_row_that_the_database_has_and_not_what_the_object_remembers(
+    app: Flask,
+) -> None:
+    (hull,) = added("a")
+    raw("UPDATE hull SET name = 'b', version = 2")
+    sync.record("update", hull)
+    db.session.commit()
+    receipt = sync.publish_change("update", hull)
+    assert receipt
+    assert receipt.message_id == message_ids()[-1]
+    raw("UPDATE hull SET name = 'c', version = 7")
+    db.session.expire(hull)
+    sync.record("update", hull)
+    raw("UPDATE hull SET name = 'd', version = 8")
+    sync.record("update", Hull(id=hull.id, name="not so", version=None))
+    db.session.commit()
+    assert short(log()[1:]) == [("update", "b", 2), ("update", "d", 8)]
+
+
+def test_record_reads_the_version_of_a_row_whose_object_has_none(app: Flask) -> None:
+    made = Hull(id=new_id())
+    raw("INSERT INTO hull (id, name, version) VALUES (:id, 'a', 3)", id=made.id)
+    sync.record("create", made)
+    db.session.commit()
+    assert short(log()) == [("create", "a", 3)]
+    assert sync.publish_change("create", made)
+
+
+def test_record_takes_the_version_that_a_trigger_has_raised(app: Flask) -> None:
+    if db.engine.dialect.name != "sqlite":
+        pytest.skip("one kind of trigger will do")
+    (hull,) = added("a")
+    raw(
+        "CREATE TRIGGER raise_version AFTER UPDATE OF name ON hull"
+        " BEGIN UPDATE hull SET version = version + 1 WHERE id = new.id; END"
+    )
+    raw("UPDATE hull SET name = 'b'")
+    sync.record("update", hull)
+    db.session.commit()
+    assert short(log()[1:]) == [("update", "b", 2)]
+
+
+def test_record_flushes_what_the_session_holds(app: Flask) -> None:
+    (hull,) = added("a")
+    hull.tag = "mine"
+    raw("UPDATE hull SET changed_at = NULL")
+    sync.record("update", hull)
+    pending = Hull(name="new")
+    db.session.add(pending)
+    sync.record("create", pending)
+    db.session.commit()
+    assert sorted(short(log()[1:])) == [("create", "new", 1), ("update", "a", 2)]
+
+
+def test_a_recorded_delete_is_newer_than_all_that_is_logged(app: Flask) -> None:
+    stale, expired, unknown = added("a", "b", "c")
+    db.session.expunge(stale)
+    raw("UPDATE hull SET version = 5 WHERE id = :id", id=stale.id)
+    sync.record("update", stale)
+    raw("UPDATE hull SET version = 4 WHERE id = :id", id=expired.id)
+    sync.record("update", expired)
+    db.session.commit()
+    key = unknown.id
+    db.session.expunge(unknown)
+    db.session.expire(expired)
+    raw("DELETE FROM hull")
+    for row in (stale, expired, Hull(id=key)):
+        sync.record("delete", row)
+    db.session.commit()
+    assert short(log()[5:]) == [("delete", "a", 6), ("delete", "b", 5), ("delete", "c", 2)]
+
+
+def test_record_refuses_a_row_whose_version_is_not_known(app: Flask) -> None:
+    db.session.connection()
+    for operation in ("create", "update", "delete"):
+        for version in (None, 0):
+            with pytest.raises(CaptureError, match="the version of Hull x is not known"):
+                sync.record(operation, Hull(id="x", version=version))
+    with pytest.raises(CaptureError, match="Hull without a primary key"):
+        sync.record("create", Hull(version=1))
+    (hull,) = added("a")
+    raw("UPDATE hull SET version = 0")
+    with pytest.raises(CaptureError, match="is not known"):
+        sync.record("update", hull)
+    db.session.rollback()
+    raw("DELETE FROM hull")
+    with pytest.raises(CaptureError, match="there is no Hull"):
+        sync.record("update", hull)
+    db.session.rollback()
+    assert [entry.version for entry in log()] == [1]
+
+
 def test_record_goes_with_the_savepoint(app: Flask) -> None:
     db.session.connection()
     savepoint = db.session.begin_nested()
