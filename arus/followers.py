@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -305,11 +306,18 @@ def _compared(body: Any) -> dict[str, Any]:
         raise RefusedMessageError("audit.entities: buckets is not a list of buckets")
     if not isinstance(rows, list):
         raise RefusedMessageError("audit.entities: rows is not a list of ids")
-    return {
+    told = {
         "equal": body["equal"],
         "buckets": buckets,
         "rows": [_word(row_id) for row_id in rows[:MAX_ROWS]],
     }
+    held_by = body.get("heldBy")
+    if held_by is None:
+        return told
+    if not isinstance(held_by, dict):
+        raise RefusedMessageError("audit.entities: heldBy is not an object of vessels")
+    theirs = islice(held_by.items(), MAX_ROWS)
+    return {**told, "heldBy": {_word(row_id): _word(vessel) for row_id, vessel in theirs}}
 
 
 def _word(value: Any) -> str:

@@ -124,7 +124,9 @@ def _rows(told: Mapping[str, Any]) -> str:
     rows = told["rows"]
     if not rows:
         return f"in {len(told['buckets'])} of 64 parts, which rows is not known yet"
-    return f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}: {', '.join(rows)}"
+    held_by = told.get("heldBy", {})
+    named = [f"{row} (held by {held_by[row]})" if row in held_by else row for row in rows]
+    return f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}: {', '.join(named)}"
 
 
 def _where(sync: AppState, name: str) -> str:

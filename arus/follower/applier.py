@@ -39,6 +39,11 @@ SWEPT = "follow_swept"
 REQUESTS = "follow_requests"
 CATCHUPS = "follow_catchups"
 EPOCHS = "follow_epochs"
+DOUBTED = "follow_doubted"
+FOREIGN = "follow_foreign"
+
+#: Refused messages about other vessels' rows that are kept of one vessel, by one process.
+MAX_FOREIGN_KEPT = 100
 
 #: What the database raises at a row that it will never take.
 _IMPOSSIBLE = (DataError, InterfaceError, OverflowError, StatementError)
@@ -215,6 +220,10 @@ class _Batch:
         self.sources: dict[int, Inbound] = {}
         self.holds = False
         self._known: dict[_Key, Known] = {}
+        # The vessel that each row, by entity and id, belongs to; of rows that are spoken of.
+        self._owners: dict[tuple[str, str], str] = {}
+        # Refused for another vessel's sake: how many, and the first of them, by vessel, entity and owner.
+        self._foreign: dict[_Key, tuple[int, str]] = {}
         # What is not written yet: rows, what is known of them, and what was known before.
         self._effects: dict[_Key, tuple[Change, dict[str, Any] | None]] = {}
         self._changed: dict[_Key, Known] = {}
@@ -223,30 +232,31 @@ class _Batch:
     def run(self, messages: list[tuple[Message, bool]]) -> None:
         self._fetch(message for message, _ in messages)
         for at, (message, retained) in enumerate(messages):
-            vessel = self._vessel_of(message, retained=retained)
+            vessel = self._vessel_of(message)
             if vessel is None:
                 continue
             vessel.changed = True
             vessel.heard_at = self._now
             match message:
                 case Change(catchup_id=None):
-                    self._live(vessel, message)
+                    self._live(vessel, message, retained=retained)
                 case Change():
                     self._item(vessel, message)
                 case Begin():
-                    vessel.positions[message.topic].begin(message, self._now)
-                    vessel.head = max(vessel.head, message.high_seq)
+                    self._begin(vessel, message)
                 case End():
                     if self._end(vessel, message):
                         self._fetch(later for later, _ in messages[at + 1 :])
                 case Status():
-                    self._status(vessel, message)
+                    self._status(vessel, message, retained=retained)
                 case Digest():
                     self._heads(vessel, message.heads)
                     self.result.digests.append(message)
                 case Numbered():
-                    vessel.counted(message.seq)
+                    if vessel.is_credible(message.seq):
+                        vessel.counted(message.seq)
         self._flush()
+        self._log_foreign()
 
     def retry(self, page: Iterable[Held]) -> int:
         """Try held changes once more; return how many are held no longer."""
@@ -261,9 +271,11 @@ class _Batch:
                 done += 1
                 continue
             self._row(change, None, mark=held.mark)
-            if key in self._effects and self._one(key):
+            refused = key in self._changed and self._changed[key].owner
+            if refused or (key in self._effects and self._one(key)):
                 done += 1
         self._write_known()
+        self._log_foreign()
         return done
 
     def refuse(self, message: Inbound, reason: str) -> None:
@@ -277,15 +289,22 @@ class _Batch:
 
     def _fetch(self, messages: Iterable[Message]) -> None:
         """Read what is known of all rows that are spoken of."""
-        wanted: dict[tuple[str, str], set[str]] = defaultdict(set)
+        wanted: dict[str, set[str]] = defaultdict(set)
         for message in messages:
             if isinstance(message, Change):
-                wanted[message.vessel_id, message.entity].add(message.row_id)
-        for (vessel_id, entity), row_ids in wanted.items():
-            for row_id, known in self._store.rows(vessel_id, entity, row_ids):
+                wanted[message.entity].add(message.row_id)
+        for entity, row_ids in wanted.items():
+            for vessel_id, row_id, known in self._store.claims(entity, row_ids):
                 self._known[vessel_id, entity, row_id] = known
+                if known.is_own:
+                    self._owners.setdefault((entity, row_id), vessel_id)
 
-    def _vessel_of(self, message: Message, *, retained: bool) -> VesselState | None:
+    def _owner_of(self, key: _Key) -> str:
+        """Return the other vessel that a row belongs to; empty where it is the vessel's own, or nobody's."""
+        owner = self._owners.get(key[1:], "")
+        return "" if owner == key[0] else owner
+
+    def _vessel_of(self, message: Message) -> VesselState | None:
         """Return the message's vessel; None where the message does not count."""
         vessel = self._vessels.get(message.vessel_id)
         epoch = message.epoch
@@ -297,12 +316,10 @@ class _Batch:
             self._vessels[message.vessel_id] = vessel
             logger.info("[MQTT Reliable Sync] following vessel %s", message.vessel_id)
         elif epoch is not None and epoch != vessel.epoch:
-            if _is_late(message, vessel, retained=retained):
+            if not _tells_epoch(message, vessel):
                 self.counters[LATE, "", "", ""] += 1
                 return None
             self._begin_epoch(vessel, epoch)
-        if isinstance(message, Status) and message.online and epoch is not None:
-            vessel.sure_of_epoch = True
         return vessel
 
     def _begin_epoch(self, vessel: VesselState, epoch: str) -> None:
@@ -319,18 +336,23 @@ class _Batch:
         for key, known in list(self._known.items()):
             if key[0] != vessel.vessel_id:
                 continue
-            if known.deleted:
-                del self._known[key]
-            else:
+            if known.version > 0:
                 self._known[key] = replace(known, version=0, seq=0)
 
     # -- each kind of message -------------------------------------------------------------------------
 
-    def _live(self, vessel: VesselState, change: Change) -> None:
+    def _live(self, vessel: VesselState, change: Change, *, retained: bool) -> None:
         position = vessel.positions[change.topic]
-        # What is up to the position is here, or was: a late repeat must not bring a swept row back.
         if change.seq <= vessel.reached(position):
-            self.counters[REPEATED, change.entity, "", ""] += 1
+            # What is up to the position is here, or was: a late repeat must not bring a swept row back.
+            # What the broker has kept is of whenever.
+            if retained or change.seq <= position.proven or not self._is_unknown(change):
+                self.counters[REPEATED, change.entity, "", ""] += 1
+                return
+            # It has not come before, so that the position has passed what never came.
+            self._doubt(vessel, position, f"change {change.seq} had not come")
+        elif not vessel.is_credible(change.seq):
+            self._ask_instead(vessel, position, change)
             return
         self._row(change, None)
         was_whole = position.wants is Need.NOTHING
@@ -346,18 +368,71 @@ class _Batch:
         vessel.counted(change.seq)
         vessel.changed_at = change.at
 
+    def _is_unknown(self, change: Change) -> bool:
+        known = self._known.get((change.vessel_id, change.entity, change.row_id))
+        return known is None or change.version > known.version
+
+    def _ask_instead(self, vessel: VesselState, position: Position, change: Change) -> None:
+        """Have the vessel say itself what a change far ahead of all that is known of it says."""
+        self.counters[DOUBTED, change.entity, "", ""] += 1
+        if position.need is Need.NOTHING:
+            position.need = Need.CHANGES
+            logger.warning(
+                "[MQTT Reliable Sync] change %d of %s of %s is not applied: the vessel is known up to %d;"
+                " it is asked",
+                change.seq,
+                position.entity,
+                vessel.vessel_id,
+                vessel.head,
+            )
+
+    def _doubt(
+        self, vessel: VesselState, position: Position, why: str, high_seq: int | None = None
+    ) -> None:
+        """Take a position back to what was proved, and have the rest fetched again."""
+        self.counters[DOUBTED, position.entity, "", ""] += 1
+        reached = vessel.reached(position)
+        vessel.retract(position, high_seq)
+        logger.warning(
+            "[MQTT Reliable Sync] %s of %s was not applied up to %d: %s; going on from %d",
+            position.entity,
+            vessel.vessel_id,
+            reached,
+            why,
+            vessel.reached(position),
+        )
+
+    def _begin(self, vessel: VesselState, begin: Begin) -> None:
+        position = vessel.positions[begin.topic]
+        if vessel.disproves(begin):
+            # What was written under numbers that were never given out must not outlive the next sweep.
+            self._flush()
+            self._store.forget_numbers(vessel.vessel_id, position.entity, begin.high_seq)
+            self._ledger.forget(vessel.vessel_id, position.entity)
+            for key, known in list(self._known.items()):
+                if key[:2] == (vessel.vessel_id, position.entity) and known.seq > begin.high_seq:
+                    self._known[key] = replace(known, seq=begin.high_seq)
+            why = f"the vessel has come to {begin.high_seq}"
+            self._doubt(vessel, position, why, begin.high_seq)
+        vessel.begun(begin, self._now)
+
     def _item(self, vessel: VesselState, change: Change) -> None:
         position = vessel.positions[change.topic]
         link = link_of(change.entity, change.row_id, change.version, change.operation)
         assert change.catchup_id is not None
         run = position.item(change.catchup_id, change.sequence, link, self._now)
         of_snapshot = run is not None and run.mode == "snapshot"
+        useful = run is not None and run.useful
+        if change.seq > run.high_seq if run and useful else not vessel.is_credible(change.seq):
+            # Nothing of a catch-up is above its own head.
+            self.counters[DOUBTED, change.entity, "", ""] += 1
+            return
         if not of_snapshot and change.seq <= vessel.reached(position):
             self.counters[REPEATED, change.entity, "", ""] += 1
             return
         self._row(change, run, mark=run.mark if run is not None else 0)
         # A row of a snapshot bears the log's head, not a number of its own.
-        if run is not None and run.mode == "log":
+        if run is not None and run.useful and run.mode == "log":
             vessel.counted(change.seq)
 
     def _end(self, vessel: VesselState, end: End) -> bool:
@@ -379,14 +454,17 @@ class _Batch:
         )
         return bool(proof.sweep)
 
-    def _status(self, vessel: VesselState, status: Status) -> None:
+    def _status(self, vessel: VesselState, status: Status, *, retained: bool) -> None:
         if status.online and vessel.online is not True:
             # A request that is old by now is repeated under its own id first: were its time to begin anew
             # here, one that was lost would never be asked again at a vessel that comes and goes.
             self.result.arrived.append(vessel)
         vessel.online = status.online
         vessel.pending = status.pending
-        vessel.head = max(vessel.head, status.seq)
+        if status.online and status.epoch is not None and not retained:
+            vessel.announced(status.seq)
+        else:  # a last will, and what the broker has kept, are of some time ago
+            vessel.head = max(vessel.head, status.seq)
         vessel.heads = None
         if status.heads is not None:
             self._heads(vessel, status.heads)
@@ -413,11 +491,19 @@ class _Batch:
                 change.version,
                 lambda: content,
                 (known.version, known.hash) if known is not None else None,
-                of_snapshot=run is not None and run.mode == "snapshot",
+                of_snapshot=run is not None and run.useful and run.mode == "snapshot",
             )
             # An audit has found these rows to differ: what is known of them may not be what is there.
             repairs = run is not None and run.useful and run.buckets is not None
-            if news or (repairs and known is not None and change.version == known.version):
+            if not news and run is not None and known is not None:
+                news = _is_authoritative(change, run, known) or (
+                    repairs and change.version == known.version
+                )
+            owner = self._owner_of(key)
+            if news and owner:
+                self._claim(change, known, content, owner, mark)
+                return
+            if news:
                 copy = self._copies[change.entity]
                 values = None if is_delete else copy.values(change.data, change.version)
                 copy.key(change.data[copy.followed.id_key])
@@ -446,10 +532,47 @@ class _Batch:
         if mark and known is not None and known.mark != mark:
             self._learn(key, replace(known, mark=mark))
 
+    def _claim(
+        self, change: Change, known: Known | None, content: str, owner: str, mark: int
+    ) -> None:
+        """Refuse what a vessel says of another vessel's row; what it says is noted, for audits to name it."""
+        key = (change.vessel_id, change.entity, change.row_id)
+        is_delete = change.operation == Operation.DELETE
+        seq = max(change.seq, known.seq if known is not None else 0)
+        mark = mark or (known.mark if known is not None else 0)
+        bucket = bucket_of(change.row_id)
+        self._learn(key, Known(change.version, seq, is_delete, content, bucket, mark, owner))
+        self.counters[FOREIGN, change.entity, "", ""] += 1
+        self.counters[REFUSED, "", "", ""] += 1
+        of = (change.vessel_id, change.entity, owner)
+        count, first = self._foreign.get(of, (0, change.row_id))
+        self._foreign[of] = (count + 1, first)
+        vessel, source = self._vessels[change.vessel_id], self.sources.get(id(change))
+        if known is None and source is not None and vessel.foreign_kept < MAX_FOREIGN_KEPT:
+            vessel.foreign_kept += 1
+            reason = f"the row {change.row_id} of {change.entity} belongs to {owner}"
+            self.refused.append((source.topic, source.payload, reason))
+
+    def _log_foreign(self) -> None:
+        # One line for many: a vessel that was set up from a copy of another speaks of all its rows.
+        for (vessel_id, entity, owner), (count, first) in self._foreign.items():
+            logger.error(
+                "[MQTT Reliable Sync] refused %d changes by %s of rows of %s that belong to %s: %s%s",
+                count,
+                vessel_id,
+                entity,
+                owner,
+                first,
+                " and others" if count > 1 else "",
+            )
+        self._foreign.clear()
+
     def _learn(self, key: _Key, known: Known) -> None:
         before = self._known.get(key)
         self._before.setdefault(key, before)
         self._known[key] = self._changed[key] = known
+        if known.is_own:
+            self._owners.setdefault(key[1:], key[0])
         self._ledger.learnt(key, before, known, known.seq)
 
     def _flush(self) -> None:
@@ -526,6 +649,8 @@ class _Batch:
         learnt, before = self._changed.pop(key), self._before[key]
         self._ledger.learnt(key, learnt, before, learnt.seq)
         del self._known[key]
+        if (before is None or not before.is_own) and self._owners.get(key[1:]) == key[0]:
+            del self._owners[key[1:]]
         if before is not None:
             self._known[key] = self._changed[key] = replace(before, mark=learnt.mark)
         return learnt.mark
@@ -544,8 +669,10 @@ class _Batch:
         for page in self._store.unseen(
             vessel.vessel_id, position.entity, high_seq, proof.sweep, proof.buckets
         ):
-            gone = self._delete(vessel, copy, page, proof.sweep)
-            self._store.bury(vessel.vessel_id, position.entity, gone)
+            theirs = self._of_others(vessel, position.entity, page)
+            mine = [row_id for row_id in page if row_id not in theirs]
+            gone = self._delete(vessel, copy, mine, proof.sweep)
+            self._store.bury(vessel.vessel_id, position.entity, [*gone, *theirs])
             self._ledger.forget(vessel.vessel_id, position.entity)
             if proof.buckets is not None:
                 self.result.repaired += [
@@ -561,6 +688,15 @@ class _Batch:
             key: known
             for key, known in self._known.items()
             if key[:2] != (vessel.vessel_id, position.entity)
+        }
+
+    def _of_others(self, vessel: VesselState, entity: str, row_ids: list[str]) -> set[str]:
+        """Return those rows that another vessel has: what this vessel knows of them may go, they may not."""
+        return {
+            row_id
+            for vessel_id, row_id, known in self._store.claims(entity, row_ids)
+            if (known.owner and vessel_id == vessel.vessel_id)
+            or (known.is_own and not known.deleted and vessel_id != vessel.vessel_id)
         }
 
     def _delete(self, vessel: VesselState, copy: Copy, row_ids: list[str], mark: int) -> list[str]:
@@ -592,15 +728,27 @@ class _Batch:
         return gone
 
 
-def _is_late(message: Message, vessel: VesselState, *, retained: bool) -> bool:
-    """Tell whether a message of another epoch is of one that has ended, rather than of a new one.
+def _tells_epoch(message: Message, vessel: VesselState) -> bool:
+    """Tell whether a message of another epoch begins that epoch; other messages of another one are late.
 
     A vessel says that it is online before it says anything else, so that its status is the authority; it
-    may bring an epoch back that was taken for ended. What the broker has kept may be of any epoch.
+    may bring an epoch back that was taken for ended. So does the answer to what we have asked.
     """
     if isinstance(message, Status):
-        return not message.online and message.epoch in vessel.past
-    return retained or vessel.sure_of_epoch or message.epoch in vessel.past
+        return message.online or message.epoch not in vessel.past
+    return isinstance(message, Begin) and vessel.positions[message.topic].is_mine(
+        message.request_id
+    )
+
+
+def _is_authoritative(change: Change, run: Run, known: Known) -> bool:
+    """Tell whether a snapshot's row counts whatever version is known: that was before the snapshot."""
+    return (
+        run.useful
+        and run.mode == "snapshot"
+        and change.seq == run.high_seq >= known.seq
+        and change.version < known.version
+    )
 
 
 def _change_of(held: Held) -> Change:

@@ -55,25 +55,34 @@ _ROWS = text(
 _LAST = text("SELECT MAX(seq) FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity")
 _VESSELS = text("SELECT vessel_id FROM arus_vessel")
 _NOTED = text(
-    "SELECT vessel_id, row_id, version, hash, deleted FROM arus_row"
-    " WHERE vessel_id IN :vessel_ids AND entity = :entity AND row_id IN :row_ids"
-).bindparams(bindparam("vessel_ids", expanding=True), bindparam("row_ids", expanding=True))
+    "SELECT vessel_id, row_id, version, hash, owner FROM arus_row"
+    " WHERE entity = :entity AND row_id IN :row_ids AND NOT deleted"
+).bindparams(bindparam("row_ids", expanding=True))
+_KNOWN = text(
+    "SELECT row_id FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity"
+    " AND row_id IN :row_ids AND NOT deleted"
+).bindparams(bindparam("row_ids", expanding=True))
 _COUNT = text(
     "SELECT COUNT(*) FROM arus_row"
-    " WHERE vessel_id = :vessel_id AND entity = :entity AND NOT deleted"
+    " WHERE vessel_id = :vessel_id AND entity = :entity AND NOT deleted AND owner = ''"
 )
 _PAGE = text(
     "SELECT row_id FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity AND NOT deleted"
-    " AND row_id > :after ORDER BY row_id LIMIT :limit"
+    " AND owner = '' AND row_id > :after ORDER BY row_id LIMIT :limit"
+)
+_CLAIMS = text(
+    "SELECT row_id, owner FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity"
+    " AND NOT deleted AND owner <> '' AND row_id > :after ORDER BY row_id LIMIT :limit"
 )
 _PROPOSED = text(
     "SELECT row_id FROM arus_proposal WHERE state = 'pending' AND entity = :entity"
     " AND row_id IN :row_ids"
 ).bindparams(bindparam("row_ids", expanding=True))
-# A row that nobody knows: the sweep that ends the repair takes what the vessel does not name.
+# A row that nobody knows: the sweep that ends the repair takes what the vessel does not name. In the version -1
+# it is not the vessel's: whoever tells of it first has it.
 _ADOPT = text(
     "INSERT INTO arus_row (vessel_id, entity, row_id, version, seq, deleted, hash, bucket, mark)"
-    " VALUES (:vessel_id, :entity, :row_id, 0, 0, false, '', :bucket, 0)"
+    " VALUES (:vessel_id, :entity, :row_id, -1, 0, false, '', :bucket, 0)"
     " ON CONFLICT (vessel_id, entity, row_id) DO UPDATE SET deleted = false, hash = '', mark = 0"
 )
 
@@ -170,30 +179,44 @@ def verify(
 ) -> Iterator[str]:
     """Yield the ids of a vessel's rows that are not what is noted of them: changed, gone, or nobody's.
 
-    A row that this side proposes to change is what it proposes for the while: it is left out.
+    A row that the vessel has told of and that belongs to another vessel is among them: what is here is that one's. A row that this side proposes to change is what it proposes for the while: it is left out.
 
     :param connection: reads in one snapshot of the database.
     """
+    for row_id, _ in _claims(connection, copy.registration.entity, vessel_id):
+        yield row_id
+    yield from _different(connection, copy, vessel_id, context, stopping)
+
+
+def _different(
+    connection: Connection,
+    copy: Copy,
+    vessel_id: str,
+    context: Callable[[], AbstractContextManager[Any]],
+    stopping: threading.Event,
+) -> Iterator[str]:
+    """Yield the ids of a vessel's own rows that are not what is noted of them."""
     registration = copy.registration
     entity = registration.entity
-    vessels = sorted({*connection.execute(_VESSELS).scalars(), vessel_id})
     there = 0
     rows = each_row(connection, registration, context, stopping)
     while chunk := list(islice(rows, CHUNK)):
         ids = [row_id for row_id, _, _ in chunk]
-        wanted = {"vessel_ids": vessels, "entity": entity, "row_ids": ids}
-        noted: dict[str, Any] = {}
-        for row in connection.execute(_NOTED, wanted):
-            if row.vessel_id == vessel_id or not row.deleted:
-                noted[row.row_id] = row
+        noted: dict[str, list[Any]] = defaultdict(list)
+        for row in connection.execute(_NOTED, {"entity": entity, "row_ids": ids}):
+            # What is only adopted is nobody's.
+            if not row.owner and (row.version >= 0 or row.vessel_id == vessel_id):
+                noted[row.row_id].append(row)
         proposed = _proposed(connection, entity, ids)
         for row_id, version, content in chunk:
-            note = noted.get(row_id)
-            if note is not None and note.vessel_id != vessel_id:
-                continue
-            if note is not None and not note.deleted:
+            notes = noted[row_id]
+            own = next((note for note in notes if note.vessel_id == vessel_id), None)
+            if own is None and notes:
+                continue  # it is another vessel's
+            if own is not None:
                 there += 1
-                if (note.version, note.hash) == (version, content):
+                # A row that two have can't be what both have told.
+                if len(notes) == 1 and (own.version, own.hash) == (version, content):
                     continue
             if row_id not in proposed:
                 yield row_id
@@ -202,6 +225,19 @@ def verify(
     wanted = {"vessel_id": vessel_id, "entity": entity}
     if connection.execute(_COUNT, wanted).scalar_one() > there:
         yield from _gone(connection, copy, vessel_id)
+
+
+def _claims(connection: Connection, entity: str, vessel_id: str) -> Iterator[tuple[str, str]]:
+    """Yield the rows that a vessel has told of and that belong to other vessels ashore: ids and owners."""
+    after = ""
+    while True:
+        wanted = {"vessel_id": vessel_id, "entity": entity, "after": after, "limit": CHUNK}
+        rows = connection.execute(_CLAIMS, wanted).all()
+        for row in rows:
+            yield row.row_id, row.owner
+        if len(rows) < CHUNK:
+            return
+        after = rows[-1].row_id
 
 
 def verify_all(
@@ -252,6 +288,22 @@ def _proposed(connection: Connection, entity: str, row_ids: Sequence[str]) -> se
 
 
 @dataclass(slots=True)
+class _Claimed:
+    """Rows of an entity that a vessel has and that belong to others ashore."""
+
+    count: int = 0
+    buckets: set[int] = field(default_factory=set)
+    #: Some of them, with their owners.
+    named: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row_id: str, owner: str) -> None:
+        self.count += 1
+        self.buckets.add(bucket_of(row_id))
+        if len(self.named) < MAX_NAMED:
+            self.named[row_id] = owner
+
+
+@dataclass(slots=True)
 class _Verification:
     """A look through a vessel's rows, in a thread of its own."""
 
@@ -261,6 +313,8 @@ class _Verification:
     thread: threading.Thread | None = None
     #: Ids found, by entity; None while it runs or where it failed.
     found: dict[str, list[str]] | None = None
+    #: Rows that other vessels have, by entity: a repair would bring nothing.
+    claimed: dict[str, _Claimed] = field(default_factory=lambda: defaultdict(_Claimed))
 
 
 @dataclass(slots=True)
@@ -398,9 +452,14 @@ class Audits:
         try:
             with reading(engine) as connection:
                 found = {
-                    entity: list(verify(connection, copy, vessel_id, self._context, self._stopping))
+                    entity: list(
+                        _different(connection, copy, vessel_id, self._context, self._stopping)
+                    )
                     for entity, copy in self._copies.items()
                 }
+                for entity in self._copies:
+                    for row_id, owner in _claims(connection, entity, vessel_id):
+                        verification.claimed[entity].add(row_id, owner)
             verification.found = found
         except LogUnavailableError as error:
             logger.warning("[MQTT Reliable Sync] the tables can't be verified: %s", error)
@@ -428,15 +487,20 @@ class Audits:
             case.wanted, case.not_before = True, time.monotonic() + PAUSE / 2
             return
         case.suspected = seen
-        vessel.audit = _verdict(digest, buckets, found)
+        vessel.audit = _verdict(digest, buckets, found, verification.claimed)
         vessel.changed = True
+        _log_claims(vessel, verification.claimed)
         if vessel.audit["equal"]:
+            vessel.proved(digest.seq)
             case.wanted, case.pause = False, PAUSE
             logger.info(
                 "[MQTT Reliable Sync] equal with %s at seq %d", vessel.vessel_id, digest.seq
             )
             return
-        self._repair(vessel, case, buckets, found)
+        if any(buckets.values()):
+            self._repair(vessel, case, buckets, found)
+        else:
+            case.again()  # who has the row has to be settled by people
 
     def _repair(
         self,
@@ -475,10 +539,10 @@ class Audits:
         for entity, row_ids in found.items():
             for start in range(0, len(row_ids), CHUNK):
                 ids = row_ids[start : start + CHUNK]
-                wanted = {"vessel_ids": [vessel.vessel_id], "entity": entity, "row_ids": ids}
+                wanted = {"vessel_id": vessel.vessel_id, "entity": entity, "row_ids": ids}
                 with transaction(self._connection):
-                    rows = self._connection.execute(_NOTED, wanted)
-                    known = {row.row_id for row in rows if not row.deleted}
+                    rows = self._connection.execute(_KNOWN, wanted)
+                    known = set(rows.scalars())
                     adopted = [
                         {
                             "vessel_id": vessel.vessel_id,
@@ -536,21 +600,38 @@ def _differing(ours: SetDigest, told: Mapping[str, Any]) -> list[int]:
 
 
 def _verdict(
-    digest: Digest, buckets: Mapping[str, set[int]], found: Mapping[str, list[str]]
+    digest: Digest,
+    buckets: Mapping[str, set[int]],
+    found: Mapping[str, list[str]],
+    claimed: Mapping[str, _Claimed],
 ) -> dict[str, Any]:
+    entities: dict[str, dict[str, Any]] = {}
+    for entity, numbers in buckets.items():
+        theirs = claimed.get(entity) or _Claimed()
+        entities[entity] = {
+            "equal": not numbers and not theirs.count,
+            "buckets": sorted(numbers | theirs.buckets),
+            "rows": _named([*found[entity], *theirs.named]),
+        }
+        if theirs.count:
+            entities[entity]["heldBy"] = theirs.named
     return {
         "seq": digest.seq,
         "timestamp": iso(now_ms()),
-        "equal": not any(buckets.values()),
-        "entities": {
-            entity: {
-                "equal": not numbers,
-                "buckets": sorted(numbers),
-                "rows": _named(found[entity]),
-            }
-            for entity, numbers in buckets.items()
-        },
+        "equal": all(told["equal"] for told in entities.values()),
+        "entities": entities,
     }
+
+
+def _log_claims(vessel: VesselState, claimed: Mapping[str, _Claimed]) -> None:
+    for entity, theirs in claimed.items():
+        logger.error(
+            "[MQTT Reliable Sync] %d rows of %s that %s has belong to other vessels ashore: %s",
+            theirs.count,
+            entity,
+            vessel.vessel_id,
+            ", ".join(f"{row_id} (held by {owner})" for row_id, owner in theirs.named.items()),
+        )
 
 
 def _named(row_ids: Iterable[str]) -> list[str]:

@@ -121,5 +121,8 @@ def _show_vessel(vessel: FollowedVessel) -> None:
         click.echo(f"  {vessel.held} changes wait for rows that they refer to")
     rows = ", ".join(f"{count} {entity}" for entity, count in vessel.rows.items())
     click.echo(f"  {rows or 'no rows yet'}")
+    if vessel.claimed:
+        claimed = ", ".join(f"{count} {entity}" for entity, count in vessel.claimed.items())
+        click.echo(f"  refused, since they belong to other vessels: {claimed}")
     if vessel.changed_at is not None:
         click.echo(f"  last change of {iso(vessel.changed_at)}")

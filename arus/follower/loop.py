@@ -353,8 +353,6 @@ class Loop:
             event.protocol,
             "resumed" if event.session_present else "new",
         )
-        for vessel in self._applier.vessels.values():
-            vessel.sure_of_epoch = False
         if not event.session_present:
             self._session_is_new()
         self._rivals.accepted(time.monotonic())

@@ -3,6 +3,10 @@
 A topic's position says: all of this topic up to here is applied. `previousSeq` of each change ties it to the
 one before it; where the two don't meet there is a gap, and a catch-up is asked for. Everything here is told
 only what has been applied in the same transaction that saves it.
+
+A number is what the vessel's messages say, and one of them may lie: only a catch-up that was asked for, or an
+audit, proves anything. What contradicts a position (a change below it that is news, the head in the answer to a
+request) takes the position back to what was proved, and the rest is asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +24,11 @@ from .inbound import Begin, End, Heads
 
 #: Ranges remembered above a watermark, and beyond a topic's gaps: more are forgotten, and fetched again.
 MAX_RANGES = 500
+#: Numbers that a live change may be ahead of all that is known of: a vessel's queue is shorter, and alerts may
+#: pass the whole of it. What is further ahead is fetched instead of believed.
+MAX_LEAP = 100_000
+#: Ids of requests for the same whose answers may still come.
+MAX_EARLIER = 8
 #: Past epochs of a vessel that are remembered.
 MAX_PAST = 16
 #: Items of a catch-up that may come again and are recognised.
@@ -94,6 +103,10 @@ class Request:
     begun: bool = False
     #: The answer was no use; another is asked for once the pause is over.
     failed: bool = False
+    #: The highest number that was known of the topic when it was asked: its answer can't know of less.
+    known: int = 0
+    #: Ids that the same was asked for under before, whose answers may be on their way.
+    earlier: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -140,6 +153,8 @@ class Position:
     entity: str
     #: All of this topic up to here is applied.
     seq: int = 0
+    #: Up to here that was proved: by a catch-up that was asked for, or by an audit.
+    proven: int = 0
     #: What is applied beyond gaps: the number before and the last number of each unbroken run.
     beyond: list[tuple[int, int]] = field(default_factory=list)
     need: Need = Need.NOTHING
@@ -148,6 +163,8 @@ class Position:
     request: Request | None = None
     run: Run | None = None
     mark: int = 0
+    #: The highest number that was believed before the position was taken back; until an answer tells the head.
+    disbelieved: int = 0
     # The digest before each of the run's last items.
     _before: OrderedDict[int, str] = field(default_factory=OrderedDict, repr=False)
 
@@ -162,6 +179,11 @@ class Position:
     def is_empty(self) -> bool:
         """Whether what was before the first change received is still to come."""
         return self.need in {Need.EVERYTHING, Need.SNAPSHOT}
+
+    @property
+    def highest(self) -> int:
+        """The highest number that is taken for applied."""
+        return max(self.seq, *(end for _, end in self.beyond)) if self.beyond else self.seq
 
     def applied(self, previous_seq: int, seq: int, floor: int = 0) -> bool:
         """Note a live change that was applied, or was known already; tell whether it opened a gap.
@@ -191,21 +213,16 @@ class Position:
 
     def begin(self, begin: Begin, now: int) -> Run:
         """A catch-up begins; also anew, after the vessel's or our own crash."""
-        mine = self._is_mine(begin.request_id)
+        mine = self.is_mine(begin.request_id)
         if mine and self.request is not None:
             self.request.begun = True
             self.request.heard_at = now
-        useful = begin.mode != "must_refetch" and self._fills(begin, mine=mine)
-        # A part of the rows can be swept only where we know from where on it was asked for.
-        sweeps = begin.mode == "snapshot" and (
-            begin.complete or (mine and begin.buckets is not None)
-        )
+        useful = mine and begin.mode != "must_refetch" and self._fills(begin)
         mark = 0
-        if useful and sweeps:
+        if useful and begin.mode == "snapshot":
             self.mark += 1
             mark = self.mark
-        self._before.clear()
-        self.run = Run(
+        run = Run(
             begin.catchup_id,
             begin.mode,
             begin.high_seq,
@@ -216,14 +233,22 @@ class Position:
             useful,
             mark,
         )
-        return self.run
+        # What somebody else has asked for does not break off what we have.
+        if mine or self.run is None or not self.run.useful:
+            self._before.clear()
+            self.run = run
+        return run
 
-    def _fills(self, begin: Begin, *, mine: bool) -> bool:
+    def _fills(self, begin: Begin) -> bool:
         wants = self.wants
         if wants is Need.NOTHING:
             return False
         if begin.buckets is not None or wants is Need.ROWS:
-            return mine and wants is Need.ROWS and begin.mode == "snapshot"
+            return (
+                wants is Need.ROWS
+                and begin.mode == "snapshot"
+                and set(begin.buckets or ()) == set(self.buckets)
+            )
         if begin.mode == "snapshot":
             return begin.complete
         return (
@@ -274,7 +299,7 @@ class Position:
             self._before.clear()
             if self._proves(run, end):
                 return self._proved(run, now)
-        if request is None or not self._is_mine(end.request_id):
+        if request is None or not self.is_mine(end.request_id):
             return None
         if end.mode == "must_refetch" and self.need in {Need.NOTHING, Need.CHANGES}:
             self.need, self.request = Need.EVERYTHING, None
@@ -295,6 +320,7 @@ class Position:
         if run.buckets is not None:
             self.need, self.buckets, self.request = Need.NOTHING, (), None
             return Proof(run.high_seq, run.mark, run.buckets)
+        self.proven = max(self.proven, run.high_seq)
         self.reach(run.high_seq)
         if self.need is not Need.ROWS:
             self.need = Need.NOTHING
@@ -303,12 +329,33 @@ class Position:
             self.request = Request("", now, now, attempts, failed=True) if self.beyond else None
         return Proof(run.high_seq, run.mark)
 
-    def _is_mine(self, request_id: str | None) -> bool:
-        return self.request is not None and request_id == self.request.id
+    def is_mine(self, request_id: str | None) -> bool:
+        """Whether it is an id that we have asked with for what is missing now."""
+        request = self.request
+        if request is None or not request_id:
+            return False
+        return request_id == request.id or request_id in request.earlier
+
+    def retract(self, high_seq: int | None = None) -> None:
+        """Go back to what was proved, and have what comes after it asked for.
+
+        :param high_seq: the vessel has not given out more; what was proved above it was proved by a lie.
+        """
+        if high_seq is None:
+            self.disbelieved = max(self.disbelieved, self.highest)
+        elif self.proven > high_seq:
+            self.proven = 0
+        if high_seq is None or self.seq > high_seq:
+            self.seq = min(self.seq, self.proven)
+        self.beyond.clear()
+        if self.need in {Need.NOTHING, Need.ROWS}:
+            self.need, self.buckets = Need.CHANGES, ()
+            if high_seq is None:  # else it is the answer to the request that has told
+                self.request = self.run = None
 
     def forget(self) -> None:
         """Begin anew: the vessel has begun another epoch."""
-        self.seq = 0
+        self.seq = self.proven = self.disbelieved = 0
         self.beyond.clear()
         self.need, self.buckets = Need.SNAPSHOT, ()
         self.request = self.run = None
@@ -336,11 +383,11 @@ class VesselState:
     #: The last comparison with the vessel's digest, as it goes into the watermark.
     audit: Any = None
     positions: dict[str, Position] = field(default_factory=dict)
-    #: A status has named the epoch since the last connection.
-    sure_of_epoch: bool = False
     #: The last heads heard with nothing pending: who is behind them has lost something. And when.
     heads: Heads | None = None
     heads_at: int = 0
+    #: Messages about other vessels' rows that were kept for a person, by this process.
+    foreign_kept: int = 0
     #: Something is to be saved.
     changed: bool = False
 
@@ -353,6 +400,53 @@ class VesselState:
         self.head = max(self.head, seq)
         if seq > self.seq:
             self.above.add(seq)
+
+    def is_credible(self, seq: int) -> bool:
+        """Whether a live change may have that number, by all that is known."""
+        if seq <= max(self.head, self.seq) + MAX_LEAP:
+            return True
+        return seq <= MAX_LEAP + max(one.highest for one in self.positions.values())
+
+    def announced(self, seq: int) -> None:
+        """The vessel says, just now, that it has given out no more: what is above is to be looked into."""
+        self.head = seq
+        for position in self.positions.values():
+            if position.need is Need.NOTHING and max(position.highest, self.seq) > seq:
+                position.need = Need.CHANGES
+
+    def proved(self, seq: int) -> None:
+        """An audit has found the copy equal at a number."""
+        for position in self.positions.values():
+            position.proven = max(position.proven, min(seq, self.reached(position)))
+
+    def disproves(self, begin: Begin) -> bool:
+        """Tell whether the answer to a request shows that numbers were believed that were never given out."""
+        position = self.positions[begin.topic]
+        request = position.request
+        # An answer is younger than its question, and all that was known then had been given out before.
+        return (
+            request is not None
+            and position.is_mine(begin.request_id)
+            and begin.high_seq < request.known
+        )
+
+    def begun(self, begin: Begin, now: int) -> None:
+        """A catch-up begins."""
+        position = self.positions[begin.topic]
+        if position.request is not None and position.is_mine(begin.request_id):
+            position.request.known = min(position.request.known, begin.high_seq)
+            position.disbelieved = 0
+            self.head = max(begin.high_seq, *(one.highest for one in self.positions.values()))
+        position.begin(begin, now)
+
+    def retract(self, position: Position, high_seq: int | None = None) -> None:
+        """Take a topic back to what was proved of it, and with it what it has proved."""
+        position.retract(high_seq)
+        self.seq = min(self.seq, *(one.seq for one in self.positions.values()))
+        self.above.clear()
+        self.heads = None
+        # Rows may have been written that the vessel does not have.
+        self.audit = None
 
     def settle(self) -> None:
         """Move the watermark up as far as what is applied allows."""
@@ -444,11 +538,27 @@ def ask(
         for group in groups:
             request_id = _id_again(group) or new_id()
             for position in group:
-                attempts = position.request.attempts + 1 if position.request else 0
-                position.request = Request(request_id, now, now, attempts)
+                position.request = _asked(vessel, position, request_id, now)
             requests.append(_body(vessel, need, group, request_id))
     vessel.changed = vessel.changed or bool(requests)
     return requests
+
+
+def _asked(vessel: VesselState, position: Position, request_id: str, now: int) -> Request:
+    before = position.request
+    known = max(vessel.reached(position), position.highest, position.disbelieved)
+    if before is None or before.failed:
+        return Request(request_id, now, now, before.attempts + 1 if before else 0, known=known)
+    ids = [one for one in (*before.earlier, before.id) if one and one != request_id]
+    # Answers to what was asked first may come still, and know of no more than was known then.
+    return Request(
+        request_id,
+        now,
+        now,
+        before.attempts + 1,
+        known=min(known, before.known),
+        earlier=ids[-MAX_EARLIER:],
+    )
 
 
 def unanswered(vessel: VesselState) -> list[dict[str, Any]]:

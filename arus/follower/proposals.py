@@ -38,6 +38,7 @@ KEPT_DAYS = 30
 _OWNER = text(
     "SELECT vessel_id, version, deleted FROM arus_row WHERE vessel_id IN"
     " (SELECT vessel_id FROM arus_vessel) AND entity = :entity AND row_id = :row_id"
+    " AND owner = '' AND version >= 0"
     " ORDER BY deleted, vessel_id"
 )
 _VESSELS = text("SELECT vessel_id FROM arus_vessel ORDER BY vessel_id")
@@ -302,8 +303,8 @@ def _owner(
 ) -> tuple[str, int]:
     """Return the vessel that owns a row, and the version that it has there."""
     known = connection.execute(_OWNER, {"entity": entity, "row_id": row_id}).all()
-    if vessel_id is not None:
-        known = [row for row in known if row.vessel_id == vessel_id]
+    if vessel_id is not None and known and vessel_id not in {row.vessel_id for row in known}:
+        raise ProposalError(f"the row {row_id[:64]!r} of {entity} belongs to {known[0].vessel_id}")
     for row in known:
         if operation is Operation.CREATE and not row.deleted:
             raise ProposalError(f"there is a row {row_id[:64]!r} in {entity} already")

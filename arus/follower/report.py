@@ -24,8 +24,8 @@ _POSITIONS = text(
     " ORDER BY vessel_id, topic"
 )
 _ROWS = text(
-    "SELECT vessel_id, entity, count(*) AS rows FROM arus_row WHERE NOT deleted"
-    " GROUP BY vessel_id, entity ORDER BY vessel_id, entity"
+    "SELECT vessel_id, entity, owner <> '' AS claimed, count(*) AS rows FROM arus_row WHERE NOT deleted"
+    " GROUP BY vessel_id, entity, owner <> '' ORDER BY vessel_id, entity"
 )
 _HELD = text("SELECT vessel_id, count(*) AS held FROM arus_held GROUP BY vessel_id")
 _COUNTERS = {
@@ -39,6 +39,8 @@ _COUNTERS = {
     "requests": applier.REQUESTS,
     "catchups": applier.CATCHUPS,
     "epochs": applier.EPOCHS,
+    "doubted": applier.DOUBTED,
+    "foreign": applier.FOREIGN,
 }
 
 
@@ -77,6 +79,8 @@ class FollowedVessel:
     topics: tuple[FollowedTopic, ...]
     #: Rows by entity.
     rows: dict[str, int]
+    #: Rows that it has and that belong to other vessels ashore, by entity.
+    claimed: dict[str, int]
 
     @property
     def lag(self) -> int:
@@ -102,6 +106,7 @@ class FollowedVessel:
             "lastChangeAt": iso_or_none(self.changed_at),
             "held": self.held,
             "rows": self.rows,
+            "claimed": self.claimed,
             "topics": [
                 {
                     "topic": topic.topic,
@@ -151,8 +156,10 @@ def read_follower(connection: Connection, name: str, *, following: bool) -> Foll
     with translated():
         held = {row.vessel_id: row.held for row in connection.execute(_HELD)}
         rows: dict[str, dict[str, int]] = {}
+        claimed: dict[str, dict[str, int]] = {}
         for row in connection.execute(_ROWS):
-            rows.setdefault(row.vessel_id, {})[row.entity] = row.rows
+            kind = claimed if row.claimed else rows
+            kind.setdefault(row.vessel_id, {})[row.entity] = row.rows
         topics: dict[str, list[FollowedTopic]] = {}
         for row in connection.execute(_POSITIONS):
             topics.setdefault(row.vessel_id, []).append(_topic(row))
@@ -169,6 +176,7 @@ def read_follower(connection: Connection, name: str, *, following: bool) -> Foll
                 audit=orjson.loads(row.audit) if row.audit else None,
                 topics=tuple(topics.get(row.vessel_id, ())),
                 rows=rows.get(row.vessel_id, {}),
+                claimed=claimed.get(row.vessel_id, {}),
             )
             for row in connection.execute(_VESSELS)
         )

@@ -26,7 +26,8 @@ _VESSELS = text(
     " audit FROM arus_vessel ORDER BY vessel_id"
 )
 _POSITIONS = text(
-    "SELECT vessel_id, topic, seq, beyond, need, buckets, request, run, mark FROM arus_position"
+    "SELECT vessel_id, topic, seq, proven_seq, beyond, need, buckets, request, run, mark"
+    " FROM arus_position"
 )
 _SAVE_VESSEL = text(
     "INSERT INTO arus_vessel (vessel_id, epoch, past_epochs, seq, above, head_seq, online, pending,"
@@ -38,22 +39,26 @@ _SAVE_VESSEL = text(
     " audit = excluded.audit"
 )
 _SAVE_POSITION = text(
-    "INSERT INTO arus_position (vessel_id, topic, seq, beyond, need, buckets, request, run, mark)"
-    " VALUES (:vessel_id, :topic, :seq, :beyond, :need, :buckets, :request, :run, :mark)"
-    " ON CONFLICT (vessel_id, topic) DO UPDATE SET seq = excluded.seq, beyond = excluded.beyond,"
-    " need = excluded.need, buckets = excluded.buckets, request = excluded.request,"
+    "INSERT INTO arus_position (vessel_id, topic, seq, proven_seq, beyond, need, buckets, request, run,"
+    " mark) VALUES (:vessel_id, :topic, :seq, :proven_seq, :beyond, :need, :buckets, :request, :run,"
+    " :mark) ON CONFLICT (vessel_id, topic) DO UPDATE SET seq = excluded.seq,"
+    " proven_seq = excluded.proven_seq, beyond = excluded.beyond, need = excluded.need, buckets = excluded.buckets, request = excluded.request,"
     " run = excluded.run, mark = excluded.mark"
 )
 _ROWS = text(
     "SELECT row_id, version, seq, deleted, hash, bucket, mark FROM arus_row"
     " WHERE vessel_id = :vessel_id AND entity = :entity AND row_id IN :row_ids"
 ).bindparams(bindparam("row_ids", expanding=True))
+_CLAIMED = text(
+    "SELECT vessel_id, row_id, version, seq, deleted, hash, bucket, mark, owner FROM arus_row"
+    " WHERE entity = :entity AND row_id IN :row_ids ORDER BY deleted, vessel_id"
+).bindparams(bindparam("row_ids", expanding=True))
 _SAVE_ROW = text(
-    "INSERT INTO arus_row (vessel_id, entity, row_id, version, seq, deleted, hash, bucket, mark)"
-    " VALUES (:vessel_id, :entity, :row_id, :version, :seq, :deleted, :hash, :bucket, :mark)"
+    "INSERT INTO arus_row (vessel_id, entity, row_id, version, seq, deleted, hash, bucket, mark, owner)"
+    " VALUES (:vessel_id, :entity, :row_id, :version, :seq, :deleted, :hash, :bucket, :mark, :owner)"
     " ON CONFLICT (vessel_id, entity, row_id) DO UPDATE SET version = excluded.version,"
     " seq = excluded.seq, deleted = excluded.deleted, hash = excluded.hash, bucket = excluded.bucket,"
-    " mark = excluded.mark"
+    " mark = excluded.mark, owner = excluded.owner"
 )
 _UNSEEN = (
     "SELECT row_id FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity AND NOT deleted"
@@ -68,8 +73,13 @@ _LET_GO = text(
     "DELETE FROM arus_held WHERE vessel_id = :vessel_id AND entity = :entity AND seq <= :high_seq"
     " AND mark <> :mark"
 )
-_FORGET_TOMBSTONES = text("DELETE FROM arus_row WHERE vessel_id = :vessel_id AND deleted")
-_FORGET_VERSIONS = text("UPDATE arus_row SET version = 0, seq = 0 WHERE vessel_id = :vessel_id")
+# Tombstones stay, in no version: a row that was this vessel's is no other vessel's in its next epoch either.
+_FORGET_VERSIONS = text(
+    "UPDATE arus_row SET version = 0, seq = 0 WHERE vessel_id = :vessel_id AND version > 0"
+)
+_FORGET_NUMBERS = text(
+    "UPDATE arus_row SET seq = :seq WHERE vessel_id = :vessel_id AND entity = :entity AND seq > :seq"
+)
 _FORGET_HELD = text("DELETE FROM arus_held WHERE vessel_id = :vessel_id")
 _HOLD = text(
     "INSERT INTO arus_held (vessel_id, entity, row_id, version, seq, operation, data, mark, reason,"
@@ -108,6 +118,13 @@ class Known:
     hash: str
     bucket: int
     mark: int
+    #: The vessel that the row ashore belongs to, where that is another.
+    owner: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the row is, or was, the vessel's own: it has told of it, and was the first to."""
+        return not self.owner and self.version >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +212,7 @@ class Store:
                     "vessel_id": vessel.vessel_id,
                     "topic": position.topic,
                     "seq": position.seq,
+                    "proven_seq": position.proven,
                     "beyond": _json(position.beyond),
                     "need": position.need.value,
                     "buckets": _json(position.buckets),
@@ -223,6 +241,23 @@ class Store:
                     Known(row.version, row.seq, bool(row.deleted), row.hash, row.bucket, row.mark),
                 )
 
+    def claims(self, entity: str, row_ids: Collection[str]) -> Iterator[tuple[str, str, Known]]:
+        """Yield what all vessels say of some rows: vessel, row id, and what is known."""
+        ids = list(row_ids)
+        for start in range(0, len(ids), _CHUNK):
+            wanted = {"entity": entity, "row_ids": ids[start : start + _CHUNK]}
+            for row in self.connection.execute(_CLAIMED, wanted):
+                known = Known(
+                    row.version,
+                    row.seq,
+                    bool(row.deleted),
+                    row.hash,
+                    row.bucket,
+                    row.mark,
+                    row.owner,
+                )
+                yield row.vessel_id, row.row_id, known
+
     def save_rows(self, rows: Mapping[tuple[str, str, str], Known]) -> None:
         """Save what is known of some rows, by vessel, entity and row id."""
         if rows:
@@ -239,6 +274,7 @@ class Store:
                         "hash": known.hash,
                         "bucket": known.bucket,
                         "mark": known.mark,
+                        "owner": known.owner,
                     }
                     for (vessel_id, entity, row_id), known in sorted(rows.items())
                 ],
@@ -288,9 +324,14 @@ class Store:
         self.connection.execute(_LET_GO, wanted)
 
     def forget_epoch(self, vessel_id: str) -> None:
-        """Forget versions, deletions and held changes of an epoch that has ended; the rows stay."""
-        for statement in (_FORGET_TOMBSTONES, _FORGET_VERSIONS, _FORGET_HELD):
+        """Forget versions and held changes of an epoch that has ended; the rows stay, and whose they are."""
+        for statement in (_FORGET_VERSIONS, _FORGET_HELD):
             self.connection.execute(statement, {"vessel_id": vessel_id})
+
+    def forget_numbers(self, vessel_id: str, entity: str, seq: int) -> None:
+        """Put rows that bear a number which the vessel has not given out down to the last one it has."""
+        wanted = {"vessel_id": vessel_id, "entity": entity, "seq": seq}
+        self.connection.execute(_FORGET_NUMBERS, wanted)
 
     def hold(self, change: Change, mark: int, reason: str) -> None:
         """Keep a change that the database does not take yet."""
@@ -401,6 +442,7 @@ def _position(followed: Followed, row: Any) -> Position:
         topic=followed.topic,
         entity=followed.entity,
         seq=row.seq,
+        proven=row.proven_seq,
         beyond=[(start, end) for start, end in orjson.loads(row.beyond)],
         need=Need(row.need),
         buckets=tuple(orjson.loads(row.buckets)),

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Index,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -59,6 +60,8 @@ def _position(metadata: MetaData) -> None:
         Column("vessel_id", String(64), primary_key=True),
         Column("topic", String(128), primary_key=True),
         Column("seq", BigInteger, nullable=False, server_default="0"),
+        # Up to here that was proved by a catch-up that was asked for, or by an audit.
+        Column("proven_seq", BigInteger, nullable=False, server_default="0"),
         # What is applied beyond gaps: JSON, pairs of the number before and the last number.
         Column("beyond", Text, nullable=False, server_default="[]"),
         # What has to be asked for, apart from gaps: changes, everything, snapshot or rows.
@@ -76,7 +79,8 @@ def _row(metadata: MetaData) -> None:
     Table(
         "arus_row",
         metadata,
-        # What is known of each row; of a deleted one its version stays.
+        # What is known of each row; of a deleted one its version stays. One of which nobody has told, but which
+        # was found ashore, has the version -1.
         Column("vessel_id", String(64), primary_key=True),
         Column("entity", String(64), primary_key=True),
         Column("row_id", String(64), primary_key=True),
@@ -88,6 +92,11 @@ def _row(metadata: MetaData) -> None:
         Column("hash", String(64), nullable=False, server_default=""),
         Column("bucket", SmallInteger, nullable=False),
         Column("mark", BigInteger, nullable=False, server_default="0"),
+        # The vessel that the row ashore belongs to, where that is another: what this one says of it is noted
+        # only. Empty: it is this vessel's own.
+        Column("owner", String(64), nullable=False, server_default=""),
+        # Whose a row is, is looked up by the row alone.
+        Index("ix_arus_row_entity_row", "entity", "row_id"),
         sqlite_with_rowid=False,
     )
 

@@ -15,6 +15,7 @@ from arus.follower.position import (
     Patience,
     Position,
     Ranges,
+    Request,
     VesselState,
     ask,
     chained,
@@ -74,25 +75,95 @@ def test_a_gap_closes_when_what_was_missing_comes_late() -> None:
 def test_a_log_that_begins_above_the_position_proves_nothing() -> None:
     position = Position("crew", "crew", seq=3)
     position.applied(5, 6)
-    assert not position.begin(begin(None, since_seq=4), 0).useful
-    assert not position.begin(begin(None, since_seq=None), 0).useful
-    assert position.begin(begin(None, since_seq=3), 0).useful
+    position.request = Request("r1", 0)
+    assert not position.begin(begin(since_seq=4), 0).useful
+    assert not position.begin(begin(since_seq=None), 0).useful
+    assert position.begin(begin(since_seq=3), 0).useful
 
 
-def test_anybodys_catchup_serves() -> None:
+@pytest.mark.parametrize("need", [Need.CHANGES, Need.EVERYTHING, Need.SNAPSHOT, Need.ROWS])
+@pytest.mark.parametrize("mode", ["log", "snapshot"])
+@pytest.mark.parametrize("request_id", [None, "", "somebody else's"])
+def test_a_catchup_that_was_not_asked_for_proves_nothing(
+    need: Need, mode: str, request_id: str | None
+) -> None:
+    state = vessel(crew=need)
+    position = state.positions["crew"]
+    position.buckets = (1,) if need is Need.ROWS else ()
+    requests(state)
+    buckets = (1,) if need is Need.ROWS else None
+    position.begin(begin(request_id, mode, buckets=buckets), 0)
+    position.item("c1", 0, "i0", 0)
+    assert position.end(end(request_id, mode), 0) is None
+    assert (position.seq, position.wants, position.mark) == (0, need, 0)
+
+
+def test_what_somebody_else_asked_for_does_not_break_off_the_answer() -> None:
     state = vessel(crew=Need.CHANGES)
     position = state.positions["crew"]
     requests(state)
-    position.begin(begin("somebody else's"), 0)
+    position.begin(begin(), 0)
+    position.begin(begin("somebody else's", catchup_id="c2"), 0)
+    position.item("c2", 0, "i0", 0)
     position.item("c1", 0, "i0", 0)
-    proof = position.end(end("somebody else's"), 0)
-    assert proof is not None
-    assert (proof.high_seq, position.seq, position.wants, position.request) == (
-        10,
-        10,
-        Need.NOTHING,
-        None,
-    )
+    assert position.end(end("somebody else's", catchup_id="c2"), 0) is None
+    assert position.end(end(), 0) is not None
+    assert (position.seq, position.proven, position.wants) == (10, 10, Need.NOTHING)
+
+
+def test_the_late_answer_to_the_same_question_serves() -> None:
+    state = vessel(crew=Need.CHANGES)
+    for turn in range(3):
+        requests(state, turn * 10**6, f"r{turn}")
+    position = state.positions["crew"]
+    assert position.request is not None
+    assert position.request.id != "r0"
+    assert position.begin(begin("r0"), 0).useful
+
+
+def test_a_snapshot_of_other_buckets_than_those_asked_for_proves_nothing() -> None:
+    state = vessel(crew=Need.ROWS)
+    position = state.positions["crew"]
+    position.buckets = (1, 2)
+    requests(state)
+    for buckets in ((1, 2, 3), (1,), None):
+        assert not position.begin(begin(mode="snapshot", buckets=buckets), 0).useful
+    assert position.begin(begin(mode="snapshot", buckets=(2, 1)), 0).useful
+
+
+def test_an_answer_whose_head_is_below_the_position_takes_it_back_to_what_was_proved() -> None:
+    state = vessel(crew=Need.NOTHING)
+    position = state.positions["crew"]
+    position.seq, position.proven = 40, 7
+    assert position.applied(41, 10**9)
+    (request,) = requests(state, 0, "r1")
+    assert request["sinceSeq"] == 40
+    answer = begin(high_seq=30, since_seq=40)
+    assert state.disproves(answer)
+    state.retract(position, 30)
+    state.begun(answer, 0)
+    assert (position.seq, position.beyond, position.wants) == (7, [], Need.CHANGES)
+    assert state.head == 30
+    assert not state.disproves(answer), "once is enough"
+
+
+def test_a_proof_above_the_head_was_none() -> None:
+    state = vessel(crew=Need.NOTHING)
+    position = state.positions["crew"]
+    position.seq = position.proven = 10**9
+    state.announced(30)
+    requests(state)
+    state.retract(position, 30)
+    assert (position.seq, position.proven, position.wants) == (0, 0, Need.CHANGES)
+
+
+def test_a_head_below_a_position_is_looked_into() -> None:
+    state = vessel(crew=Need.NOTHING, alerts=Need.NOTHING)
+    state.positions["crew"].reach(40)
+    state.announced(40)
+    assert state.caught_up
+    state.announced(39)
+    assert [one.wants for one in state.positions.values()] == [Need.CHANGES, Need.NOTHING]
 
 
 @pytest.mark.parametrize(
