@@ -85,6 +85,12 @@ class Shore:
             [Inbound(f"p/{topic}", orjson.dumps(body), retain=False) for topic, body in messages]
         )
 
+    def take_retained(self, *messages: tuple[str, Any]) -> None:
+        """Apply messages that the broker has kept."""
+        self.applier.apply(
+            [Inbound(f"p/{topic}", orjson.dumps(body), retain=True) for topic, body in messages]
+        )
+
     def ask(self) -> list[dict[str, Any]]:
         """What it asks for, after a long time."""
         self.clock += 10_000_000
