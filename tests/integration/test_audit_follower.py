@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine, text
 from tests.support.follower import FollowerProcess
 from tests.support.gunicorn_app import GunicornApp, run_flask
 from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually
 
 REQUESTS = "vessel/sync/catchup_requests"
@@ -198,3 +199,90 @@ def test_the_audit_command_on_board_and_ashore(pair: Pair, migrated_database_url
     done = run_flask("sync", "audit", "--timeout", "1", settings=ship, timeout=120)
     assert done.returncode == 1
     assert "shore: no answer within 1 s; it has applied up to" in done.stdout
+
+
+def retained(pair: Pair, topic: str) -> dict[str, Any]:
+    """The last message that the broker keeps of a topic."""
+    with Subscriber(pair.broker.port, f"vessel/sync/{topic}") as subscriber:
+        got: dict[str, Any] = subscriber.wait(1)[0].json
+    return got
+
+
+def test_what_is_forged_under_the_vessels_name_does_not_last(pair: Pair) -> None:
+    first = pair.wait_equal()
+    victim, *_ = sorted(pair.crew(pair.ship))
+    last = retained(pair, "crew")
+    huge = 2**53 - 1
+    # A row that the vessel does not have, one overwritten in a version that it will never reach, and all
+    # numbers up to the largest taken.
+    for row_id, version, seq in ((victim, huge, last["seq"] + 1), (str(uuid4()), 1, huge)):
+        data = {**last["data"], "id": row_id, "version": version, "name": "forged"}
+        message = {**last, "data": data, "version": version, "seq": seq, "messageId": uuid4().hex}
+        pair.broker.publish(
+            "vessel/sync/crew", json.dumps({**message, "previousSeq": last["seq"]}), "-q", "1"
+        )
+    # An epoch that nobody knows, with an empty snapshot that nobody has asked for.
+    status = {**retained(pair, "system/status"), "epoch": str(uuid4()), "seq": 3, "topics": {}}
+    begin = {
+        "type": "catchup_begin", "catchupId": "c", "requestId": None, "entity": "crew",
+        "vesselId": status["vesselId"], "epoch": status["epoch"], "timestamp": status["timestamp"],
+        "mode": "snapshot", "highSeq": huge, "sinceSeq": None, "complete": True, "buckets": None,
+        "total": 0,
+    }  # fmt: skip
+    end = {**begin, "type": "catchup_end", "digest": "", "next": None}
+    pair.broker.publish("vessel/sync/system/status", json.dumps(status), "-q", "1")
+    for document in (begin, end):
+        pair.broker.publish("vessel/sync/catchup/crew", json.dumps(document), "-q", "1")
+    pair.app.post("/api/crew", {"name": "Genuine"})
+    pair.app.request("PATCH", f"/api/crew/{victim}", {"rank": "mate"})
+    eventually(
+        lambda: pair.crew(pair.shore) == pair.crew(pair.ship),
+        90,
+        message="the copy is equal again by itself",
+    )
+    pair.ask()
+    pair.wait_equal(after=first["at"])
+    assert pair.crew(pair.shore) == pair.crew(pair.ship)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_row_that_another_vessel_has_is_never_called_equal(
+    pair: Pair, migrated_database_url: str
+) -> None:
+    pair.wait_equal()
+    # Another vessel, met first by nothing but a claim to a row.
+    claimed, *_ = sorted(pair.crew(pair.ship))
+    before = pair.crew(pair.shore)
+    last = retained(pair, "crew")
+    data = {**last["data"], "id": claimed, "version": 9, "name": "claimed"}
+    claim = {
+        **last, "vesselId": "other", "epoch": str(uuid4()), "data": data, "version": 9, "seq": 1,
+        "previousSeq": 0, "operation": "update",
+    }  # fmt: skip
+    pair.broker.publish("vessel/sync/crew", json.dumps(claim), "-q", "1")
+    # The vessel's own claim to a row of the other one.
+    foreign = str(uuid4())
+    theirs = {**claim, "data": {**data, "id": foreign, "version": 1}, "version": 1}
+    theirs = {**theirs, "seq": 2, "previousSeq": 1, "operation": "create"}
+    pair.broker.publish("vessel/sync/crew", json.dumps(theirs), "-q", "1")
+    eventually(lambda: foreign in pair.crew(pair.shore), 30, message="it is the other's")
+    assert {row_id: pair.crew(pair.shore)[row_id] for row_id in before} == before
+    execute(
+        pair.ship,
+        "INSERT INTO crew (id, version, created_at, updated_at, name, active, on_duty)"
+        " SELECT :id, 1, created_at, updated_at, 'ours too', active, on_duty FROM crew LIMIT 1",
+        id=foreign,
+    )
+    pair.app.request("PATCH", f"/api/crew/{foreign}", {"rank": "mate"})
+    pair.ask()
+    verdict = pair.wait_verdict(
+        lambda told: foreign in told["entities"]["crew"]["rows"], "the row is named"
+    )
+    assert not verdict["equal"]
+    assert verdict["entities"]["crew"]["heldBy"] == {foreign: "other"}
+    assert pair.crew(pair.shore)[foreign][0] == "claimed"
+    secret = {"SECRET_KEY": "for-tests-only-and-long-enough"}
+    ship = {**secret, "LOCAL_MODE": "true", "DATABASE_URL": migrated_database_url, "MQTT_BROKER_URL": pair.broker.url}  # fmt: skip
+    done = run_flask("sync", "audit", "--timeout", "10", settings=ship, timeout=120)
+    assert done.returncode == 1
+    assert f"{foreign} (held by other)" in done.stdout
