@@ -324,6 +324,8 @@ class _Case:
     #: A digest that is not compared yet, and what tells the last one that was heard.
     digest: Digest | None = None
     heard: tuple[Any, ...] = ()
+    #: The highest number that was taken for applied when it was compared first; None before.
+    known: int | None = None
     verification: _Verification | None = None
     #: Buckets that differed the last time; a difference counts when it is seen twice.
     suspected: set[tuple[str, int]] = field(default_factory=set)
@@ -377,7 +379,7 @@ class Audits:
             case = self._case(digest.vessel_id)
             heard = (digest.epoch, digest.seq, digest.document.get("timestamp"))
             if heard != case.heard:  # a new connection brings the last one again
-                case.digest, case.heard = digest, heard
+                case.digest, case.heard, case.known = digest, heard, None
                 case.wanted = False
 
     def repaired(self, vessel_id: str, entity: str, row_ids: Iterable[str]) -> None:
@@ -425,6 +427,13 @@ class Audits:
         if digest.epoch != vessel.epoch:
             case.digest = None
             return
+        # What bears a number above the digest's is taken back for the comparison: that the number was given out
+        # has to be the vessel's own word, or a row that it never had would pass.
+        case.known = min(vessel.highest, vessel.highest if case.known is None else case.known)
+        if case.known > max(digest.seq, vessel.confirmed):
+            vessel.look_into(max(digest.seq, vessel.confirmed))
+            if not vessel.caught_up:
+                return
         buckets: dict[str, list[int]] = {}
         for entity, copy in self._copies.items():
             position = vessel.positions[copy.followed.topic]

@@ -376,6 +376,8 @@ class VesselState:
     above: Ranges = field(default_factory=Ranges)
     #: The highest number that the vessel is known to have given out.
     head: int = 0
+    #: The last number that the vessel itself has named as its head: what is above is believed only.
+    confirmed: int = 0
     online: bool | None = None
     pending: int | None = None
     heard_at: int = 0
@@ -403,16 +405,24 @@ class VesselState:
 
     def is_credible(self, seq: int) -> bool:
         """Whether a live change may have that number, by all that is known."""
-        if seq <= max(self.head, self.seq) + MAX_LEAP:
-            return True
-        return seq <= MAX_LEAP + max(one.highest for one in self.positions.values())
+        return seq <= max(self.head, self.seq) + MAX_LEAP or seq <= self.highest + MAX_LEAP
 
-    def announced(self, seq: int) -> None:
-        """The vessel says, just now, that it has given out no more: what is above is to be looked into."""
-        self.head = seq
+    @property
+    def highest(self) -> int:
+        """The highest number that is taken for applied, on any topic."""
+        return max([self.seq, *(one.highest for one in self.positions.values())])
+
+    def look_into(self, seq: int) -> None:
+        """Have the vessel asked about topics that are taken to have come further than `seq`."""
         for position in self.positions.values():
             if position.need is Need.NOTHING and max(position.highest, self.seq) > seq:
                 position.need = Need.CHANGES
+                self.changed = True
+
+    def announced(self, seq: int) -> None:
+        """The vessel says, just now, that it has given out no more: what is above is to be looked into."""
+        self.head = self.confirmed = seq
+        self.look_into(seq)
 
     def proved(self, seq: int) -> None:
         """An audit has found the copy equal at a number."""
@@ -436,13 +446,14 @@ class VesselState:
         if position.request is not None and position.is_mine(begin.request_id):
             position.request.known = min(position.request.known, begin.high_seq)
             position.disbelieved = 0
-            self.head = max(begin.high_seq, *(one.highest for one in self.positions.values()))
+            self.confirmed = begin.high_seq
+            self.head = max([begin.high_seq, *(one.highest for one in self.positions.values())])
         position.begin(begin, now)
 
     def retract(self, position: Position, high_seq: int | None = None) -> None:
         """Take a topic back to what was proved of it, and with it what it has proved."""
         position.retract(high_seq)
-        self.seq = min(self.seq, *(one.seq for one in self.positions.values()))
+        self.seq = min([self.seq, *(one.seq for one in self.positions.values())])
         self.above.clear()
         self.heads = None
         # Rows may have been written that the vessel does not have.
@@ -484,7 +495,7 @@ class VesselState:
         others = [one for one in self.past if one != epoch]
         self.past = [*others, self.epoch][-MAX_PAST:]
         self.epoch = epoch
-        self.seq = self.head = 0
+        self.seq = self.head = self.confirmed = 0
         self.above.clear()
         self.heads = None
         self.audit = None

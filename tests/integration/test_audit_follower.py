@@ -286,3 +286,18 @@ def test_a_row_that_another_vessel_has_is_never_called_equal(
     done = run_flask("sync", "audit", "--timeout", "10", settings=ship, timeout=120)
     assert done.returncode == 1
     assert f"{foreign} (held by other)" in done.stdout
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_row_under_a_number_that_was_never_given_out_is_not_passed_over(pair: Pair) -> None:
+    first = pair.wait_equal()
+    last = retained(pair, "crew")
+    forged = str(uuid4())
+    message = {**last, "data": {**last["data"], "id": forged, "version": 1}, "version": 1}
+    message |= {"seq": last["seq"] + 1000, "previousSeq": last["seq"], "operation": "create"}
+    pair.broker.publish("vessel/sync/crew", json.dumps(message), "-q", "1")
+    eventually(lambda: forged in pair.crew(pair.shore), 30, message="it is believed at first")
+    # Nothing more is written on board: the number stands, until somebody asks.
+    pair.ask()
+    pair.wait_equal(after=first["at"])
+    assert pair.crew(pair.shore) == pair.crew(pair.ship)

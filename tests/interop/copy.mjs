@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 
 const HISTORY = 50_000
+const LEAP = 100_000
 const DIGESTS = 10_000
 const MASK = (1n << 64n) - 1n
 
@@ -50,7 +51,11 @@ export class SetDigest {
 const newTopic = (entity) => ({
   entity,
   position: 0,
+  proven: 0, // by a catch-up that was asked for, or an audit
   ahead: [], // [from, to]
+  doubted: false, // the vessel is to be asked how far it has come
+  disbelieved: 0, // the highest number that was believed before
+  asked: [], // [requestId, what was known then, buckets], newest last
   whole: false,
   head: 0, // as last told by a status with nothing pending
   headAt: 0, // … when its seq was this
@@ -80,16 +85,24 @@ export class Copy {
     }
   }
 
+  /** Note that a catch-up was asked for: its answer, and no other, proves something. */
+  asked(topics, requestId, buckets = null) {
+    for (const topic of topics) {
+      const t = this.state.topics[topic]
+      t.asked = [...t.asked, [requestId, Math.max(highest(t), t.disbelieved), buckets]].slice(-8)
+    }
+  }
+
   /** Take a message; the topic is the one below the prefix. */
-  take(topic, payload) {
+  take(topic, payload, retained = false) {
     let message
     try {
       message = JSON.parse(payload)
       if (message?.vesselId !== this.vesselId) return
-      if (topic === 'system/status') this.#status(message)
+      if (topic === 'system/status') this.#status(message, retained)
       else if (topic === 'system/digest') this.#digest(message)
       else if (topic.startsWith('catchup/')) this.#catchup(topic.slice(8), message)
-      else if (topic in this.state.topics) this.#change(topic, message)
+      else if (topic in this.state.topics) this.#change(topic, message, retained)
     } catch (error) {
       if (!(error instanceof SyntaxError || error instanceof TypeError || error instanceof RangeError)) throw error
       this.state.refused += 1
@@ -98,12 +111,20 @@ export class Copy {
 
   // -- changes ----------------------------------------------------------------------------------
 
-  #change(topic, m) {
+  #change(topic, m, retained) {
     const { state } = this
     const t = state.topics[topic]
     if (m.type !== 'data_change') return
     check(m, t.entity)
-    if (m.epoch !== state.epoch || m.seq <= t.position) return
+    if (m.epoch !== state.epoch) return
+    if (m.seq <= t.position) {
+      if (retained || m.seq <= t.proven || m.version <= (t.rows.get(m.data.id)?.version ?? 0)) return
+      this.#retract(topic) // it has not come before: the position was a lie
+    }
+    if (m.seq > LEAP + Math.max(state.seq, ...Object.values(state.topics).map(highest))) {
+      t.doubted = true // the vessel is to say itself how far it has come
+      return
+    }
     const newer = this.#apply(topic, m)
     if (m.previousSeq <= t.position) {
       t.position = m.seq
@@ -114,6 +135,16 @@ export class Copy {
     const run = t.ahead.find(([, to]) => to === m.previousSeq)
     if (run) run[1] = m.seq
     else if (!t.ahead.some(([from, to]) => from < m.seq && m.seq <= to)) t.ahead.push([m.previousSeq, m.seq])
+  }
+
+  /** Go back to what was proved. */
+  #retract(topic) {
+    const t = this.state.topics[topic]
+    t.disbelieved = highest(t)
+    t.position = t.proven
+    t.ahead = []
+    t.doubted = true
+    this.#forgetHistory(topic, t.position)
   }
 
   #absorb(topic) {
@@ -136,7 +167,7 @@ export class Copy {
     const deleted = m.operation === 'delete'
     const hash = deleted ? '' : rowHash(m.data)
     if (known && known.epoch === epoch) {
-      if (m.version < known.version) return false
+      if (m.version < known.version && !(same && !deleted && known.seq <= m.seq)) return false
       if (m.version === known.version && !(same && !deleted && !known.deleted && known.hash !== hash)) return false
     }
     const row = { version: m.version, deleted, hash, seq: m.seq, epoch, mark: known?.mark ?? null, data: deleted ? null : m.data }
@@ -173,14 +204,18 @@ export class Copy {
   #catchup(topic, m) {
     const { state } = this
     const t = state.topics[topic]
-    if (!t || m.entity !== t.entity || m.epoch !== state.epoch) return
+    if (!t || m.entity !== t.entity) return
+    const asked = t.asked.find(([id]) => id === m.requestId)
+    if (m.epoch !== state.epoch) {
+      if (m.type !== 'catchup_begin' || !asked || typeof m.epoch !== 'string') return
+      this.#beginEpoch(m.epoch) // which has the rest of this answer count for nothing, and asks anew
+      return
+    }
     this.heard += 1
     if (m.type === 'catchup_begin') {
-      const needed = !t.whole || t.ahead.length || t.position < t.head || m.buckets
-      if (!needed) {
-        t.run = null // somebody else's
-        return
-      }
+      if (!asked) return // somebody else's
+      if (JSON.stringify(m.buckets ?? null) !== JSON.stringify(asked[2])) return
+      this.#begun(topic, t, m, asked)
       t.run = { ...m, next: 0, digests: { 0: '' }, broken: !['log', 'snapshot', 'must_refetch'].includes(m.mode) }
     } else if (t.run?.catchupId !== m.catchupId) {
       if (m.type === 'catchup_end') this.ended.add(m.requestId) // its begin was missed
@@ -190,6 +225,23 @@ export class Copy {
     } else if (m.type === 'catchup_end') {
       this.#end(topic, t, m)
     }
+  }
+
+  /** The answer is younger than the question: what was known above its head was never given out. */
+  #begun(topic, t, m, asked) {
+    this.state.seq = m.highSeq
+    t.doubted = false
+    t.disbelieved = 0
+    if (m.highSeq >= asked[1]) return
+    asked[1] = m.highSeq
+    if (t.proven > m.highSeq) t.proven = 0
+    t.ahead = []
+    t.head = Math.min(t.head, m.highSeq)
+    t.headAt = Math.min(t.headAt, m.highSeq)
+    if (t.position > m.highSeq) this.#retract(topic)
+    for (const row of t.rows.values()) row.seq = Math.min(row.seq, m.highSeq)
+    this.history[topic] = []
+    this.floor[topic] = m.highSeq
   }
 
   #item(topic, t, m) {
@@ -204,7 +256,7 @@ export class Copy {
     if (run.mode === 'snapshot') {
       this.#apply(topic, m, true)
       t.rows.get(m.data.id).mark = run.catchupId
-    } else if (m.seq > t.position) {
+    } else if (m.seq > t.position && m.seq <= run.highSeq) {
       this.#apply(topic, m)
     }
   }
@@ -218,7 +270,8 @@ export class Copy {
     if (run.mode === 'must_refetch') t.whole = false
     if (m.next !== null || run.mode === 'must_refetch') return
     if (run.mode === 'log' && run.sinceSeq !== null && run.sinceSeq <= t.position) {
-      t.position = Math.max(t.position, m.highSeq)
+      t.position = Math.max(t.position, run.highSeq)
+      t.proven = Math.max(t.proven, run.highSeq)
     }
     if (run.mode === 'snapshot' && run.complete) {
       for (const [id, row] of t.rows) {
@@ -230,7 +283,8 @@ export class Copy {
         this.#replace(topic, id, row, gone)
       }
       if (!run.buckets) {
-        t.position = Math.max(t.position, m.highSeq)
+        t.position = Math.max(t.position, run.highSeq)
+        t.proven = Math.max(t.proven, run.highSeq)
         t.whole = true
       }
     }
@@ -241,11 +295,19 @@ export class Copy {
 
   // -- status -----------------------------------------------------------------------------------
 
-  #status(s) {
+  #status(s, retained) {
     const { state } = this
     if (typeof s.epoch !== 'string' || state.left.includes(s.epoch)) return
     state.online = s.status === 'online'
     if (s.epoch !== state.epoch) this.#beginEpoch(s.epoch)
+    if (state.online && !retained) {
+      state.seq = s.seq
+      for (const t of Object.values(state.topics)) {
+        t.doubted ||= highest(t) > s.seq
+        // what was told before, and is above what is told now, is not so
+        if (t.headAt > s.seq) Object.assign(t, { head: 0, headAt: 0 })
+      }
+    }
     if (s.pending !== 0 || !s.topics) return
     state.seq = Math.max(state.seq, s.seq)
     for (const [topic, t] of Object.entries(state.topics)) this.#head(t, s.topics[topic] ?? 0, s.seq)
@@ -264,7 +326,7 @@ export class Copy {
     state.seq = 0
     for (const [topic, t] of Object.entries(state.topics)) {
       for (const [id, row] of t.rows) if (row.deleted) t.rows.delete(id)
-      Object.assign(t, { position: 0, ahead: [], whole: false, head: 0, headAt: 0, run: null })
+      Object.assign(t, { position: 0, proven: 0, ahead: [], asked: [], doubted: false, disbelieved: 0, whole: false, head: 0, headAt: 0, run: null })
       this.history[topic] = []
       this.floor[topic] = 0
     }
@@ -276,7 +338,7 @@ export class Copy {
     const found = {}
     for (const [topic, t] of Object.entries(this.state.topics)) {
       if (!t.whole) found[topic] = null
-      else if (t.ahead.length || t.position < t.head) found[topic] = t.position
+      else if (t.ahead.length || t.doubted || t.position < t.head) found[topic] = t.position
     }
     return found
   }
@@ -297,6 +359,8 @@ export class Copy {
       if (t) this.#head(t, entity.lastSeq, d.seq)
     }
     this.described = d
+    this.describedAt = Date.now()
+    this.knownThen = Math.max(...Object.values(this.state.topics).map(highest))
   }
 
   /**
@@ -306,6 +370,14 @@ export class Copy {
   compare() {
     const d = this.described
     if (!d || d.epoch !== this.state.epoch) return null
+    // What is above the digest is taken back: that it was given out has to be the vessel's own word.
+    const told = Math.max(d.seq, this.state.seq)
+    const topics = Object.values(this.state.topics)
+    if (Math.min(this.knownThen, Math.max(...topics.map(highest))) > told) {
+      // while changes flow another digest or a status soon says so; else the vessel is asked
+      if (Date.now() - this.describedAt > 5000) for (const t of topics) t.doubted ||= highest(t) > told
+      return null
+    }
     const entities = {}
     for (const [entity, theirs] of Object.entries(d.entities)) {
       const t = this.state.topics[theirs.topic]
@@ -320,7 +392,9 @@ export class Copy {
       const buckets = then.buckets.flatMap((sum, number) => (sum === theirs.buckets[number] ? [] : [number]))
       entities[entity] = equal ? { equal } : { equal, buckets, rows: [] }
     }
-    return { seq: d.seq, equal: Object.values(entities).every((one) => one.equal), entities }
+    const equal = Object.values(entities).every((one) => one.equal)
+    if (equal) for (const t of Object.values(this.state.topics)) t.proven = Math.max(t.proven, Math.min(d.seq, t.position))
+    return { seq: d.seq, equal, entities }
   }
 
   /** The rows: {entity: {id: data}}. */
@@ -333,6 +407,9 @@ export class Copy {
     )
   }
 }
+
+/** The highest number that is taken for applied. */
+const highest = (t) => Math.max(t.position, t.headAt, ...t.ahead.map(([, to]) => to))
 
 /** The state as JSON. */
 export const serialise = (state) => JSON.stringify(state, (_, value) => (value instanceof Map ? [...value] : value))

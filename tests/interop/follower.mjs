@@ -21,6 +21,9 @@ const TOPICS = {
   maintenance: 'maintenance_schedules',
 }
 
+/** Marks in the journal what was asked: no topic has a name like it. */
+const ASKED = '#'
+
 const { values: given } = parseArgs({
   options: {
     url: { type: 'string', default: 'mqtt://localhost:1883' },
@@ -62,7 +65,11 @@ class Store {
     if (fs.existsSync(journal)) {
       const lines = fs.readFileSync(journal, 'utf8').split('\n')
       lines.pop() // what comes after the last line feed was cut off in the middle, and never acknowledged
-      for (const line of lines) copy.take(...JSON.parse(line))
+      for (const line of lines) {
+        const [topic, payload, retained] = JSON.parse(line)
+        if (topic === ASKED) copy.asked(...payload)
+        else copy.take(topic, payload, retained)
+      }
     }
     return copy
   }
@@ -81,8 +88,8 @@ class Store {
     fs.rmSync(old, { force: true })
   }
 
-  commit(topic, payload) {
-    fs.writeSync(this.#journal, `${JSON.stringify([topic, payload])}\n`)
+  commit(topic, payload, retained = false) {
+    fs.writeSync(this.#journal, `${JSON.stringify([topic, payload, retained])}\n`)
     fs.fdatasyncSync(this.#journal)
   }
 }
@@ -115,8 +122,8 @@ class Follower {
     this.#client.handleMessage = (packet, done) => {
       const topic = packet.topic.slice(given.prefix.length + 1)
       const payload = packet.payload.toString()
-      this.#store.commit(topic, payload)
-      this.#copy.take(topic, payload)
+      this.#store.commit(topic, payload, packet.retain)
+      this.#copy.take(topic, payload, packet.retain)
       done()
     }
     this.#client.on('connect', ({ sessionPresent }) => {
@@ -173,7 +180,7 @@ class Follower {
       const asked = this.#asked[topic]
       if (asked && (!asked.over || now - asked.at < 1000)) return false
       const t = copy.state.topics[topic]
-      return !t.whole || t.ahead.length || now - this.#missingSince[topic] > 1000 * Number(given.grace)
+      return !t.whole || t.ahead.length || t.doubted || now - this.#missingSince[topic] > 1000 * Number(given.grace)
     })
     if (due.length > 1 && due.every((topic) => missing[topic] === null)) {
       this.#request('all', due, { mode: 'snapshot' }, now)
@@ -187,13 +194,22 @@ class Follower {
   }
 
   #request(entity, topics, what, now) {
-    const requestId = randomUUID()
-    this.#publish('catchup_requests', { requestId, vesselId: given.vessel, entity, limit: null, ...what })
-    say('asked', { entity, ...what })
+    const requestId = this.#askFor(entity, topics, what)
     for (const topic of topics) {
       const patience = Math.min(300_000, 2 * (this.#asked[topic]?.patience ?? 500 * Number(given.patience)))
       this.#asked[topic] = { requestId, at: now, patience, heard: this.#copy.heard }
     }
+  }
+
+  /** What was asked is in the journal before it is sent: the answer proves something to who has asked. */
+  #askFor(entity, topics, what) {
+    const requestId = randomUUID()
+    const asked = [topics, requestId, what.buckets ?? null]
+    this.#store.commit(ASKED, asked)
+    this.#copy.asked(...asked)
+    this.#publish('catchup_requests', { requestId, vesselId: given.vessel, entity, limit: null, ...what })
+    say('asked', { entity, ...what })
+    return requestId
   }
 
   #prove(now) {
@@ -231,9 +247,8 @@ class Follower {
   #repair({ entities }) {
     for (const [entity, { equal, buckets }] of Object.entries(entities)) {
       if (equal) continue
-      const what = { mode: 'snapshot', buckets }
-      this.#publish('catchup_requests', { requestId: randomUUID(), vesselId: given.vessel, entity, limit: null, ...what })
-      say('asked', { entity, ...what })
+      const topic = Object.keys(TOPICS).find((name) => TOPICS[name] === entity)
+      this.#askFor(entity, [topic], { mode: 'snapshot', buckets })
     }
   }
 

@@ -14,6 +14,7 @@ import pytest
 from tests.interop.javascript import JavaScriptFollower, run_program
 from tests.support.gunicorn_app import ROOT, GunicornApp
 from tests.support.mosquitto import Mosquitto
+from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually
 
 # Servers of three kinds are started and stopped: it takes its time on a slow machine.
@@ -283,4 +284,32 @@ def test_what_was_changed_behind_its_back_is_found_and_repaired(
     assert wrong == {"crew", "work_orders"}
     follower.wait_for("asked", lambda event: bool(event.get("buckets")))
     follower.wait_for("audit", lambda event: event["equal"])
+    assert_equal(follower, crew, vessel, tmp_path)
+
+
+def test_what_is_forged_under_the_vessels_name_does_not_last(
+    vessel: GunicornApp,
+    crew: Crew,
+    start_follower: StartFollower,
+    mosquitto: Mosquitto,
+    tmp_path: Path,
+) -> None:
+    crew.work(3)
+    follower = start_follower()
+    assert_equal(follower, crew, vessel, tmp_path)
+    epoch, highest = follower.dump()["epoch"], 2**53 - 1
+    common = {"vesselId": "ship-1", "epoch": epoch, "entity": "crew"}
+    common["timestamp"] = "2026-11-22T08:00:00.000Z"
+    with Subscriber(mosquitto.port, "vessel/sync/crew") as subscriber:
+        last = subscriber.wait(1)[0].json
+    for seq in (last["seq"] + 1000, highest):
+        forged = {**last, "previousSeq": last["seq"], "seq": seq, "version": 1}
+        forged["data"] = {**last["data"], "id": f"forged-{seq}", "version": 1}
+        mosquitto.publish("vessel/sync/crew", json.dumps(forged), "-q", "1")
+    # An empty snapshot that nobody has asked for.
+    catchup = {**common, "catchupId": "c", "requestId": None, "mode": "snapshot"}
+    catchup |= {"highSeq": highest, "total": 0, "complete": True, "sinceSeq": None, "buckets": None}
+    for told in ({"type": "catchup_begin"}, {"type": "catchup_end", "digest": "", "next": None}):
+        mosquitto.publish("vessel/sync/catchup/crew", json.dumps({**catchup, **told}), "-q", "1")
+    crew.work(3)
     assert_equal(follower, crew, vessel, tmp_path)
