@@ -76,7 +76,7 @@ class Flight:
     entry: Entry
     #: Bytes of payload.
     size: int
-    #: Monotonic seconds.
+    #: Monotonic seconds: of the PUBLISH; once it is confirmed, of the PUBREL.
     sent_at: float
     #: PUBREC has arrived: its PUBREL is due or on its way.
     confirmed: bool = False
@@ -382,6 +382,7 @@ class Flow:
             flight.confirmed = True
             flight.lane.confirmed(flight.entry.seq)
             self._measure(flight.sent_at)
+            flight.sent_at = time.monotonic()
             self.handshakes.confirmed()
         self._releases.append(packet_id)
         self._due = True

@@ -302,6 +302,25 @@ def test_a_release_that_the_broker_never_answers_is_given_up_as_delivered(
     assert (status.quarantined, status.counter("messages_published")) == (0, 1)
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_slow_handshake_is_not_taken_for_one_that_was_passed_over(
+    broker: ScriptedBroker, start_vessel: StartVessel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arus.flow.UNANSWERED", 2.0)
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5", MQTT_KEEPALIVE="1")
+    link = broker.accept()
+    link.accept()
+    vessel.commit(1, "alerts")
+    alert = link.publish()
+    link.silent(1.5)  # but for pings
+    link.ack(PUBREC, alert.packet_id)
+    link.expect(PUBREL)
+    link.silent(1.5)
+    link.ack(PUBCOMP, alert.packet_id)
+    vessel.wait_drained()
+    assert len(vessel.heard("connected")) == 1
+
+
 # -- what is said of it ---------------------------------------------------------------------------
 
 
