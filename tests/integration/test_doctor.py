@@ -82,6 +82,36 @@ def test_all_is_well_beside_a_running_vessel(
     assert "takes us by MQTT 5" in found["broker"]["says"]
 
 
+def test_what_was_found_out_of_the_broker_is_said(
+    make_app: MakeApp, migrated_database_url: str, mosquitto: Mosquitto
+) -> None:
+    app = make_app(migrated_database_url, MQTT_BROKER_URL=mosquitto.url, MQTT_PROTOCOL="3.1.1")
+    client = app.test_client()
+
+    def health() -> Any:
+        return client.get("/api/mqtt/reliable-sync/health").get_json()
+
+    client.get("/")  # other servers than gunicorn start the sync with their first request
+    eventually(lambda: health()["mqtt"]["status"] == "connected", 30)
+    assert (health()["status"], health()["mqtt"]["reason"]) == ("healthy", None)
+    with app.app_context(), db.engine.begin() as connection:
+        known = {"at": now_ms(), "url": mosquitto.url}
+        connection.execute(
+            sa.text(
+                "UPDATE arus_broker SET version = '3.1.1', version_at = :at, handshakes = 7,"
+                " handshakes_at = :at WHERE address = :url"
+            ),
+            known,
+        )
+    assert examine(app)["qos"]["says"] == "by MQTT 3.1.1 it takes 7 alerts at a time"
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE arus_broker SET lowers_qos = true"))
+    assert "lowers QoS 2 to 1" in examine(app)["qos"]["says"]
+    mosquitto.kill()
+    eventually(lambda: health()["status"] == "degraded", 30)
+    assert health()["mqtt"]["reason"]
+
+
 def test_for_people_it_is_a_line_each(app: Flask) -> None:
     done = app.test_cli_runner().invoke(args=["sync", "doctor"])
     assert done.exit_code == 1
