@@ -487,18 +487,7 @@ class _Batch:
                 if self._copies[change.entity].is_mere(change.data):
                     raise RefusedMessageError("the vessel can't send this row")
                 content = row_hash(change.data)
-            news = is_news(
-                change.version,
-                lambda: content,
-                (known.version, known.hash) if known is not None else None,
-                of_snapshot=run is not None and run.useful and run.mode == "snapshot",
-            )
-            # An audit has found these rows to differ: what is known of them may not be what is there.
-            repairs = run is not None and run.useful and run.buckets is not None
-            if not news and run is not None and known is not None:
-                news = _is_authoritative(change, run, known) or (
-                    repairs and change.version == known.version
-                )
+            news = _is_news(change, run, known, content)
             owner = self._owner_of(key)
             if news and owner:
                 self._claim(change, known, content, owner, mark)
@@ -506,9 +495,9 @@ class _Batch:
             if news:
                 copy = self._copies[change.entity]
                 values = None if is_delete else copy.values(change.data, change.version)
-                copy.key(change.data[copy.followed.id_key])
+                copy.check_id(change.data[copy.followed.id_key])
                 self._effects[key] = (change, values)
-                if repairs and (
+                if _repairs(run) and (
                     known is None or (known.version, known.hash) != (change.version, content)
                 ):
                     self.result.repaired.append(key)
@@ -739,6 +728,28 @@ def _tells_epoch(message: Message, vessel: VesselState) -> bool:
     return isinstance(message, Begin) and vessel.positions[message.topic].is_mine(
         message.request_id
     )
+
+
+def _repairs(run: Run | None) -> bool:
+    """Whether an audit has found these rows to differ: what is known of them may not be what is there."""
+    return run is not None and run.useful and run.buckets is not None
+
+
+def _is_news(change: Change, run: Run | None, known: Known | None, content: str) -> bool:
+    """Tell whether a change is to be applied.
+
+    :param run: the catch-up that it is an item of.
+    :param content: the hash of its row; empty for a delete.
+    """
+    before = (known.version, known.hash) if known is not None else None
+    of_snapshot = run is not None and run.useful and run.mode == "snapshot"
+    if is_news(change.version, lambda: content, before, of_snapshot=of_snapshot):
+        return True
+    if run is None or known is None:
+        return False
+    if _repairs(run) and change.version == known.version:
+        return True
+    return _is_authoritative(change, run, known)
 
 
 def _is_authoritative(change: Change, run: Run, known: Known) -> bool:

@@ -154,6 +154,17 @@ class Copy:
         except Exception as error:  # as above
             raise RefusedMessageError(f"the row's id: {error}") from error
 
+    def check_id(self, row_id: Any) -> None:
+        """Check that a row's id in a message fits its column, and is written as the column writes it.
+
+        Else one row would have several ids, each with another owner.
+
+        :raises RefusedMessageError: it does not.
+        """
+        key = self.key(row_id)
+        if isinstance(key, uuid.UUID) and str(key) != row_id:
+            raise RefusedMessageError("the row's id: a UUID is written in lower case, with hyphens")
+
     def key_of(self, row_id: str) -> Any:
         """Return a row's id, as it stands in messages, as its column takes it."""
         try:

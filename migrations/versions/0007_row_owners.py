@@ -42,8 +42,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("arus_position", schema=None) as batch_op:
-        batch_op.drop_column("proven_seq")
+    op.drop_column("arus_position", "proven_seq")
     op.drop_index("ix_arus_row_entity_row", table_name="arus_row")
-    with op.batch_alter_table("arus_row", schema=None) as batch_op:
-        batch_op.drop_column("owner")
+    op.drop_column("arus_row", "owner")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marshmallow import Schema, fields
 from sqlalchemy import text
+from sqlalchemy.orm import Mapped, mapped_column
 
+from arus.errors import RefusedMessageError
 from arus.follower.applier import MAX_FOREIGN_KEPT, REFUSED
 from arus.follower.position import MAX_LEAP
+from arus.follower.rows import Copy
 from arus.message import iso, now_ms
+from arus.registry import Registry
 from tests.support.ship_model import ShipModel
 
-from .test_follower_properties import STEP, Sea, Shore, play
+from .test_follower_properties import STEP, Base, Sea, Shore, play
 
 HUGE = 2**53 - 1
 #: The row that lies are told of.
@@ -168,6 +173,28 @@ def test_whoever_tells_first_in_one_batch_has_the_row(fleet: Fleet) -> None:
     second = fleet.ships["a"].log_change("crew", {"name": "second"}, row_id="new")
     fleet.shore.take(("crew", first), ("crew", second))
     assert fleet.crew()["new"] == (1, "first")
+
+
+class Valve(Base):
+    __tablename__ = "valve"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int]
+
+
+class ValveSchema(Schema):
+    id = fields.UUID()
+    version = fields.Integer()
+
+
+@pytest.mark.parametrize("spelling", ["{upper}", "{{{id}}}", "{hex}", "urn:uuid:{id}"])
+def test_one_row_has_one_id_however_it_could_be_spelt(spelling: str) -> None:
+    registry = Registry()
+    registry.add(Valve, "valves", topic="valves", qos=1, schema=ValveSchema(), version="version")
+    copy = Copy(next(iter(registry)))
+    row_id = uuid4()
+    copy.check_id(str(row_id))
+    with pytest.raises(RefusedMessageError, match="lower case"):
+        copy.check_id(spelling.format(id=row_id, upper=str(row_id).upper(), hex=row_id.hex))
 
 
 def test_a_vessel_that_speaks_of_all_rows_of_another_fills_no_log_and_no_inbox(
