@@ -15,6 +15,7 @@
     │   ├── TakenOverError           another client uses the same client id
     │   └── ConnectionLostError      an established connection ended
     ├── OwnershipLostError           another process has taken over the session
+    ├── StandbyEndedError            a process that stood by is to wait no longer
     ├── LogUnavailableError          the database with the change log can't be used now
     ├── CatchupError                 a catch-up can't be asked for or found
     │   ├── CatchupRequestError      the request is malformed
@@ -123,6 +124,10 @@ class ConnectionLostError(SessionError):
 
 class OwnershipLostError(ArusError):
     """Another process owns the session now."""
+
+
+class StandbyEndedError(ArusError):
+    """Another process holds the lock, and it is to be waited for no longer."""
 
 
 class LogUnavailableError(ArusError):

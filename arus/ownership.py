@@ -24,13 +24,16 @@ from sqlalchemy import URL, Connection, Engine, text
 from .bell import Bell, BellListener
 from .changelog import ChangeLog
 from .database import is_sqlite, open_engine, translated
-from .errors import LogUnavailableError, OwnershipLostError
+from .errors import LogUnavailableError, OwnershipLostError, StandbyEndedError
 from .relay import Relay
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two tries when the database can't be used.
 RETRY_INTERVAL = 2.0
+#: Seconds between two tries of a process that stands by and may give up.
+FILE_LOCK_POLL = 0.05
+ADVISORY_LOCK_POLL = 0.2
 #: The advisory lock's key; one log a database, so it is the same for all.
 _ADVISORY_KEY = int.from_bytes(b"arusync", "big")
 #: A Unix socket's address holds no more (sockaddr_un).
@@ -40,8 +43,15 @@ _MAX_SOCKET_PATH = 100
 class OwnerLock(Protocol):
     """What at most one process holds."""
 
-    def hold(self) -> AbstractContextManager[Connection]:
-        """Block until the lock is held; yield the connection on which the owner works."""
+    def hold(
+        self, gives_up: Callable[[float], bool] | None = None
+    ) -> AbstractContextManager[Connection]:
+        """Block until the lock is held; yield the connection on which the owner works.
+
+        :param gives_up: waits for some seconds at most, and returns whether to stand by no longer; asked
+            several times a second. None waits for ever.
+        :raises StandbyEndedError: `gives_up` said so; the lock is not held.
+        """
 
     def is_held(self, connection: Connection | None = None) -> bool:
         """Whether any process holds the lock.
@@ -62,13 +72,13 @@ class FileLock:
         self._instances.add(self)
 
     @contextmanager
-    def hold(self) -> Iterator[Connection]:
+    def hold(self, gives_up: Callable[[float], bool] | None = None) -> Iterator[Connection]:
         """Block until the lock is held; yield a connection."""
         # flock, not lockf: a POSIX lock is dropped as soon as anyone in the process closes the file.
         # The file is never unlinked: two processes could then hold the lock of two files.
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self._wait(self._fd, gives_up)
             with translated():
                 connection = self._engine.connect()
             with connection:
@@ -92,6 +102,20 @@ class FileLock:
             os.close(fd)
         return False
 
+    @staticmethod
+    def _wait(fd: int, gives_up: Callable[[float], bool] | None) -> None:
+        if gives_up is None:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            return
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                # Nothing ends a blocking flock but its lock, and Python goes on with it after a signal.
+                if gives_up(FILE_LOCK_POLL):
+                    raise StandbyEndedError from None
+
     @classmethod
     def forked(cls) -> None:
         """Close the inherited descriptors in a child, which would hold the lock beyond its parent's death."""
@@ -114,14 +138,25 @@ class AdvisoryLock:
         self._engine = engine
 
     @contextmanager
-    def hold(self) -> Iterator[Connection]:
+    def hold(self, gives_up: Callable[[float], bool] | None = None) -> Iterator[Connection]:
         """Block until the lock is held; yield its connection."""
         with translated():
             connection = self._engine.connect()
         with connection:
             with translated():
-                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_KEY})
+                self._wait(connection, gives_up)
             yield connection
+
+    @staticmethod
+    def _wait(connection: Connection, gives_up: Callable[[float], bool] | None) -> None:
+        key = {"key": _ADVISORY_KEY}
+        if gives_up is None:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+            return
+        # Not by lock_timeout: the server would log each time that it runs out.
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
+            if gives_up(ADVISORY_LOCK_POLL):
+                raise StandbyEndedError
 
     def is_held(self, connection: Connection | None = None) -> bool:
         """Whether any process holds the lock."""

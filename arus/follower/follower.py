@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine
 
 from arus.database import open_engine, translated
-from arus.errors import FollowError, LogUnavailableError, ProposalError
+from arus.errors import FollowError, LogUnavailableError, ProposalError, StandbyEndedError
 from arus.message import Operation
 from arus.registry import Registry
 from arus.session import Session
@@ -90,16 +90,24 @@ class Follower:
         deadline = time.monotonic() + timeout if timeout is not None else None
         level = False
 
+        def is_late() -> bool:
+            return deadline is not None and time.monotonic() >= deadline
+
         def enough(loop: Loop) -> bool:
             nonlocal level
             level = once and loop.caught_up
-            return level or (deadline is not None and time.monotonic() >= deadline)
+            return level or is_late()
+
+        def gives_up(seconds: float) -> bool:
+            return self._stopping.wait(seconds) or is_late()
 
         said: str | None = None
         while not self._stopping.is_set():
             try:
-                self._follow(enough)
+                self._follow(enough, gives_up)
                 return level
+            except StandbyEndedError:
+                return False
             except LogUnavailableError as error:
                 if once:
                     raise
@@ -110,10 +118,7 @@ class Follower:
         return level
 
     def stop(self) -> None:
-        """Have `run` return; safe from any thread and from a signal handler.
-
-        One that stands by returns when it gets its turn, or ends with its process.
-        """
+        """Have `run` return, also where it stands by; safe from any thread and from a signal handler."""
         self._stopping.set()
         os.write(self._bell, b"\0")
 
@@ -189,10 +194,10 @@ class Follower:
             url = self._state.db.engine.url
         return verify_all(url, self._copies, self._app.app_context)
 
-    def _follow(self, enough: Callable[[Loop], bool]) -> None:
+    def _follow(self, enough: Callable[[Loop], bool], gives_up: Callable[[float], bool]) -> None:
         if self._lock.is_held():
             logger.info("[MQTT Reliable Sync] another process works on this database; standing by")
-        with self._app.app_context(), self._lock.hold() as connection:
+        with self._app.app_context(), self._lock.hold(gives_up) as connection:
             if self._stopping.is_set():
                 return
             with translated():
