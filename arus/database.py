@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
@@ -56,6 +59,38 @@ def open_engine(url: str | URL) -> Engine:
 def is_sqlite(url: URL) -> bool:
     """Whether the URL names a SQLite database."""
     return url.get_backend_name() == "sqlite"
+
+
+def database_file(url: URL) -> Path | None:
+    """Return the file that SQLite keeps a database in; all names of one file give the same path.
+
+    Links are followed, those too whose file is not there yet: SQLite does so, and puts its write-ahead log beside
+    the file that it finds. A hard link is a name of its own, for SQLite as well (`has_other_names`).
+
+    :param url: a relative path is one from the working directory.
+    :returns: an absolute path without links; None for a database in memory, or one on a server.
+    """
+    if not is_sqlite(url):
+        return None
+    # The dialect knows best what the driver is told: it removes ".." before links are followed, and adds what
+    # the query says to a URI.
+    (name, *_), options = url.get_dialect()().create_connect_args(url)
+    name = str(name)
+    if options.get("uri") and name.startswith("file:"):
+        if "mode=memory" in urlsplit(name).query.split("&"):
+            return None
+        name = os.fsdecode(unquote_to_bytes(urlsplit(name).path))
+    if name in {"", ":memory:"}:
+        return None
+    return Path(os.path.realpath(name))
+
+
+def has_other_names(database: Path) -> bool:
+    """Whether a database's file has hard links, by which neither SQLite's log nor the owner's lock can be found."""
+    try:
+        return database.stat().st_nlink > 1
+    except OSError:
+        return False
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .brokers import read_broker
 from .certificate import read_expiry
-from .database import is_sqlite
+from .database import database_file, has_other_names, is_sqlite
 from .followers import read_followers
 from .message import iso, now_ms
 from .schema import Tables
@@ -199,8 +199,8 @@ def _files(vessel: Vessel) -> Iterator[Finding]:
     url = vessel.engine.url
     places = {vessel.instance_path, vessel.bell_path.parent}
     files: list[Path] = []
-    if is_sqlite(url) and url.database:
-        database = Path(url.database).absolute()
+    database = database_file(url)
+    if database is not None:
         places.add(database.parent)
         files += [database.with_name(f"{database.name}{end}") for end in _BESIDE]
     files = [path for path in files if path.exists()]
@@ -223,6 +223,14 @@ def _files(vessel: Vessel) -> Iterator[Finding]:
             "run this as the user that runs the server: files made by another may lock it out",
         )
         return
+    if database is not None and has_other_names(database):
+        yield Finding(
+            "files",
+            Verdict.WARN,
+            f"{database} has hard links: a process that opens it by another name damages it",
+            "find the other names (find -samefile) and remove them, or make them symbolic links",
+        )
+        return
     yield Finding("files", Verdict.OK, f"{_user()} may write all that is written")
 
 
@@ -242,9 +250,10 @@ def _user() -> str:
 
 def _database(vessel: Vessel) -> Iterator[Finding]:
     url = vessel.engine.url
-    if is_sqlite(url) and url.database and not Path(url.database).exists():
+    file = database_file(url)
+    if file is not None and not file.exists():
         # Connecting would make an empty one.
-        says = f"there is no file {Path(url.database).absolute()}"
+        says = f"there is no file {file}"
         yield Finding("database", Verdict.FAIL, says, MIGRATE)
         return
     try:
@@ -521,10 +530,9 @@ def _followers(vessel: Vessel) -> Iterator[Finding]:
 
 
 def _disk(vessel: Vessel) -> Iterator[Finding]:
-    url = vessel.engine.url
-    if not is_sqlite(url) or not url.database:
+    database = database_file(vessel.engine.url)
+    if database is None:
         return  # the server's disk can't be seen from here
-    database = Path(url.database).absolute()
     free = shutil.disk_usage(database.parent).free
     size = sum(
         path.stat().st_size

@@ -23,7 +23,7 @@ from sqlalchemy import URL, Connection, Engine, text
 
 from .bell import Bell, BellListener
 from .changelog import ChangeLog
-from .database import is_sqlite, open_engine, translated
+from .database import database_file, has_other_names, is_sqlite, open_engine, translated
 from .errors import LogUnavailableError, OwnershipLostError, StandbyEndedError
 from .relay import Relay
 
@@ -79,6 +79,7 @@ class FileLock:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._wait(self._fd, gives_up)
+            self._warn_of_other_names()
             with translated():
                 connection = self._engine.connect()
             with connection:
@@ -115,6 +116,15 @@ class FileLock:
                 # Nothing ends a blocking flock but its lock, and Python goes on with it after a signal.
                 if gives_up(FILE_LOCK_POLL):
                     raise StandbyEndedError from None
+
+    def _warn_of_other_names(self) -> None:
+        database = database_file(self._engine.url)
+        if database is not None and has_other_names(database):
+            logger.warning(
+                "[MQTT Reliable Sync] %s has hard links: a process that opens it by another name damages it,"
+                " and owns the session a second time; use symbolic links",
+                database,
+            )
 
     @classmethod
     def forked(cls) -> None:
@@ -175,7 +185,8 @@ def open_lock(url: URL) -> tuple[OwnerLock, Path]:
     """Return the owner's lock for a database, and the path of its bell. Opens nothing yet."""
     engine = open_engine(url)
     if is_sqlite(url):
-        database = Path(url.database or "arus.sqlite").absolute()
+        # In memory there is but one process, and the name says nothing.
+        database = database_file(url) or Path(url.database or "arus.sqlite").absolute()
         return FileLock(database.with_name(f"{database.name}.owner-lock"), engine), _bell_path(
             database
         )

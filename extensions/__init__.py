@@ -12,10 +12,10 @@ from flask import Flask, Response
 from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
-from sqlalchemy.engine import make_url
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from arus import ReliableSync
+from arus.database import database_file, is_sqlite
 
 from .api import api, problem
 from .assets import init_assets
@@ -69,9 +69,10 @@ def _too_many(error: RateLimitExceeded) -> Response:
 
 def _counter_file(app: Flask) -> Path:
     """Return the rate limits' file: beside a SQLite database, one a server database elsewhere."""
-    url = make_url(app.config["DATABASE_URL"])
-    if url.drivername == "sqlite":
-        database = Path(app.instance_path, str(url.database)).resolve()
+    with app.app_context():
+        url = db.engine.url  # with the path that a relative one stands for
+    if is_sqlite(url):
+        database = database_file(url) or Path(app.instance_path, str(url.database)).resolve()
         return database.with_name(f"{database.name}-limits")
-    name = blake2s(str(url).encode(), digest_size=6).hexdigest()
+    name = blake2s(app.config["DATABASE_URL"].encode(), digest_size=6).hexdigest()
     return Path(app.instance_path, f"limits-{name}.sqlite")

@@ -89,6 +89,21 @@ def test_too_many_requests(make_app: Callable[..., Flask], migrated_database_url
     assert client.get("/api/crew").status_code == 200
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{at}/link.sqlite", "sqlite:///file:{at}/link.sqlite?uri=true"]
+)
+def test_servers_that_name_the_database_differently_count_together(
+    make_app: Callable[..., Flask], migrated_database_url: str, tmp_path: Path, url: str
+) -> None:
+    (tmp_path / "link.sqlite").symlink_to("arus.sqlite")
+    uris = {
+        make_app(name).config["RATELIMIT_STORAGE_URI"]
+        for name in (migrated_database_url, url.format(at=tmp_path))
+    }
+    assert uris == {SqliteStorage.uri(tmp_path / "arus.sqlite-limits")}
+
+
 def test_a_broken_counter_file_limits_nobody_and_is_told_of_in_one_line(
     make_app: Callable[..., Flask],
     migrated_database_url: str,

@@ -144,6 +144,32 @@ def test_a_file_that_is_not_there_is_not_made(make_app: MakeApp, tmp_path: Path)
     assert not (tmp_path / "missing.sqlite").exists()
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{at}/link.sqlite", "sqlite:///file:{at}/arus.sqlite?uri=true"]
+)
+def test_a_database_by_another_name_is_measured_where_it_lies(
+    make_app: MakeApp, migrated_database_url: str, tmp_path: Path, url: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.sqlite").symlink_to(tmp_path / "arus.sqlite")
+    other_name = url.format(at=tmp_path / "elsewhere" if "link" in url else tmp_path)
+    found = examine(make_app(other_name))
+    assert well(found["database"]), found["database"]
+    assert well(found["files"]), found["files"]
+    assert re.search(
+        rf"free in {re.escape(str(tmp_path))}; the database takes (?!0\.0)", found["disk"]["says"]
+    )
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_hard_link_to_the_database(app: Flask, tmp_path: Path) -> None:
+    (tmp_path / "other.sqlite").hardlink_to(tmp_path / "arus.sqlite")
+    found = examine(app)["files"]
+    assert found["verdict"] == "warn"
+    assert "has hard links" in found["says"]
+
+
 def test_a_file_that_is_no_database(make_app: MakeApp, tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("no database" * 1000)
     app = make_app(f"sqlite:///{tmp_path}/text.sqlite")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -16,11 +18,11 @@ import pytest
 from sqlalchemy import make_url, text
 
 from arus.changelog import ChangeLog
-from arus.database import open_engine
+from arus.database import database_file, open_engine
 from arus.errors import OwnershipLostError
 from arus.ownership import FileLock, open_lock
 from tests.support import http
-from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp, clean_environment
+from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp, clean_environment, run_flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 from tests.support.vessel import Vessel, VesselProcess
@@ -340,6 +342,141 @@ def test_a_started_program_does_not_keep_the_lock(
         assert not lock.is_held()
     finally:
         child.kill()
+
+
+# -- names of one database ------------------------------------------------------------------------
+
+
+#: URLs of the file real/arus.sqlite, with the directory of the test for `{at}`.
+NAMES = {
+    "plain": "sqlite:///{at}/real/arus.sqlite",
+    "a link to the file": "sqlite:///{at}/link.sqlite",
+    "a link to a link": "sqlite:///{at}/chain.sqlite",
+    "a linked directory": "sqlite:///{at}/dir/arus.sqlite",
+    "dots": "sqlite:///{at}/real/./sub/../arus.sqlite",
+    "dots behind a link": "sqlite:///{at}/deep/../real/arus.sqlite",
+    "a URI": "sqlite:///file:{at}/real/arus.sqlite?uri=true",
+    "a URI with a host": "sqlite:///file://localhost{at}/real/arus.sqlite?uri=true&mode=rwc",
+    "a URI with escapes": "sqlite:///file:{at}/r%65al/arus.sqlite?uri=true",
+    "a URI of a link": "sqlite:///file:{at}/link.sqlite?uri=true&cache=private",
+    "a URI with dots behind a link": "sqlite:///file:{at}/deep/../arus.sqlite?uri=true",
+    "the driver": "sqlite+pysqlite:///{at}/link.sqlite",
+    "relative": "sqlite:///real/arus.sqlite",
+    "a relative link": "sqlite:///link.sqlite",
+    "a relative URI": "sqlite:///file:link.sqlite?uri=true",
+}
+
+
+@pytest.fixture
+def many_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with links to a database file that is not there yet; the working directory."""
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link.sqlite").symlink_to("real/arus.sqlite")
+    (tmp_path / "chain.sqlite").symlink_to(tmp_path / "link.sqlite")
+    (tmp_path / "dir").symlink_to("real", target_is_directory=True)
+    (tmp_path / "deep").symlink_to("real/sub", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("there", [False, True], ids=["before it is made", "made"])
+def test_each_name_of_a_file_means_the_file_that_sqlite_opens(
+    name: str, there: bool, many_names: Path
+) -> None:
+    if there:
+        sqlite3.connect(many_names / "real" / "arus.sqlite").close()
+    url = make_url(NAMES[name].format(at=many_names))
+    meant = database_file(url)
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        connection.execute(text("CREATE TABLE at_all (id INTEGER)"))
+        opened = connection.execute(text("SELECT file FROM pragma_database_list")).scalar()
+    engine.dispose()
+    assert str(meant) == opened
+    assert meant == many_names / "real" / "arus.sqlite"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_of_a_file_leads_to_one_lock_and_one_bell(name: str, many_names: Path) -> None:
+    plain, bell = open_lock(make_url(NAMES["plain"].format(at=many_names)))
+    lock, other_bell = open_lock(make_url(NAMES[name].format(at=many_names)))
+    assert other_bell == bell == many_names / "real" / "arus.sqlite.bell"
+    with plain.hold():
+        assert lock.is_held()
+        assert (many_names / "real" / "arus.sqlite.owner-lock").exists()
+    assert not lock.is_held()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file:a?mode=memory&uri=true",
+        "postgresql+psycopg://somebody@localhost/arus",
+    ],
+)
+def test_what_is_in_memory_or_on_a_server_has_no_file(url: str) -> None:
+    assert database_file(make_url(url)) is None
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize(
+    "other_url",
+    ["sqlite:///{at}/other/link.sqlite", "sqlite:///file:{at}/other/link.sqlite?uri=true"],
+    ids=["link", "uri"],
+)
+def test_servers_that_name_the_file_differently_have_one_owner(
+    other_url: str,
+    start_app: StartApp,
+    tmp_path: Path,
+    subscriber: Subscriber,
+    mosquitto: Mosquitto,
+) -> None:
+    listeners = connections(mosquitto)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "link.sqlite").symlink_to(tmp_path / "arus.sqlite")
+    app = start_app(workers=1)
+    owner = app.wait_connected()
+    settings = {
+        "SECRET_KEY": "for-tests-only-and-long-enough",
+        "LOCAL_MODE": "true",
+        "DATABASE_URL": other_url.format(at=tmp_path),
+        "MQTT_BROKER_URL": mosquitto.url,
+    }
+    status = run_flask("sync", "status", "--json", settings=settings)
+    assert json.loads(status.stdout)["owner"]["pid"] == owner
+    other = start_app({"DATABASE_URL": settings["DATABASE_URL"]}, workers=1)
+    for _ in range(5):
+        write(app)
+        write(other)  # its bell is the owner's, too
+    check_delivery(subscriber, 10)
+    assert {server.owner_pid() for server in (app, other)} == {owner}
+    done = run_flask("sync", "catchup", "crew", "--all", settings=settings)
+    assert done.returncode == 0, done.stderr
+    killed_at = time.monotonic()
+    app.kill_all()
+    eventually(lambda: other.owner_pid() in other.worker_pids(), interval=0.005)
+    took = time.monotonic() - killed_at
+    assert took < 1, f"{took:.2f} s"
+    other.wait_connected()
+    assert connections(mosquitto) == listeners + 1
+    online = [generation for status, generation in generations(subscriber) if status == "online"]
+    assert online == [1, 2]
+
+
+def test_an_owner_warns_of_a_hard_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    database = tmp_path / "arus.sqlite"
+    sqlite3.connect(database).close()
+    lock, _ = open_lock(make_url(f"sqlite:///{database}"))
+    with lock.hold():
+        assert not caplog.messages
+    (tmp_path / "other.sqlite").hardlink_to(database)
+    with lock.hold():
+        (said,) = caplog.messages
+    assert said.startswith(f"[MQTT Reliable Sync] {database} has hard links")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
