@@ -17,6 +17,7 @@ from app import create_app
 from arus.database import open_engine
 from arus.schema import define
 from extensions import db, sync
+from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 from tests.support.scripted_broker import ScriptedBroker
 from tests.support.vessel import StartVessel, Vessel
@@ -114,3 +115,15 @@ def broker() -> Iterator[ScriptedBroker]:
     """A broker that says what the test makes it say."""
     with ScriptedBroker() as broker:
         yield broker
+
+
+@pytest.fixture
+def shore(migrated_database_url: str, mosquitto: Mosquitto) -> dict[str, str]:
+    """The settings of a shore, for a follower in a process of its own."""
+    return {
+        "SECRET_KEY": "for-tests-only-and-long-enough",
+        "LOCAL_MODE": "false",
+        "DATABASE_URL": migrated_database_url,
+        "MQTT_BROKER_URL": mosquitto.url,
+        "MQTT_RECONNECT_PERIOD": "0.5",
+    }

@@ -20,18 +20,6 @@ from tests.support.waiting import eventually, free_port
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"])
 
 
-@pytest.fixture
-def shore(migrated_database_url: str, mosquitto: Mosquitto) -> dict[str, str]:
-    """The settings of a shore."""
-    return {
-        "SECRET_KEY": "for-tests-only-and-long-enough",
-        "LOCAL_MODE": "false",
-        "DATABASE_URL": migrated_database_url,
-        "MQTT_BROKER_URL": mosquitto.url,
-        "MQTT_RECONNECT_PERIOD": "0.5",
-    }
-
-
 def test_once_ends_when_all_is_applied(shore: dict[str, str], mosquitto: Mosquitto) -> None:
     with ScriptedVessel(mosquitto.port) as ship:
         for _ in range(5):

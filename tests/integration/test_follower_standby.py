@@ -11,20 +11,7 @@ import pytest
 
 from tests.support.follower import FollowerProcess
 from tests.support.gunicorn_app import run_flask
-from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
-
-
-@pytest.fixture
-def shore(migrated_database_url: str, mosquitto: Mosquitto) -> dict[str, str]:
-    """The settings of a shore."""
-    return {
-        "SECRET_KEY": "for-tests-only-and-long-enough",
-        "LOCAL_MODE": "false",
-        "DATABASE_URL": migrated_database_url,
-        "MQTT_BROKER_URL": mosquitto.url,
-        "MQTT_RECONNECT_PERIOD": "0.5",
-    }
 
 
 def stands_by(log: Path) -> bool:
