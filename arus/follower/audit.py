@@ -431,7 +431,10 @@ class Audits:
         # has to be the vessel's own word, or a row that it never had would pass.
         case.known = min(vessel.highest, vessel.highest if case.known is None else case.known)
         if case.known > max(digest.seq, vessel.confirmed):
-            vessel.look_into(max(digest.seq, vessel.confirmed))
+            # One answer tells the head of all topics. Aboard, changes go on meanwhile, so this is the ordinary
+            # case: a request for each topic, with each digest, would keep the copy from ever being comparable.
+            if vessel.caught_up:
+                vessel.look_into(max(digest.seq, vessel.confirmed), most=1)
             if not vessel.caught_up:
                 return
         buckets: dict[str, list[int]] = {}

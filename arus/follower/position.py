@@ -412,12 +412,20 @@ class VesselState:
         """The highest number that is taken for applied, on any topic."""
         return max([self.seq, *(one.highest for one in self.positions.values())])
 
-    def look_into(self, seq: int) -> None:
-        """Have the vessel asked about topics that are taken to have come further than `seq`."""
-        for position in self.positions.values():
-            if position.need is Need.NOTHING and max(position.highest, self.seq) > seq:
-                position.need = Need.CHANGES
-                self.changed = True
+    def look_into(self, seq: int, *, most: int | None = None) -> None:
+        """Have the vessel asked about topics that are taken to have come further than `seq`.
+
+        :param most: so many of them at most, those that have come furthest; None for all.
+        """
+        doubtful = [
+            position
+            for position in self.positions.values()
+            if position.need is Need.NOTHING and max(position.highest, self.seq) > seq
+        ]
+        doubtful.sort(key=lambda position: position.highest, reverse=True)
+        for position in doubtful[:most]:
+            position.need = Need.CHANGES
+            self.changed = True
 
     def announced(self, seq: int) -> None:
         """The vessel says, just now, that it has given out no more: what is above is to be looked into."""
