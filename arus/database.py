@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
@@ -38,12 +38,14 @@ def open_engine(url: str | URL) -> Engine:
     arguments: dict[str, Any] = (
         {"timeout": LOCK_TIMEOUT, "check_same_thread": False}
         if is_sqlite(url)
-        # A host that dies without a word must not keep the advisory lock for hours.
+        # A host that dies without a word must not keep the advisory lock for hours, nor a process that stands by waiting
+        # for an answer (keepalives count while nothing is under way, the user timeout while something is).
         else {
             "application_name": "arus relay",
             "keepalives_idle": 10,
             "keepalives_interval": 3,
             "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
             "options": "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3"
             " -c tcp_keepalives_count=3 -c lock_timeout=0",
         }
@@ -77,9 +79,11 @@ def database_file(url: URL) -> Path | None:
     (name, *_), options = url.get_dialect()().create_connect_args(url)
     name = str(name)
     if options.get("uri") and name.startswith("file:"):
-        if "mode=memory" in urlsplit(name).query.split("&"):
+        parts = urlsplit(name)
+        wanted = parse_qs(parts.query)
+        if wanted.get("mode", [""])[-1] == "memory" or wanted.get("vfs", [""])[-1] == "memdb":
             return None
-        name = os.fsdecode(unquote_to_bytes(urlsplit(name).path))
+        name = os.fsdecode(unquote_to_bytes(parts.path))
     if name in {"", ":memory:"}:
         return None
     return Path(os.path.realpath(name))

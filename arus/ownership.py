@@ -7,10 +7,13 @@ and relays. The generation fences off a holder that was merely paused.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
+import socket
+import sys
 import tempfile
 import threading
 import weakref
@@ -60,15 +63,65 @@ class OwnerLock(Protocol):
         """
 
 
+class _ClaimedError(Exception):
+    """Another process has claimed the database file."""
+
+
+def _claim_address(database: Path | None) -> str | None:
+    """Return an abstract socket address that says device and inode of a file; None where there is none."""
+    if database is None or sys.platform != "linux":
+        return None
+    try:
+        found = database.stat()
+    except OSError:  # not made yet: there is nothing to own in it either
+        return None
+    return f"\0arus-owner-{found.st_dev:x}-{found.st_ino:x}"
+
+
+def _claim(database: Path | None) -> socket.socket | None:
+    """Bind a socket to the address of a database file; None where that can't be done.
+
+    Not a lock on the file: to close it again would drop SQLite's own locks. An abstract address needs no
+    directory that all names of the file share, and ends with its process.
+
+    :raises _ClaimedError: another process has bound it.
+    """
+    address = _claim_address(database)
+    if address is None:
+        return None
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(address)
+    except OSError as error:
+        claim.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _ClaimedError from error
+        return None  # forbidden here: the lock beside the file is what counts
+    return claim
+
+
+def _is_claimed(database: Path | None) -> bool:
+    address = _claim_address(database)
+    if address is None:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        return probe.connect_ex(address) == 0
+
+
 class FileLock:
-    """A `flock` on a file beside a SQLite database."""
+    """A `flock` on a file beside a SQLite database, and a claim on the database file itself.
+
+    All paths that lead to the file share the first. The second is for names that no path tells from another
+    file: hard links, and a file that is mounted on another.
+    """
 
     _instances: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
     def __init__(self, path: Path, engine: Engine) -> None:
-        self._path = path
+        self.path = path
         self._engine = engine
         self._fd: int | None = None
+        self._claim: socket.socket | None = None
         self._instances.add(self)
 
     @contextmanager
@@ -76,23 +129,24 @@ class FileLock:
         """Block until the lock is held; yield a connection."""
         # flock, not lockf: a POSIX lock is dropped as soon as anyone in the process closes the file.
         # The file is never unlinked: two processes could then hold the lock of two files.
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._wait(self._fd, gives_up)
             self._warn_of_other_names()
+            self._wait_for_claim(gives_up)
             with translated():
                 connection = self._engine.connect()
             with connection:
                 yield connection
         finally:
-            fd, self._fd = self._fd, None
-            if fd is not None:
-                os.close(fd)
+            self._let_go()
 
     def is_held(self, connection: Connection | None = None) -> bool:  # noqa: ARG002  # the kernel knows
         """Whether any process holds the lock."""
+        if _is_claimed(database_file(self._engine.url)):
+            return True
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
@@ -121,18 +175,34 @@ class FileLock:
         database = database_file(self._engine.url)
         if database is not None and has_other_names(database):
             logger.warning(
-                "[MQTT Reliable Sync] %s has hard links: a process that opens it by another name damages it,"
-                " and owns the session a second time; use symbolic links",
+                "[MQTT Reliable Sync] %s has hard links: a process that opens it by another name damages it;"
+                " use symbolic links",
                 database,
             )
+
+    def _wait_for_claim(self, gives_up: Callable[[float], bool] | None) -> None:
+        pause = gives_up or threading.Event().wait
+        while True:
+            try:
+                self._claim = _claim(database_file(self._engine.url))
+                return
+            except _ClaimedError:
+                if pause(FILE_LOCK_POLL):
+                    raise StandbyEndedError from None
+
+    def _let_go(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.close()
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
     @classmethod
     def forked(cls) -> None:
         """Close the inherited descriptors in a child, which would hold the lock beyond its parent's death."""
         for lock in list(cls._instances):
-            fd, lock._fd = lock._fd, None
-            if fd is not None:
-                os.close(fd)
+            lock._let_go()
 
 
 os.register_at_fork(after_in_child=FileLock.forked)

@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from arus.database import database_file
 from arus.errors import SettingError
 from arus.settings import SETTINGS, Setting, seconds, whole
 
@@ -30,12 +31,13 @@ def database_url(text: str) -> str:
     """Parse a SQLAlchemy URL of a database that is supported, with the driver that is installed."""
     try:
         url = make_url(text)
+        in_file = database_file(url) is not None
     except ArgumentError as error:
         raise ValueError(text) from error
     if url.drivername in {"postgres", "postgresql", "postgresql+psycopg"} and url.database:
         url = url.set(drivername="postgresql+psycopg")
     # Each process would have its own in-memory database, and lose it.
-    elif url.drivername != "sqlite" or url.database in {None, "", ":memory:"}:
+    elif url.drivername not in {"sqlite", "sqlite+pysqlite"} or not in_file:
         raise ValueError(text)
     return url.render_as_string(hide_password=False)
 

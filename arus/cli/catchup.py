@@ -107,16 +107,16 @@ def catchup_command(
 def _follow(sync: AppState, queued: CatchupStatus, *, as_json: bool) -> CatchupStatus:
     """Return how a catch-up has ended, or how far it had come when a person lost patience."""
     watch = _Watch(sync, queued)
-    with signals.error.connected_to(watch.failed, sender=sync.app), candidate():
-        try:
+    try:
+        with signals.error.connected_to(watch.failed, sender=sync.app), candidate():
             for part in queued.entities:
                 if as_json:
                     watch.until_finished(part.entity)
                 else:
                     _show(watch, part.entity)
-        except KeyboardInterrupt:
-            # Looked up again: what is on its way may have arrived meanwhile.
-            return sync.catchup(queued.catchup_id)
+    except KeyboardInterrupt:
+        # Looked up again: what is on its way may have arrived meanwhile.
+        return sync.catchup(queued.catchup_id)
     return watch.last
 
 

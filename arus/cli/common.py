@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from flask import current_app
@@ -25,7 +29,54 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-sync_commands = AppGroup(
+#: Seconds from SIGTERM or Ctrl-C to the end of a command that has not ended by itself; two are promised.
+LAST_MOMENT = 1.6
+#: Seconds for the owner's goodbye to the broker: after the work, and when a person has lost patience.
+GOODBYE, SHORT_GOODBYE = 5.0, 1.0
+
+
+class _SyncGroup(AppGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        with ends_when_told():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def ends_when_told() -> Iterator[None]:
+    """End the process soon after SIGTERM or Ctrl-C, whatever the main thread waits for.
+
+    Python runs a signal's handler once the main thread is back from C code: from a name look-up, or from SQLite, which may
+    wait for a lock or read a large table. The wake-up descriptor is written to at once. What was not
+    committed is rolled back, as after a SIGKILL.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal comes here
+        return
+    listening, woken = socket.socketpair()
+    woken.setblocking(False)
+    ended = threading.Event()
+    before = signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(listening, ended), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        woken.close()
+        watch.join()
+
+
+def _watch(listening: socket.socket, ended: threading.Event) -> None:
+    with closing(listening):
+        while number := listening.recv(1):
+            if number[0] in {signal.SIGTERM, signal.SIGINT} and not ended.wait(LAST_MOMENT):
+                # Not by click.echo: the main thread may be within a write of its own, and hold the lock.
+                os.write(2, b"interrupted\n")
+                os._exit(128 + number[0])
+
+
+sync_commands = _SyncGroup(
     "sync",
     help="""See and steer the synchronisation with the shore.
 
@@ -76,10 +127,14 @@ def candidate() -> Iterator[None]:
     level = log.level
     log.setLevel(logging.CRITICAL)  # what goes wrong is told in the command's own words
     sync.start()
+    goodbye = GOODBYE
     try:
         yield
+    except KeyboardInterrupt:
+        goodbye = SHORT_GOODBYE
+        raise
     finally:
-        sync.stop()
+        sync.stop(goodbye)
         log.setLevel(level)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from .report import FollowedVessel, FollowerStatus
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
-    help="With --once: seconds after which to give up.",
+    help="With --once: seconds after which to give up, also while another process follows.",
 )
 @click.option("--status", "show", is_flag=True, help="Show how far the follower has come, and end.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: print JSON for programs.")
@@ -55,7 +56,7 @@ def follow_command(name: str, once: bool, timeout: float | None, show: bool, as_
         if show:
             _show(follower.status(), as_json=as_json)
             return
-        with _stopped_by_signals(follower):
+        with _stopped_by_signals(follower, forced=1 if once else 0):
             level = follower.run(once=once, timeout=timeout)
     if once:
         _show(follower.status(), as_json=False)
@@ -75,19 +76,36 @@ def _one_line() -> Iterator[None]:
         ) from error
 
 
+#: Seconds that a follower has for its goodbye, before it ends without.
+_GOODBYE = 1.3
+
+
 @contextmanager
-def _stopped_by_signals(follower: Follower) -> Iterator[None]:
+def _stopped_by_signals(follower: Follower, *, forced: int) -> Iterator[None]:
+    """Stop the follower at SIGTERM or Ctrl-C, and end the process with the code `forced` if that takes too long.
+
+    A connection that is being opened, or a transaction that waits for another one, may take half a minute. Nothing is
+    lost: the broker delivers again what was not committed.
+    """
+    ended = threading.Event()
+
+    def end() -> None:
+        follower.stop()
+        if not ended.wait(_GOODBYE):
+            os._exit(forced)
+
     def stop(_number: int, _frame: Any) -> None:
         # A handler may interrupt the very lines that hold the lock it wants: another thread can wait for it,
         # and a second signal must not come in between.
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, signal.SIG_IGN)
-        threading.Thread(target=follower.stop, daemon=True).start()
+        threading.Thread(target=end, daemon=True).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
+        ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -230,7 +230,7 @@ class Shore:
             "MQTT_BROKER_URL": self._broker.url,
             "MQTT_RECONNECT_PERIOD": "0.5",
         }
-        process = FollowerProcess(self._directory / f"{name}.log", settings, name)
+        process = FollowerProcess(self._directory / f"{name}.log", settings, name=name)
         self._running[name] = self._stack.enter_context(process)
 
     def stop(self, name: str) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import make_url, text
 
 from arus.changelog import ChangeLog
 from arus.database import database_file, open_engine
-from arus.errors import OwnershipLostError
+from arus.errors import OwnershipLostError, StandbyEndedError
 from arus.ownership import FileLock, open_lock
 from tests.support import http
 from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp, clean_environment, run_flask
@@ -580,3 +580,19 @@ def test_a_takeover_waits_for_the_turn_that_is_open(migrated_database_url: str) 
         vessel.engine.dispose()
         vessel.bell.close()
         engine.dispose()
+
+
+def test_a_hard_link_is_no_way_to_a_second_owner(tmp_path: Path) -> None:
+    database, link = tmp_path / "arus.sqlite", tmp_path / "other.sqlite"
+    sqlite3.connect(database).close()
+    database.touch()
+    link.hardlink_to(database)
+    first, _ = open_lock(make_url(f"sqlite:///{database}"))
+    second, _ = open_lock(make_url(f"sqlite:///{link}"))
+    with first.hold():
+        assert second.is_held()
+        with pytest.raises(StandbyEndedError), second.hold(lambda _seconds: True):
+            pass
+    assert not second.is_held()
+    with second.hold():
+        assert first.is_held()

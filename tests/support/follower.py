@@ -109,9 +109,11 @@ class FollowerThread(Started):
 class FollowerProcess(Started):
     """`flask sync follow` in a process of its own, to be killed."""
 
-    def __init__(self, log_path: Path, settings: Mapping[str, str], name: str = "shore") -> None:
+    def __init__(
+        self, log_path: Path, settings: Mapping[str, str], *options: str, name: str = "shore"
+    ) -> None:
         argv = [str(Path(sys.executable).with_name("flask")), "--app", "wsgi"]
-        argv += ["sync", "follow", "--name", name]
+        argv += ["sync", "follow", "--name", name, *options]
         environment = clean_environment(
             **{"SECRET_KEY": "for-tests-only-and-long-enough", "LOCAL_MODE": "false", **settings}
         )
