@@ -179,7 +179,8 @@ def verify(
 ) -> Iterator[str]:
     """Yield the ids of a vessel's rows that are not what is noted of them: changed, gone, or nobody's.
 
-    A row that the vessel has told of and that belongs to another vessel is among them: what is here is that one's. A row that this side proposes to change is what it proposes for the while: it is left out.
+    A row that the vessel has told of and that belongs to another vessel is among them: what is here is that
+    one's. A row that this side proposes to change is what it proposes for the while: it is left out.
 
     :param connection: reads in one snapshot of the database.
     """

@@ -42,8 +42,8 @@ _SAVE_POSITION = text(
     "INSERT INTO arus_position (vessel_id, topic, seq, proven_seq, beyond, need, buckets, request, run,"
     " mark) VALUES (:vessel_id, :topic, :seq, :proven_seq, :beyond, :need, :buckets, :request, :run,"
     " :mark) ON CONFLICT (vessel_id, topic) DO UPDATE SET seq = excluded.seq,"
-    " proven_seq = excluded.proven_seq, beyond = excluded.beyond, need = excluded.need, buckets = excluded.buckets, request = excluded.request,"
-    " run = excluded.run, mark = excluded.mark"
+    " proven_seq = excluded.proven_seq, beyond = excluded.beyond, need = excluded.need,"
+    " buckets = excluded.buckets, request = excluded.request, run = excluded.run, mark = excluded.mark"
 )
 _ROWS = text(
     "SELECT row_id, version, seq, deleted, hash, bucket, mark FROM arus_row"

@@ -30,21 +30,10 @@ on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
 
 
 @pytest.fixture
-def settings(migrated_database_url: str, mosquitto: Mosquitto) -> dict[str, str]:
-    """The settings of a shore with a broker."""
-    return {
-        "SECRET_KEY": "for-tests-only-and-long-enough",
-        "LOCAL_MODE": "false",
-        "DATABASE_URL": migrated_database_url,
-        "MQTT_BROKER_URL": mosquitto.url,
-    }
-
-
-@pytest.fixture
-def active(settings: dict[str, str], tmp_path: Path) -> Iterator[FollowerProcess]:
+def active(shore: dict[str, str], tmp_path: Path) -> Iterator[FollowerProcess]:
     """A follower that works."""
     log = tmp_path / "active.log"
-    with FollowerProcess(log, settings) as follower:
+    with FollowerProcess(log, shore) as follower:
         eventually(lambda: FOLLOWS in log.read_text(), 30, message="it follows")
         yield follower
 
@@ -87,19 +76,19 @@ def end(child: Child, number: signal.Signals) -> int:
 @pytest.mark.usefixtures("active")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_standby_follower_ends_when_told(
-    settings: dict[str, str], tmp_path: Path, number: signal.Signals
+    shore: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
     log = tmp_path / "standby.log"
-    with FollowerProcess(log, settings) as standby:
+    with FollowerProcess(log, shore) as standby:
         eventually(lambda: STANDING_BY in log.read_text(), 30, message="it stands by")
         assert end(standby.child, number) == 0
     assert FOLLOWS not in log.read_text()
 
 
 @pytest.mark.usefixtures("active")
-def test_a_standby_follower_ends_at_its_timeout(settings: dict[str, str], tmp_path: Path) -> None:
+def test_a_standby_follower_ends_at_its_timeout(shore: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "standby.log"
-    with FollowerProcess(log, settings, "--once", "--timeout", "1.5") as standby:
+    with FollowerProcess(log, shore, "--once", "--timeout", "1.5") as standby:
         eventually(lambda: STANDING_BY in log.read_text(), 30, message="it stands by")
         since = time.monotonic()
         assert standby.child.wait(20) == 1
@@ -108,10 +97,10 @@ def test_a_standby_follower_ends_at_its_timeout(settings: dict[str, str], tmp_pa
 
 
 def test_a_standby_follower_takes_over_within_a_second(
-    active: FollowerProcess, settings: dict[str, str], tmp_path: Path
+    active: FollowerProcess, shore: dict[str, str], tmp_path: Path
 ) -> None:
     log = tmp_path / "standby.log"
-    with FollowerProcess(log, settings) as standby:
+    with FollowerProcess(log, shore) as standby:
         eventually(lambda: STANDING_BY in log.read_text(), 30, message="it stands by")
         killed_at = time.monotonic()
         active.kill()
@@ -149,14 +138,14 @@ def command(log_path: Path, settings: Mapping[str, str], *words: str) -> Child:
 @pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_follower_ends_while_the_broker_says_nothing(
-    settings: dict[str, str],
+    shore: dict[str, str],
     silent_broker: int,
     scheme: str,
     number: signal.Signals,
     tmp_path: Path,
 ) -> None:
     with FollowerProcess(
-        tmp_path / "log", {**settings, "MQTT_BROKER_URL": f"{scheme}://127.0.0.1:{silent_broker}"}
+        tmp_path / "log", {**shore, "MQTT_BROKER_URL": f"{scheme}://127.0.0.1:{silent_broker}"}
     ) as follower:
         eventually(lambda: connects(follower.child.pid, silent_broker), 30, message="connects")
         assert end(follower.child, number) == 0
@@ -164,10 +153,10 @@ def test_a_follower_ends_while_the_broker_says_nothing(
 
 @on_sqlite
 def test_a_catchup_ends_while_the_broker_says_nothing(
-    settings: dict[str, str], silent_broker: int, tmp_path: Path
+    shore: dict[str, str], silent_broker: int, tmp_path: Path
 ) -> None:
     url = f"mqtts://127.0.0.1:{silent_broker}"
-    vessel = {**settings, "LOCAL_MODE": "true", "MQTT_BROKER_URL": url}
+    vessel = {**shore, "LOCAL_MODE": "true", "MQTT_BROKER_URL": url}
     child = command(tmp_path / "log", vessel, "catchup", "all", "--since", "1h")
     try:
         eventually(lambda: connects(child.pid, silent_broker), 30, message="connects")
@@ -181,14 +170,14 @@ def test_a_catchup_ends_while_the_broker_says_nothing(
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("words", [("queue", "list"), ("follow",)], ids=" ".join)
 def test_a_command_ends_while_sqlite_waits_for_a_lock(
-    settings: dict[str, str], words: tuple[str, ...], number: signal.Signals, tmp_path: Path
+    shore: dict[str, str], words: tuple[str, ...], number: signal.Signals, tmp_path: Path
 ) -> None:
     """SQLite waits in C, where Python hears no signal."""
     path = tmp_path / "arus.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("BEGIN EXCLUSIVE")
-        child = command(tmp_path / "log", settings, *words)
+        child = command(tmp_path / "log", shore, *words)
         try:
             eventually(lambda: has_open(child.pid, path), 30, message="it opens the database")
             assert end(child, number) in {-number, 128 + number}
