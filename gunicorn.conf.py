@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-# Before anything imports prometheus_client, which decides at its import how it counts.
+# This must precede any import of prometheus_client, which chooses its mode when it is imported.
 _made = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 if _made:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="arus-metrics-")
@@ -29,27 +29,39 @@ def _read(name, default, minimum, maximum):
 try:
     _port = _read("PORT", "8000", 1, 65_535)
     workers = _read("WEB_CONCURRENCY", "2", 1, 64)
-    threads = _read("WEB_THREADS", "1", 1, 256)
-    # Said here, a wrong value stops the start with one line instead of a traceback a worker.
+    threads = _read("WEB_THREADS", "4", 1, 256)
+    # Checked here, a wrong value stops the start with one line instead of a traceback from each worker.
     load(_values)
-    # By its path: the package would bring the whole application into the master, where HUP can't renew it.
-    runpy.run_path(str(ROOT / "extensions" / "config.py"))["load_config"]()
+    # Loaded by path: importing the package would load the application into the master, where HUP can't reload it.
+    _config = runpy.run_path(str(ROOT / "extensions" / "config.py"))
+    _config["load_config"]()
 except SettingError as error:
     raise SystemExit(f"error: {error}") from None
 
-# Room for a list filtered by several long texts; beyond it gunicorn itself answers 414.
+# Enough for a list filtered by several long texts; for longer lines gunicorn itself answers 414.
 limit_request_line = 8_190
 bind = f"{_values.get('HOST') or '127.0.0.1'}:{_port}"
-worker_class = "gthread" if threads > 1 else "sync"
-# A worker that hangs is killed after this many seconds, and with it its hold on the session.
+# Slow and half-open clients occupy no thread of it.
+worker_class = "arus.gunicorn.worker.BufferingWorker"
+# A worker that hangs is killed after this many seconds, which also releases the leadership.
 timeout = 30
 graceful_timeout = 20
+# Whether a request came by TLS is what TRUSTED_PROXIES says alone: gunicorn would believe any client on this machine.
+secure_scheme_headers: dict[str, str] = {}
+# The database, its lock and its socket are for their user alone.
+umask = 0o077
 # It would open a socket in the user's home directory.
 control_socket_disable = True
 
 
-def on_starting(_server):
-    """Begin with empty request metrics."""
+def on_starting(server):
+    """Refuse an address of the command line that others reach, unless ACCESS is set; start with empty request metrics."""
+    for address in server.cfg.address:
+        host = address[0] if isinstance(address, tuple) else "unix:"
+        try:
+            _config["access_of"](_values.get("ACCESS") or None, host)
+        except SettingError as error:
+            raise SystemExit(f"error: {error}") from None
     directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     directory.mkdir(parents=True, exist_ok=True)
     for leftover in directory.glob("*.db"):
@@ -57,6 +69,6 @@ def on_starting(_server):
 
 
 def on_exit(_server):
-    """Leave nothing behind."""
+    """Remove the directory of the metrics."""
     if _made:
         shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

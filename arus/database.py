@@ -1,4 +1,4 @@
-"""The relay's own way to the database: short transactions that take the write lock at their start."""
+"""Database access of the relay and the follower: short transactions that take the write lock when they begin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
@@ -15,31 +15,47 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from .errors import LogUnavailableError
+from arus.logs import get_logger
+
+from .errors import DiskFullError, LogUnavailableError
+
+logger = get_logger(__name__)
 
 #: How long a transaction waits for another writer, in seconds.
 LOCK_TIMEOUT = 30
 #: Seconds between two attempts to take SQLite's write lock.
 _LOCK_POLL = 0.0005
-#: Pages of SQLite's write-ahead log beyond which a commit moves it to the database.
+#: Pages of SQLite's write-ahead log above which a commit checkpoints it.
 _WAL_PAGES = 4_000
 _PAGE_SIZE = 4_096
 #: How long a checkpoint waits for the write lock, in seconds.
 _CHECKPOINT_WAIT = 1.0
+#: How long the last checkpoint of a process waits for other connections, in seconds, and between two attempts.
+_FLUSH_WAIT, _FLUSH_POLL = 0.2, 0.005
+#: Codes of SQLite for a write that the file system did not accept: the disk is full, or a quota is used up.
+_NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+#: PostgreSQL's SQLSTATE for a full disk.
+_DISK_FULL = "53100"
+#: The key of the advisory lock of a database's owner on PostgreSQL: a database has one log, so it is the same for all.
+OWNER_KEY = int.from_bytes(b"arusync", "big")
 
 
-def open_engine(url: str | URL) -> Engine:
-    """Return an engine on the application's database that leaves the application's own engine alone.
+def open_engine(url: str | URL, *, lease: float | None = None) -> Engine:
+    """Return a separate engine on the application's database.
 
-    The application's engine keeps the driver's habits (a deferred BEGIN on SQLite); here each transaction
-    says itself when it begins, so that a relay never fails with SQLITE_BUSY_SNAPSHOT half-way.
+    The application's engine keeps the driver's defaults (a deferred BEGIN on SQLite). On this engine each
+    transaction begins explicitly, so that a relay never fails halfway with SQLITE_BUSY_SNAPSHOT.
+
+    :param lease: PostgreSQL 14 or newer: seconds without a statement after which the server ends a session, and its
+        locks with it; None for no limit.
     """
     url = make_url(url)
     arguments: dict[str, Any] = (
         {"timeout": LOCK_TIMEOUT, "check_same_thread": False}
         if is_sqlite(url)
-        # A host that dies without a word must not keep the advisory lock for hours, nor a process that stands by waiting
-        # for an answer (keepalives count while nothing is under way, the user timeout while something is).
+        # If a host dies without closing its connection, it must not keep the advisory lock for hours, and a standby
+        # process must not wait that long for an answer. Keepalives cover an idle connection; the user timeout
+        # covers one with unacknowledged data.
         else {
             "application_name": "arus relay",
             "keepalives_idle": 10,
@@ -50,6 +66,13 @@ def open_engine(url: str | URL) -> Engine:
             " -c tcp_keepalives_count=3 -c lock_timeout=0",
         }
     )
+    if lease is not None:
+        limit = int(lease * 1000)
+        arguments["tcp_user_timeout"] = limit
+        arguments["options"] += (
+            f" -c idle_session_timeout={limit} -c idle_in_transaction_session_timeout={limit}"
+            f" -c tcp_user_timeout={limit}"
+        )
     engine = create_engine(
         url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=arguments
     )
@@ -64,18 +87,18 @@ def is_sqlite(url: URL) -> bool:
 
 
 def database_file(url: URL) -> Path | None:
-    """Return the file that SQLite keeps a database in; all names of one file give the same path.
+    """Return the file of a SQLite database; all names of one file give the same path.
 
-    Links are followed, those too whose file is not there yet: SQLite does so, and puts its write-ahead log beside
-    the file that it finds. A hard link is a name of its own, for SQLite as well (`has_other_names`).
+    Symbolic links are followed, even if their target does not exist yet: SQLite does the same, and puts its
+    write-ahead log next to the target. Hard links can't be resolved, by SQLite either (`has_other_names`).
 
-    :param url: a relative path is one from the working directory.
-    :returns: an absolute path without links; None for a database in memory, or one on a server.
+    :param url: a relative path is relative to the working directory.
+    :returns: an absolute path without symbolic links; None for a database in memory or on a server.
     """
     if not is_sqlite(url):
         return None
-    # The dialect knows best what the driver is told: it removes ".." before links are followed, and adds what
-    # the query says to a URI.
+    # Ask the dialect what it passes to the driver: it removes ".." before links are followed, and adds the
+    # query's options to a URI.
     (name, *_), options = url.get_dialect()().create_connect_args(url)
     name = str(name)
     if options.get("uri") and name.startswith("file:"):
@@ -90,7 +113,7 @@ def database_file(url: URL) -> Path | None:
 
 
 def has_other_names(database: Path) -> bool:
-    """Whether a database's file has hard links, by which neither SQLite's log nor the owner's lock can be found."""
+    """Whether a database's file has hard links: under another name its WAL and the owner's lock are not found."""
     try:
         return database.stat().st_nlink > 1
     except OSError:
@@ -106,47 +129,105 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
 def bound_wal(connection: sqlite3.Connection) -> None:
     """Have SQLite keep its write-ahead log short on this connection.
 
-    The owner moves it to the database long before (`shorten_wal`), so that no request has to; this is for when
-    there is no owner, or one that stands still.
+    The owner checkpoints it long before this limit (`shorten_wal`), so that no request has to. The limit is for
+    the case that there is no owner, or that it is stuck.
     """
     connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_PAGES * _PAGE_SIZE}")
 
 
 def shorten_wal(connection: Connection, *, most: int) -> None:
-    """Move SQLite's write-ahead log to the database, and let it begin anew if it has more than `most` pages.
+    """Checkpoint SQLite's write-ahead log, and restart it from its beginning if it has more than `most` pages.
 
-    SQLite's own checkpoint waits for nobody: while others commit all the time, some page is always left, the log
-    does not begin anew, and grows on. One that does is written over what is there, and that costs a commit a third
-    of what a growing file costs.
+    SQLite's automatic checkpoint does not wait for other connections: while they commit all the time, some pages
+    are always left, so the log is never restarted and keeps growing. A restarted log overwrites its own file,
+    which makes a commit three times as cheap as on a growing file.
 
-    Readers may prevent it, and the next call will do it.
+    Readers may prevent the restart; the next call tries again.
 
-    :raises LogUnavailableError: it can't be done now; on a full disk, as the database has to grow.
+    :raises LogUnavailableError: it can't be done now; on a full disk, because the database has to grow.
     """
     if connection.dialect.name != "sqlite" or connection.invalidated:
         return
     driver = cast("sqlite3.Connection", connection.connection.driver_connection)
     try:
-        # First without a lock; what has come meanwhile is little.
+        # First without a lock; few pages are added meanwhile.
         _, pages, _ = driver.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if pages > most:
-            # The checkpoint would wait for the write lock as SQLite does. Who has just given it back is the next.
+            # The checkpoint would wait for the write lock with SQLite's slow back-off. Take the lock and release it
+            # at once: then it is most likely free for the checkpoint.
             begin_immediate(driver, _CHECKPOINT_WAIT)
             driver.execute("COMMIT")
             driver.execute("PRAGMA busy_timeout = 0")
             driver.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
     except sqlite3.Error as error:
-        raise LogUnavailableError(f"the change log can't be used: {error}") from error
+        raise _unavailable(error) from error
     finally:
         driver.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
+
+
+def empty_wal(connection: Connection) -> None:
+    """Move all of SQLite's write-ahead log into the database file, and give its space on the disk back.
+
+    Does what it can: other connections may prevent it.
+
+    :raises LogUnavailableError: it can't be done now; on a full disk, because the database has to grow.
+    """
+    if connection.dialect.name != "sqlite" or connection.invalidated:
+        return
+    driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+    try:
+        driver.execute("PRAGMA busy_timeout = 0")
+        driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise _unavailable(error) from error
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
+
+
+def flush_wal(url: URL) -> None:
+    """Move SQLite's write-ahead log into the database file; to be called by a process that leaves, after its last commit.
+
+    SQLite does so itself when the last connection is closed, but processes end without closing theirs, and two that
+    close at the same time both leave it to the other. The last process to call this leaves one file that holds
+    everything. If another process reads or writes all the time, that one will be the last.
+    """
+    database = database_file(url)
+    if database is None or not _has_wal(database):
+        return
+    address = f"{database.as_uri()}?mode=rw"  # never creates a file
+    deadline = time.monotonic() + _FLUSH_WAIT
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=_FLUSH_WAIT)) as connection:
+            # Without SQLite's own wait, during which it holds the write lock.
+            connection.execute("PRAGMA busy_timeout = 0")
+            while _is_busy(connection) and time.monotonic() < deadline:
+                time.sleep(_FLUSH_POLL)
+    except sqlite3.Error as error:
+        logger.warning(
+            "[MQTT Reliable Sync] %s-wal still holds commits (%s): copy it together with the database",
+            database,
+            error,
+        )
+
+
+def _has_wal(database: Path) -> bool:
+    try:
+        return database.with_name(f"{database.name}-wal").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _is_busy(connection: sqlite3.Connection) -> bool:
+    busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return bool(busy)
 
 
 def begin_immediate(connection: sqlite3.Connection, timeout: float) -> None:
     """Begin a write transaction on SQLite as soon as the write lock is free.
 
-    SQLite's own wait sleeps 1, 2, 5, 10 ... 100 ms and looks again: whoever has waited longest looks least
-    often, and the lock lies idle meanwhile. An attempt costs three microseconds.
+    SQLite's own busy handler sleeps 1, 2, 5, 10 ... 100 ms between attempts: the connection that has waited
+    longest tries least often, and the lock is idle meanwhile. An attempt costs three microseconds.
 
     :param timeout: seconds; the connection's own `busy_timeout` is set to it afterwards.
     :raises sqlite3.OperationalError: the lock was not free in time.
@@ -168,12 +249,52 @@ def begin_immediate(connection: sqlite3.Connection, timeout: float) -> None:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the database driver raises into the tree of `arus.errors`."""
+def translated(connection: Connection | None = None) -> Iterator[None]:
+    """Turn errors of the database driver into `LogUnavailableError`.
+
+    :param connection: whose driver is used directly, so that SQLAlchemy does not wrap its errors.
+    """
+    direct = () if connection is None else (connection.dialect.loaded_dbapi.Error,)
     try:
         yield
     except DBAPIError as error:
-        raise LogUnavailableError(f"the change log can't be used: {error.orig}") from error
+        raise _unavailable(error.orig) from error
+    except direct as error:
+        if connection is not None:
+            _note_disconnect(connection, error)
+        raise _unavailable(error) from error
+
+
+def _note_disconnect(connection: Connection, error: Any) -> None:
+    """Let SQLAlchemy know that a connection is gone, as it would after an error of its own."""
+    if connection.invalidated or connection.closed:
+        return
+    driver = connection.connection.dbapi_connection
+    if connection.dialect.is_disconnect(error, driver, None):
+        connection.invalidate(error)
+
+
+def _unavailable(error: BaseException | None) -> LogUnavailableError:
+    says = f"the change log can't be used: {error}"
+    if getattr(error, "sqlite_errorcode", None) in _NO_SPACE:
+        return DiskFullError(says)
+    if getattr(error, "sqlstate", None) == _DISK_FULL:
+        return DiskFullError(says)
+    return LogUnavailableError(says)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Open a read-only transaction that sees one snapshot of the database."""
+    with translated(), engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        connection.exec_driver_sql(
+            "BEGIN" if sqlite else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        )
+        try:
+            yield connection
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
 
 
 @contextmanager
@@ -185,13 +306,23 @@ def transaction(connection: Connection) -> Iterator[Connection]:
     with translated():
         _begin(connection)
     try:
-        with translated():
+        with translated(connection):
             yield connection
-            connection.exec_driver_sql("COMMIT")
+            driver_connection(connection).execute("COMMIT")
     except BaseException:
         if not connection.invalidated and not connection.closed:
             _roll_back(connection)
         raise
+
+
+def driver_connection(connection: Connection) -> Any:
+    """Return the driver's own connection: of `sqlite3` or psycopg.
+
+    Not to be kept: after a lost connection SQLAlchemy may open another.
+    """
+    driver = connection.connection.driver_connection
+    assert driver is not None, "the connection is open"
+    return driver
 
 
 def _begin(connection: Connection) -> None:
@@ -202,14 +333,14 @@ def _begin(connection: Connection) -> None:
     try:
         begin_immediate(driver, LOCK_TIMEOUT)
     except sqlite3.Error as error:
-        raise LogUnavailableError(f"the change log can't be used: {error}") from error
+        raise _unavailable(error) from error
 
 
 def _roll_back(connection: Connection) -> None:
     driver = connection.connection.driver_connection
     if isinstance(driver, sqlite3.Connection) and not driver.in_transaction:
-        return  # SQLite has rolled back by itself: a full disk
+        return  # SQLite has rolled back by itself, for example on a full disk
     try:
         connection.exec_driver_sql("ROLLBACK")
     except DBAPIError:
-        connection.invalidate()  # it is gone: no transaction is open
+        connection.invalidate()  # the connection is gone, and its transaction with it

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree.
+"""All errors of Arus, as one tree.
 
     ArusError
     ├── SettingError                 a setting has a value that is not accepted
@@ -7,32 +7,42 @@
     ├── TopicError                   a topic name or filter breaks the MQTT rules
     ├── CaptureError                 a change can't be captured, so it is refused
     ├── MalformedPacketError         the broker sent bytes that are not MQTT
-    ├── UnsupportedClientError       the installed paho-mqtt lacks what the session relies on
+    ├── UnsupportedClientError       the installed paho-mqtt lacks internals that the session depends on
+    ├── UnsupportedSQLAlchemyError   the installed SQLAlchemy lacks internals that the capture depends on
     ├── SessionError                 the MQTT session ended or could not begin
     │   ├── ConnectError             the broker could not be reached
     │   │   └── ProtocolRefusedError the broker does not speak this version of MQTT
     │   ├── RefusedError             the broker answered CONNECT with a refusal
     │   ├── TakenOverError           another client uses the same client id
     │   └── ConnectionLostError      an established connection ended
-    ├── OwnershipLostError           another process has taken over the session
-    ├── StandbyEndedError            a process that stood by is to wait no longer
+    │       └── SessionMismatchError the broker's half of the session does not match the log
+    ├── LeadershipLostError          another process has taken over the session
+    ├── StandbyEndedError            a standby process stopped waiting for the lock
+    ├── EpochError                   a new epoch can't begin now
     ├── LogUnavailableError          the database with the change log can't be used now
-    ├── CatchupError                 a catch-up can't be asked for or found
+    │   └── DiskFullError            the disk of the database is full
+    ├── BackupError                  the database can't be copied
+    ├── DrillError                   an outage can't be rehearsed
+    ├── CatchupError                 a catch-up can't be requested or found
     │   ├── CatchupRequestError      the request is malformed
-    │   ├── CatchupBusyError         too many wait already
+    │   ├── CatchupBusyError         too many catch-ups are queued already
     │   ├── CatchupOffError          nothing is captured here, so there is nothing to send
     │   └── UnknownCatchupError      there is no such catch-up
-    ├── AuditError                   the tables' digest can't be told
+    ├── AuditError                   the tables' digest can't be computed
     ├── ProposalError                a proposal can't be made, or is not accepted
     ├── FollowError                  an application can't follow as asked
-    ├── RefusedMessageError          an inbound message is not what a vessel publishes
-    ├── UnknownMessageError          there is no such parked message, or nobody to hand it to
+    ├── FleetError                   nothing is known here of what was asked for of a fleet
+    │   ├── NotAshoreError           a vessel has no fleet
+    │   └── UnknownVesselError       no such vessel is followed
+    ├── RefusedMessageError          an inbound message is not one that a vessel publishes
+    │   └── MissingDictionaryError   it is compressed with a dictionary that is not here
+    ├── UnknownMessageError          there is no such dead letter, or no handler for it
     └── ChangeError                  a change can't be retried or discarded
         ├── UnknownChangeError       the log has no such change
         ├── NotQuarantinedError      it is not quarantined
-        └── UnsendableChangeError    sending it would be no use, or do harm
+        └── UnsendableChangeError    sending it would be useless or harmful
 
-The first line of a class's docstring is its message where none is given.
+The first line of a class's docstring is the default message.
 """
 
 from __future__ import annotations
@@ -76,11 +86,30 @@ class MalformedPacketError(ArusError):
 
 
 class UnsupportedClientError(ArusError):
-    """The installed paho-mqtt lacks internals that the session relies on."""
+    """The installed paho-mqtt lacks internals that the session depends on."""
+
+
+class UnsupportedSQLAlchemyError(ArusError):
+    """The installed SQLAlchemy lacks internals that the capture depends on."""
+
+
+#: Between what is wrong and what to do about it, in the message of a SessionError.
+FIX = "; fix: "
 
 
 class SessionError(ArusError):
-    """The MQTT session failed."""
+    """The MQTT session failed.
+
+    :param says: what is wrong, in one line without credentials.
+    :param fix: what to do about it; None if there is nothing to say.
+    """
+
+    def __init__(self, says: str | None = None, *, fix: str | None = None) -> None:
+        super().__init__(says)
+        self.says = str(self)
+        self.fix = fix
+        if fix is not None:
+            self.args = (f"{self.says}{FIX}{fix}",)
 
 
 class ConnectError(SessionError):
@@ -92,11 +121,19 @@ class ProtocolRefusedError(ConnectError):
 
 
 class RefusedError(SessionError):
-    """The broker refused the connection."""
+    """The broker refused the connection.
 
-    def __init__(self, reason: str, code: int) -> None:
+    :param reason: the name of its reason code.
+    :param code: reason code of CONNACK (MQTT 5, 3.2.2.2).
+    """
+
+    def __init__(self, reason: str, code: int, *, fix: str | None = None) -> None:
         self.code = code
-        super().__init__(f"the broker refused the connection: {reason}")
+        super().__init__(f"the broker refused the connection: {reason}", fix=fix)
+
+
+#: How the message of a TakenOverError begins.
+ANOTHER_CLIENT = "another client uses the client id"
 
 
 class TakenOverError(SessionError):
@@ -104,44 +141,74 @@ class TakenOverError(SessionError):
 
     def __init__(self, client_id: str) -> None:
         super().__init__(
-            f"another client uses the client id {client_id}: give each vessel a VESSEL_ID of its own,"
-            " and each follower a name of its own"
+            f"{ANOTHER_CLIENT} {client_id}",
+            fix="give each vessel a VESSEL_ID of its own, and each follower a name of its own",
         )
 
 
 class ConnectionLostError(SessionError):
     """The connection to the broker was lost.
 
-    :param code: reason code of the broker's DISCONNECT; None without one.
-    :param hung_up: the broker's side ended it, with or without a word.
+    :param code: reason code of the broker's DISCONNECT; None if it sent none.
+    :param hung_up: the broker's side closed it, with or without a DISCONNECT.
     """
 
-    def __init__(self, reason: str, code: int | None = None, *, hung_up: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        code: int | None = None,
+        *,
+        hung_up: bool = False,
+        fix: str | None = None,
+    ) -> None:
         self.code = code
         self.hung_up = hung_up
-        super().__init__(reason)
+        super().__init__(reason, fix=fix)
 
 
-class OwnershipLostError(ArusError):
+class SessionMismatchError(ConnectionLostError):
+    """The broker's half of the session does not match the log."""
+
+    def __init__(self) -> None:
+        super().__init__("the broker's half of the session does not match the log")
+
+
+class LeadershipLostError(ArusError):
     """Another process owns the session now."""
 
 
 class StandbyEndedError(ArusError):
-    """Another process holds the lock, and it is to be waited for no longer."""
+    """Another process holds the lock, and this one has stopped waiting for it."""
+
+
+class DrillError(ArusError):
+    """An outage can't be rehearsed."""
+
+
+class EpochError(ArusError):
+    """A new epoch can't begin now."""
 
 
 class LogUnavailableError(ArusError):
     """The database that holds the change log can't be used at the moment."""
 
 
+class DiskFullError(LogUnavailableError):
+    """The disk that holds the change log is full."""
+
+
+class BackupError(ArusError):
+    """The database can't be copied."""
+
+
 class CatchupError(ArusError):
-    """The catch-up can't be asked for or found."""
+    """The catch-up can't be requested or found."""
 
 
 class CatchupRequestError(CatchupError):
     """The request for a catch-up is malformed.
 
-    :param errors: what is wrong, by the request's key; `_schema` for the request as a whole.
+    :param errors: error messages by the request's key; `_schema` for the request as a whole.
     """
 
     def __init__(self, errors: dict[str, list[str]]) -> None:
@@ -155,7 +222,7 @@ class CatchupRequestError(CatchupError):
 
 
 class CatchupBusyError(CatchupError):
-    """Too many catch-ups wait for their turn already; ask again once some of them are complete."""
+    """Too many catch-ups are queued already; try again once some of them are complete."""
 
 
 class CatchupOffError(CatchupError):
@@ -171,7 +238,7 @@ class UnknownCatchupError(CatchupError):
 
 
 class AuditError(ArusError):
-    """Changes are committed faster than numbers can be given to them; no moment could be told for the digest."""
+    """Changes are committed faster than they can be numbered; no consistent digest could be computed."""
 
 
 class ProposalError(ArusError):
@@ -182,8 +249,32 @@ class FollowError(ArusError):
     """The application can't follow a vessel."""
 
 
+class FleetError(ArusError):
+    """Nothing is known here of that."""
+
+
+class NotAshoreError(FleetError):
+    """A vessel has no fleet: only the shore (LOCAL_MODE is false) knows a fleet."""
+
+
+class UnknownVesselError(FleetError):
+    """There is no such vessel."""
+
+    def __init__(self, vessel_id: str) -> None:
+        self.vessel_id = vessel_id
+        super().__init__(f"there is no vessel {vessel_id[:64]!r} here")
+
+
 class RefusedMessageError(ArusError):
     """The message is not one that a vessel publishes."""
+
+
+class MissingDictionaryError(RefusedMessageError):
+    """The message is compressed with a dictionary that is not here."""
+
+    def __init__(self, dictionary_id: int) -> None:
+        self.dictionary_id = dictionary_id
+        super().__init__(f"it is compressed with dictionary {dictionary_id}, which is not here")
 
 
 class ChangeError(ArusError):
@@ -210,8 +301,8 @@ class NotQuarantinedError(ChangeError):
 
 
 class UnsendableChangeError(ChangeError):
-    """Sending the change would be no use, or do harm."""
+    """Sending the change would be useless or harmful."""
 
 
 class UnknownMessageError(ArusError):
-    """There is no such parked message."""
+    """There is no such dead letter."""

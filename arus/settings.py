@@ -1,39 +1,54 @@
-"""The settings as data: name, default, how a value is read, what is accepted, what it means.
+"""The settings as data: name, default, parser, accepted values and meaning.
 
-`load` turns a mapping of texts (the environment, `app.config`) into a frozen `Settings`; the README's
-table, `flask sync doctor` and the tests read `SETTINGS` itself.
+`load` turns a mapping of texts (the environment, `app.config`) into a frozen `Settings`. The README's table,
+`flask sync doctor` and the tests read `SETTINGS` itself. marshmallow's fields parse and validate the texts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from marshmallow import ValidationError, fields
+from marshmallow.validate import Length, OneOf, Range, Regexp
+
 from .errors import SettingError, TopicError
-from .topics import validate_name
+from .protocol.topics import ALL_VESSELS, TopicTree, is_vessel_level, validate_prefix
 
 Protocol = Literal["auto", "5", "3.1.1"]
+Scheme = Literal["mqtt", "mqtts", "ws", "wss"]
+
+#: Limits of `MQTT_MAX_PACKET_SIZE` in bytes. Answers to CONNECT and SUBSCRIBE must fit in the smallest, and no packet
+#: is larger than the largest (MQTT 5, 2.1.4).
+MIN_PACKET_SIZE = 4_096
+MAX_PACKET_SIZE = 268_435_460
+
+#: The smallest data budget in bytes: an idle vessel needs about 30 kB a day, so a smaller one is a mistake.
+MIN_DATA_BUDGET = 10_000
+_SIZES = {"": 1, "b": 1}
+_SIZES |= {f"{prefix}b": 1000**n for n, prefix in enumerate("kmgt", 1)}
+_SIZES |= {f"{prefix}ib": 1024**n for n, prefix in enumerate("kmgt", 1)}
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: how it is called, read and explained."""
+    """One setting: its name, parser and explanation."""
 
     #: Environment variable and `app.config` key.
     name: str
-    #: The value when nothing is set, as a text; None where there is none.
+    #: The default, as a text; None if there is none.
     default: str | None
-    #: Turns the text into the value; raises ValueError when it can't.
+    #: Turns the text into the value; raises ValidationError, ValueError or TopicError if it can't.
     parse: Callable[[str], Any]
-    #: What is accepted, for the error message.
+    #: The accepted values, for the error message.
     accepted: str
-    #: What it means, for people.
+    #: The meaning of the setting, for people.
     help: str
 
     def read(self, values: Mapping[str, Any]) -> Any:
@@ -47,16 +62,16 @@ class Setting:
             return None
         try:
             return self.parse(text)
-        except (ValueError, TopicError):
-            # Not chained: the parsers' own errors hold the text with its credentials.
+        except (ValidationError, ValueError, TopicError):
+            # Not chained: the parsers' own errors contain the text with its credentials.
             raise SettingError(self.name, redact(text), self.accepted) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is, from `MQTT_BROKER_URL`."""
+    """The broker's address, from `MQTT_BROKER_URL`."""
 
-    scheme: Literal["mqtt", "mqtts", "ws", "wss"]
+    scheme: Scheme
     host: str
     port: int
     #: Path of a WebSocket endpoint.
@@ -83,42 +98,23 @@ class Broker:
 
 
 def redact(text: str) -> str:
-    """Return `text` with what may be credentials of a URL, also of a malformed one, replaced by `***`."""
+    """Return `text` with the credentials of a URL replaced by `***`, even if the URL is malformed."""
     return re.sub(r"^([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", text, flags=re.DOTALL | re.IGNORECASE)
 
 
 def boolean(text: str) -> bool:
     """Parse `true` or `false` (also 1/0, yes/no, on/off)."""
-    lowered = text.lower()
-    if lowered in {"true", "1", "yes", "on"}:
-        return True
-    if lowered in {"false", "0", "no", "off"}:
-        return False
-    raise ValueError(text)
+    return bool(_BOOLEAN.deserialize(text.lower()))
 
 
 def whole(minimum: int, maximum: int) -> Callable[[str], int]:
     """Return a parser of whole numbers from `minimum` to `maximum`."""
-
-    def parse(text: str) -> int:
-        number = int(text)
-        if not minimum <= number <= maximum:
-            raise ValueError(text)
-        return number
-
-    return parse
+    return fields.Integer(validate=Range(minimum, maximum)).deserialize
 
 
 def seconds(minimum: float, maximum: float) -> Callable[[str], float]:
     """Return a parser of durations in seconds from `minimum` to `maximum`."""
-
-    def parse(text: str) -> float:
-        number = float(text)
-        if not minimum <= number <= maximum:
-            raise ValueError(text)
-        return number
-
-    return parse
+    return fields.Float(validate=Range(minimum, maximum)).deserialize
 
 
 def existing_file(text: str) -> Path:
@@ -146,30 +142,58 @@ def _broker(text: str) -> Broker:
 
 
 def _protocol(text: str) -> str:
-    if text.lower() not in {"auto", "5", "3.1.1"}:
+    return str(_PROTOCOL.deserialize(text.lower()))
+
+
+def _data_budget(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,15})(?:\.(\d{1,9}))? *([a-z]*)", text.lower())
+    if found is None:
         raise ValueError(text)
-    return text.lower()
+    whole_part, fraction, unit = found.groups()
+    if fraction and unit in {"", "b"}:
+        raise ValueError(text)  # there is no half a byte
+    size = round(float(f"{whole_part}.{fraction or 0}") * _SIZES[unit]) if unit in _SIZES else 0
+    if size < MIN_DATA_BUDGET:
+        raise ValueError(text)
+    return size
+
+
+def _supersede(text: str) -> str:
+    return str(_SUPERSEDE.deserialize(text.lower()))
 
 
 def _max_inflight(text: str) -> int | None:
     return None if text.lower() == "auto" else whole(1, 32_768)(text)
 
 
-def _name(text: str) -> str:
-    if len(text) > 64 or not re.fullmatch(r"[\w.:@-]+", text):
-        raise ValueError(text)
-    return text
+def _compression(text: str) -> bool:
+    return bool(_COMPRESSION.deserialize(text.lower()) == "zstd")
 
 
 def _prefix(text: str) -> str:
-    if text.startswith(("/", "$")) or text.endswith("/") or len(text) > 200:
+    return validate_prefix(_PREFIX.deserialize(text))
+
+
+def _vessel_id(text: str) -> str:
+    vessel_id: str = _name(text)
+    if not is_vessel_level(vessel_id):
         raise ValueError(text)
-    return validate_name(text)
+    return vessel_id
 
 
-def _text(text: str) -> str:
-    return text
+def _vessel_ids(text: str) -> frozenset[str] | None:
+    """Parse ids of vessels, separated by commas; `*` is every vessel (None)."""
+    named = [part.strip() for part in text.split(",")]
+    return None if named == ["*"] else frozenset(map(_vessel_id, named))
 
+
+_BOOLEAN = fields.Boolean(truthy={"true", "1", "yes", "on"}, falsy={"false", "0", "no", "off"})
+_COMPRESSION = fields.String(validate=OneOf(("off", "zstd")))
+_PROTOCOL = fields.String(validate=OneOf(("auto", "5", "3.1.1")))
+_SUPERSEDE = fields.String(validate=OneOf(("overflow", "always")))
+_PREFIX = fields.String(validate=[Length(max=200), Regexp(r"(?![/$]).*(?<!/)\Z", re.DOTALL)])
+_name = fields.String(validate=[Length(max=64), Regexp(r"[\w.:@-]+\Z")]).deserialize
+_text = fields.String().deserialize
 
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
@@ -184,8 +208,8 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "VESSEL_ID",
             None,
-            _name,
-            "up to 64 letters, digits and . _ : @ -",
+            _vessel_id,
+            f"up to 64 letters, digits and . _ : @ -, and not {ALL_VESSELS}",
             "names the vessel in each message; generated and kept in the database when not set",
         ),
         Setting(
@@ -268,6 +292,22 @@ SETTINGS: dict[str, Setting] = {
             "bound on undelivered changes",
         ),
         Setting(
+            "MQTT_SUPERSEDE",
+            "overflow",
+            _supersede,
+            "overflow or always",
+            "overflow: every change is sent unless the queue is full; always: a waiting change that a newer one of"
+            " the same row replaces is not sent (metered links)",
+        ),
+        Setting(
+            "MQTT_DATA_BUDGET",
+            None,
+            _data_budget,
+            "bytes a day from 10kB, as a whole number or with kB, MB, GB (thousands) or KiB, MiB, GiB (1024)",
+            "bytes a day that the sync may send, in the ship's time zone: 20MB; when they are spent, only urgent changes"
+            " are sent until midnight; no limit when not set",
+        ),
+        Setting(
             "MQTT_MAX_INFLIGHT",
             "auto",
             _max_inflight,
@@ -275,11 +315,42 @@ SETTINGS: dict[str, Setting] = {
             "window of unacknowledged messages",
         ),
         Setting(
+            "MQTT_MAX_PACKET_SIZE",
+            "1048576",
+            whole(MIN_PACKET_SIZE, MAX_PACKET_SIZE),
+            f"whole bytes from {MIN_PACKET_SIZE} to {MAX_PACKET_SIZE}",
+            "largest packet accepted from the broker, in bytes; a larger message is discarded",
+        ),
+        Setting(
             "MQTT_TOPIC_PREFIX",
             "vessel/sync",
             _prefix,
-            "a topic without wildcards, not starting with / or $, not ending with /",
-            "root of all topics",
+            "a topic without wildcards, not starting with / or $, not ending with /;"
+            " at most one level of it is {vessel_id}",
+            "root of all topics; {vessel_id} stands for the vessel's id, and is needed where several vessels reach one"
+            " broker: fleet/{vessel_id}/sync",
+        ),
+        Setting(
+            "MQTT_COMPRESSION",
+            "off",
+            _compression,
+            "off or zstd",
+            "zstd: changes and catch-ups are compressed, with a dictionary made from the vessel's own messages; all"
+            " subscribers must be able to read that",
+        ),
+        Setting(
+            "MQTT_SEND_ACTOR",
+            "false",
+            boolean,
+            "true or false",
+            "true: changes carry ashore who made them, in the field actor",
+        ),
+        Setting(
+            "FOLLOW_VESSELS",
+            "*",
+            _vessel_ids,
+            "* or vessels' ids, separated by commas",
+            "ashore: the vessels that a follower accepts; * is every vessel",
         ),
         Setting(
             "MQTT_RETENTION_DAYS",
@@ -314,10 +385,41 @@ class Settings:
     #: Seconds.
     reconnect_period: float
     max_queue_size: int
-    #: None: the window adapts.
+    #: Whether a waiting change that a newer one of its row replaces is never sent, or only if the queue is full.
+    supersede_always: bool
+    #: Bytes a day; None for no limit.
+    data_budget: int | None
+    #: None if the window adapts.
     max_inflight: int | None
+    #: Bytes.
+    max_packet_size: int
+    #: With the level `{vessel_id}` if it has one; `of_vessel` and `of_all` replace it.
     topic_prefix: str
+    #: Whether messages about rows are sent as zstd frames.
+    compresses: bool
+    #: Whether changes are sent with their actor.
+    send_actor: bool
+    #: Ids of the vessels that a follower accepts; None for every vessel.
+    follow_vessels: frozenset[str] | None
     retention_days: float
+    #: The name of the ship's time zone, in which days begin; None for the machine's.
+    zone: str | None = None
+
+    @property
+    def topics(self) -> TopicTree:
+        """The topics of all vessels."""
+        return TopicTree(self.topic_prefix)
+
+    def of_vessel(self, vessel_id: str) -> Settings:
+        """Return the settings with the prefix of one vessel.
+
+        :raises TopicError: the id can't be a level of a topic.
+        """
+        return replace(self, topic_prefix=self.topics.prefix_of(vessel_id))
+
+    def of_all(self) -> Settings:
+        """Return the settings with the prefix that addresses all vessels: a client ashore has its own topics there."""
+        return replace(self, topic_prefix=self.topics.of_all)
 
     def __repr__(self) -> str:
         return f"Settings(broker={self.broker}, local_mode={self.local_mode})"
@@ -326,13 +428,13 @@ class Settings:
 def load(values: Mapping[str, Any]) -> Settings:
     """Read all settings from `values`.
 
-    :raises SettingError: one is not accepted; the message names it, the value and what is accepted.
+    :raises SettingError: one is not accepted; the message contains its name, the value and the accepted values.
     """
     read = {name: setting.read(values) for name, setting in SETTINGS.items()}
     broker: Broker = read["MQTT_BROKER_URL"]
     if read["MQTT_TLS_KEY"] and not read["MQTT_TLS_CERT"]:
         raise SettingError(
-            "MQTT_TLS_KEY", str(read["MQTT_TLS_KEY"]), "a key only beside MQTT_TLS_CERT"
+            "MQTT_TLS_KEY", str(read["MQTT_TLS_KEY"]), "a key only together with MQTT_TLS_CERT"
         )
     return Settings(
         local_mode=read["LOCAL_MODE"],
@@ -350,7 +452,13 @@ def load(values: Mapping[str, Any]) -> Settings:
         connect_timeout=read["MQTT_CONNECT_TIMEOUT"],
         reconnect_period=read["MQTT_RECONNECT_PERIOD"],
         max_queue_size=read["MQTT_MAX_QUEUE_SIZE"],
+        data_budget=read["MQTT_DATA_BUDGET"],
+        supersede_always=read["MQTT_SUPERSEDE"] == "always",
         max_inflight=read["MQTT_MAX_INFLIGHT"],
+        max_packet_size=read["MQTT_MAX_PACKET_SIZE"],
         topic_prefix=read["MQTT_TOPIC_PREFIX"],
+        compresses=read["MQTT_COMPRESSION"],
+        send_actor=read["MQTT_SEND_ACTOR"],
+        follow_vessels=read["FOLLOW_VESSELS"],
         retention_days=read["MQTT_RETENTION_DAYS"],
     )

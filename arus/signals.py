@@ -1,17 +1,18 @@
-"""What happens to the session and the changes, as blinker signals sent in the owning process.
+"""Blinker signals for events of the session and the changes, sent in the owner's process.
 
-The sender is the application. A receiver runs in the relay's thread: it must be quick, and what it raises
-is logged and goes no further.
+The sender is the application. A receiver runs in the relay's thread: it must be quick, and its exceptions are
+only logged.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from blinker import NamedSignal, Namespace
 
-logger = logging.getLogger(__name__)
+from arus.logs import get_logger
+
+logger = get_logger(__name__)
 
 _signals = Namespace()
 
@@ -27,18 +28,18 @@ message = _signals.signal("message")
 message_published = _signals.signal("message_published")
 #: A change found no connection when it was committed. `message_id`, `entity`, `operation`.
 message_queued = _signals.signal("message_queued")
-#: A change was given up because the queue was full. `message_id`, `entity`, `operation`.
+#: A change was dropped because the queue was full. `message_id`, `entity`, `operation`.
 message_dropped = _signals.signal("message_dropped")
-#: All that had waited for the connection was acknowledged. `count`.
+#: All changes that had waited for the connection were acknowledged. `count`.
 queue_flushed = _signals.signal("queue_flushed")
 #: A catch-up was published. `catchup_id`, `entity`, `published`.
 catchup_published = _signals.signal("catchup_published")
 
 
 def send(signal: NamedSignal, sender: Any, **values: Any) -> None:
-    """Send a signal; what a receiver raises is logged."""
+    """Send a signal; exceptions of its receivers are logged."""
     for receiver in signal.receivers_for(sender):
         try:
             receiver(sender, **values)
-        except Exception:  # a receiver is the application's: it must not stop the relay
+        except Exception:  # a receiver is the application's code: it must not stop the relay
             logger.exception("[MQTT Reliable Sync] a receiver of signal %r failed", signal.name)

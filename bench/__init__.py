@@ -1,1 +1,1 @@
-"""Benchmarks: one module a question, each answered by ratios measured in one run."""
+"""Benchmarks: one module for each question, answered by ratios measured in one run."""

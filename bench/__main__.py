@@ -1,4 +1,4 @@
-"""`make bench`: all benchmarks, or those named; ARGS="--rounds 3 backlog_drain"."""
+"""`make bench`: run all benchmarks, or the named ones; ARGS="--rounds 3 backlog_drain"."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from collections.abc import Callable
 
 from bench.report import Report, summary
 
-#: In this order: what disturbs the disk's caches most comes last.
+#: In this order: the benchmarks that disturb the disk's caches most come last.
 BENCHMARKS = (
     "request_cost",
+    "capture_cost",
     "page_time",
     "latency",
     "takeover",
     "idle",
+    "idle_change",
     "backlog_drain",
     "bursts",
+    "follower_apply",
     "far_link",
+    "link_bytes",
     "million",
     "growth",
+    "outage_bytes",
+    "fleet",
 )
 
 
 def main() -> int:
-    """Run, show and keep them; one that fails is told at the end, and stops no other."""
+    """Run the benchmarks, show and save the results; continue after a failure and report it at the end."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all when none")
     parser.add_argument("--rounds", type=int, help="more rounds, narrower ranges")

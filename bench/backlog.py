@@ -1,4 +1,4 @@
-"""Logs of any size: the application makes a small one, which is then multiplied in the database."""
+"""Logs of any size: the application creates a small one, which is then multiplied in the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from app import create_app
-from arus.message import Entry, Operation, encode_change
+from arus.protocol.encoding import encode_change
+from arus.protocol.entries import Entry, Operation
 from blueprints.alerts.models import Alert
 from blueprints.equipment.models import Equipment
 from blueprints.work_orders.models import WorkOrder
@@ -23,10 +24,10 @@ from tests.support.waiting import eventually, free_port
 
 SIGNED_WITH = "for-benchmarks-only-and-long-enough"
 TOPICS = {1: "work_orders", 2: "alerts"}
-#: Changes that the application itself makes.
+#: Changes that the application itself creates.
 _TEMPLATES = 200
 
-# n counts from 0; a template is taken in turn.
+# n counts from 0; the templates are used in turn.
 _MULTIPLY = """
 WITH RECURSIVE counter(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM counter WHERE n + 1 < :many)
 INSERT INTO arus_change
@@ -41,7 +42,7 @@ FROM counter JOIN arus_change AS template ON template.id = :first + n % :templat
 
 
 def settings(database: Path, broker_url: str) -> dict[str, str]:
-    """What an application on `database` is configured with."""
+    """Return the settings of an application on `database`."""
     return {
         "LOCAL_MODE": "true",
         "DATABASE_URL": f"sqlite:///{database}",
@@ -52,7 +53,7 @@ def settings(database: Path, broker_url: str) -> dict[str, str]:
 
 
 def make_backlog(directory: Path, qos: int, changes: int) -> Path:
-    """A database that waits for its broker: `changes` changes of one topic, numbered, as in a port."""
+    """Create a database with `changes` undelivered, numbered changes of one topic, as after an outage."""
     path = directory / f"backlog-{qos}-{changes}.sqlite"
     made = settings(path, f"mqtt://127.0.0.1:{free_port()}")
     flask("db", "upgrade", settings=made)
@@ -63,7 +64,9 @@ def make_backlog(directory: Path, qos: int, changes: int) -> Path:
         db.session.add(engine)
         db.session.commit()
         with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("DELETE FROM arus_change")  # of the engine: one topic is measured
+            connection.execute(
+                "DELETE FROM arus_change"
+            )  # that of the engine: only one topic is measured
         db.session.add_all(_row(qos, number, engine.id) for number in range(templates))
         db.session.commit()
         sync.start(app)
@@ -79,7 +82,7 @@ def make_backlog(directory: Path, qos: int, changes: int) -> Path:
 
 
 def add_unnumbered(path: Path, changes: int) -> None:
-    """Add what was committed and not numbered yet to a log that has a few changes, maybe a live one."""
+    """Add committed, unnumbered changes to a log that has a few changes; the app may be running."""
     _multiply(path, changes, numbered=False)
 
 
@@ -135,7 +138,7 @@ def _unnumbered(path: Path) -> int:
 
 
 def make_payloads(database: Path, path: Path, changes: int) -> Path:
-    """The same bytes that the relay sends, one message a line."""
+    """Write the same payloads that the relay sends, one message a line."""
     with closing(sqlite3.connect(database)) as connection, path.open("wb") as file:
         epoch, vessel_id = connection.execute(
             "SELECT epoch, vessel_id FROM arus_session"
@@ -155,12 +158,12 @@ def make_payloads(database: Path, path: Path, changes: int) -> Path:
 
 
 def child(module: str, *arguments: str, timeout: float = 600) -> dict[str, Any]:
-    """Run a module in a process of its own; what it prints."""
+    """Run a module in a separate process and return its output."""
     return run_json([sys.executable, "-m", module, *arguments], timeout=timeout)
 
 
 def run_json(command: list[str], timeout: float = 600) -> dict[str, Any]:
-    """Run a program; the JSON that it prints."""
+    """Run a program and return the JSON that it prints."""
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout
     )
@@ -171,7 +174,7 @@ def run_json(command: list[str], timeout: float = 600) -> dict[str, Any]:
 
 
 def check_delivered(database: Path, changes: int) -> None:
-    """Raise unless all has been delivered, and once."""
+    """Raise an error unless all changes were delivered exactly once."""
     with closing(sqlite3.connect(database)) as connection:
         depth, published = connection.execute(
             "SELECT (SELECT sum(depth) FROM arus_lane), (SELECT sum(value) FROM arus_counter"
@@ -182,13 +185,16 @@ def check_delivered(database: Path, changes: int) -> None:
 
 
 def copy(backlog: Path, database: Path) -> None:
-    """Copy a SQLite database, down to the disk: or the first commit would be its copy's flush."""
+    """Copy a SQLite database and flush it to the disk, so that the first commit does not have to."""
     shutil.copy(backlog, database)
     with database.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def forget(database: Path) -> None:
-    """Remove a SQLite database with what is beside it."""
+    """Remove a SQLite database with its other files."""
     for path in database.parent.glob(f"{database.name}*"):
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)  # the notifier's
+        else:
+            path.unlink()

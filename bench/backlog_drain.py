@@ -15,13 +15,14 @@ from bench.backlog import TOPICS, check_delivered, child, copy, forget, make_bac
 from bench.peers import mqtt_js
 from bench.report import RESULTS, Report, machine
 from bench.request_cost import QUIET_BROKER
+from tests.support.broker import find_program
 from tests.support.gunicorn_app import ROOT
-from tests.support.mosquitto import Mosquitto, find_program
+from tests.support.mosquitto import Mosquitto
 
 ROUNDS = 4
 CHANGES = 10_000
 MANY, MANY_ROUNDS = 100_000, 3
-#: paho's default, larger ones, and none at all, which spares it the search for what may go next.
+#: paho's default, larger ones, and none at all, which saves its search for the next message to send.
 WINDOWS = {
     "paho, window 20": 20,
     "paho, window 100": 100,
@@ -34,16 +35,16 @@ MQTT_JS = {
     "mqtt.js, its offline queue": "offline",
 }
 OTHERS = ("mosquitto_pub -l", "bare socket")
-#: Its search through what waits is quadratic: with a larger window a round would take minutes.
+#: Its search through the waiting messages is quadratic: with a larger window a round would take minutes.
 MANY_PEERS = ("paho, window 20", "paho, window 100")
 RELAY, PAHO = "relay", "paho, window 20"
-#: What the relay is to be, by QoS: times the best of paho.
+#: The target by QoS: the relay's rate divided by the best of paho.
 TWICE = {1: ">= 2", 2: ">= 1.5"}
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is drained."""
+    """The backlog to drain."""
 
     qos: int
     backlog: Path
@@ -52,7 +53,7 @@ class Load:
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Drain copies of one backlog by each, in changing order; QoS 1 and QoS 2."""
+    """Drain copies of one backlog with each side, in changing order, at QoS 1 and QoS 2."""
     report = Report(
         "backlog_drain",
         f"How fast do {CHANGES:,} changes in the log reach the broker, against peers from memory?",
@@ -142,11 +143,11 @@ def _mosquitto_pub(port: str, topic: str, qos: str, payloads: Path) -> dict[str,
 
 
 def _profile(directory: Path, broker: Mosquitto, load: Load) -> None:
-    """Once more under the profiler, unmeasured."""
+    """Drain once more under the profiler, without measuring."""
     database = directory / "profiled.sqlite"
     copy(load.backlog, database)
     path = directory / "profile"
-    child("bench.drain_relay", str(database), broker.url, str(path))
+    child("bench.drain_relay", str(database), broker.url, "--profile", str(path))
     forget(database)
     RESULTS.mkdir(exist_ok=True)
     text = path.read_text().replace(f"{ROOT}/", "").replace(f"{sys.prefix}/", "")

@@ -1,4 +1,4 @@
-"""Does the broker's Nagle algorithm hold us up, as it holds up whoever delays TCP acknowledgements?"""
+"""Does the broker's Nagle algorithm delay us, as it does clients with delayed TCP acknowledgements?"""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BURSTS, BURST = 10, 20
 #: Seconds after which the system is idle again.
 IDLE = 0.2
 NODELAY, DEFAULT = "set_tcp_nodelay true", "set_tcp_nodelay false"
-#: Mosquitto's own default besides.
+#: Also measured with Mosquitto's own default.
 TWENTY = "max_inflight_messages 20"
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Drains and bursts, against brokers that differ in one line."""
+    """Measure drains and bursts against brokers whose configurations differ in one line."""
     report = Report(
         "bursts",
         "How fast is it against a Mosquitto as shipped, compared with one that has set_tcp_nodelay?",
@@ -95,7 +95,7 @@ def _bursts(report: Report, place: Path, broker: Mosquitto, line: str, rounds: i
 
 
 def _last_ack(worker: Worker, count: int) -> float:
-    """Milliseconds from the return of a commit of `count` changes to the last acknowledgement."""
+    """Return the milliseconds from the end of a commit of `count` changes to the last acknowledgement."""
     time.sleep(IDLE)
     before = len(worker.do("acks"))
     committed = worker.do(f"batch {count}")[0][1]

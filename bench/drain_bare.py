@@ -1,4 +1,4 @@
-"""One drain by a bare socket, as the limit: packets made beforehand, nothing remembered, nothing decoded.
+"""One drain with a bare socket, as the upper limit: packets are encoded beforehand, and none is stored or decoded.
 
 `python -m bench.drain_bare PORT TOPIC QOS PAYLOADS` publishes each line of a file and prints JSON: seconds
 from the first byte on an open connection to the last acknowledgement.
@@ -15,14 +15,21 @@ import time
 import uuid
 from pathlib import Path
 
-from arus.codec import PUBACK, PUBCOMP, PUBREC, encode_publish, encode_pubrel, encode_remaining
+from arus.mqtt.packets import (
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    encode_publish,
+    encode_pubrel,
+    encode_remaining,
+)
 
-#: Messages in flight, by QoS: the best of 100 to 65,000. With more, the broker searches its own list of them.
+#: Messages in flight by QoS: the best of 100 to 65,000. With more, the broker's search in its own list is slow.
 WINDOW = {1: 4_000, 2: 300}
 
 
 def run(port: int, topic: str, qos: int, payloads: list[bytes]) -> dict[str, float]:
-    """Write as fast as the socket takes it, read as fast as something comes."""
+    """Write as fast as the socket accepts data, and read as fast as data arrives."""
     packets = [
         encode_publish(
             topic.encode(),

@@ -1,4 +1,4 @@
-"""One drain by stock paho-mqtt, from memory, in a process of its own.
+"""One drain with stock paho-mqtt, from memory, in a separate process.
 
 `python -m bench.drain_paho PORT TOPIC QOS WINDOW PAYLOADS` publishes each line of a file and prints
 JSON: seconds from the first publish on an open connection to the last acknowledgement.
@@ -16,12 +16,12 @@ from typing import Any
 
 from paho.mqtt.client import CallbackAPIVersion, Client, MQTTProtocolVersion
 
-#: It knows 65,535 packet ids, and what is queued beyond them it loses without a word.
+#: It has 65,535 packet ids, and silently loses messages queued beyond them.
 MOST_QUEUED = 10_000
 
 
 def run(port: int, topic: str, qos: int, window: int, payloads: list[bytes]) -> dict[str, Any]:
-    """Publish all as fast as paho takes them; it pipelines up to its window."""
+    """Publish all messages as fast as paho accepts them; it pipelines up to its window."""
     client = Client(
         CallbackAPIVersion.VERSION2,
         client_id=f"paho-{uuid.uuid4().hex}",

@@ -1,4 +1,4 @@
-"""How much of a far or a slow link does a backlog make use of, with no setting touched?"""
+"""How much of a far or slow link does a backlog use, with default settings?"""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STEADY = Profile("600 ms, steady", 0.6, jitter=0.05)
 SATELLITE = Profile("600 ms", 0.6, jitter=0.05, late=0.02, lateness=0.6)
 NARROW = Profile("64 kbit/s", 0.3, rate=64_000)
 
-#: Mosquitto as in deploy/mosquitto, but for its log.
+#: Mosquitto as in deploy/mosquitto, except for its log.
 AS_DEPLOYED = ("log_type none",)
-#: Without the broker's write of its state at each change, which would hide what the link can carry.
+#: Without writing the broker's state at each change, which would hide the capacity of the link.
 LINK_ALONE = (*AS_DEPLOYED, "autosave_on_changes false")
 #: With Mosquitto's own default of Receive Maximum.
 RECEIVE_MAXIMUM_20 = (*LINK_ALONE, "max_inflight_messages 20")
@@ -32,13 +32,16 @@ RECEIVE_MAXIMUM_20 = (*LINK_ALONE, "max_inflight_messages 20")
 
 @dataclass(frozen=True)
 class Side:
-    """Something that is measured."""
+    """One side of the comparison."""
 
     name: str
     profile: Profile
     changes: int
     options: tuple[str, ...] = LINK_ALONE
     paho: bool = False
+    qos: int = 1
+    protocol: str = "auto"
+    as_shipped: bool = False
 
 
 SIDES = (
@@ -49,6 +52,17 @@ SIDES = (
     Side("600 ms, Receive Maximum 20, 300 changes", SATELLITE, FEW, RECEIVE_MAXIMUM_20),
     Side("600 ms, paho as shipped, 300 messages", SATELLITE, FEW, paho=True),
     Side("64 kbit/s, 300 changes", NARROW, FEW),
+    Side("600 ms, 300 alerts", SATELLITE, FEW, qos=2),
+    Side("600 ms, 300 alerts, broker as shipped", SATELLITE, FEW, (), qos=2, as_shipped=True),
+    Side(
+        "600 ms, 300 alerts, broker as shipped, MQTT 3.1.1",
+        SATELLITE,
+        FEW,
+        (),
+        qos=2,
+        protocol="3.1.1",
+        as_shipped=True,
+    ),
 )
 
 TARGETS = {
@@ -66,28 +80,29 @@ def run(rounds: int = ROUNDS) -> Report:
         "How fast does a backlog reach a broker far away, and what goes over the link for it?",
         {
             "rounds": rounds,
-            "QoS": 1,
+            "QoS": "1, alerts 2",
             "600 ms": "round trip 600 ms +-50 ms, 2 % of the packets 600 ms late and all behind them"
             " held up",
             "64 kbit/s": "each way, round trip 300 ms, headers of 52 bytes a segment counted",
-            "broker": "Mosquitto as in deploy/mosquitto, without autosave_on_changes but where said",
+            "broker": "Mosquitto as in deploy/mosquitto, without autosave_on_changes unless stated",
         },
         machine=machine(),
     )
     with tempfile.TemporaryDirectory(prefix="arus-bench-") as name:
         directory = Path(name)
-        backlogs = {count: make_backlog(directory, 1, count) for count in (MANY, FEW)}
+        loads = {(side.qos, side.changes) for side in SIDES}
+        backlogs = {load: make_backlog(directory, *load) for load in loads}
         payloads = {
-            count: make_payloads(path, directory / f"payloads-{count}", count)
-            for count, path in backlogs.items()
+            (qos, count): make_payloads(path, directory / f"payloads-{qos}-{count}", count)
+            for (qos, count), path in backlogs.items()
         }
-        sizes = {count: path.stat().st_size - count for count, path in payloads.items()}
+        sizes = {load: path.stat().st_size - load[1] for load, path in payloads.items()}
         figures: defaultdict[str, list[float]] = defaultdict(list)
         for number in range(rounds):
             for side in SIDES:
-                files = backlogs[side.changes], payloads[side.changes]
-                seconds, link = _drain(directory, side, *files, seed=number)
-                _note(figures, side, seconds, link, sizes[side.changes])
+                load = (side.qos, side.changes)
+                seconds, link = _drain(directory, side, backlogs[load], payloads[load], seed=number)
+                _note(figures, side, seconds, link, sizes[load])
                 said = f"{side.name}: {seconds:.1f} s"
                 print(f"far_link: round {number + 1} of {rounds}: {said}", file=sys.stderr)
     for title, values in figures.items():
@@ -103,14 +118,15 @@ def _drain(
     copy(backlog, database)
     with (
         tempfile.TemporaryDirectory(dir=directory) as place,
-        Mosquitto(Path(place), options=side.options) as broker,
+        Mosquitto(Path(place), options=side.options, as_shipped=side.as_shipped) as broker,
         SlowLink(broker.port, side.profile, seed) as link,
     ):
         if side.paho:
             arguments = (str(link.port), f"paho/sync/{TOPIC}", "1", "20", str(payloads))
             result = child("bench.drain_paho", *arguments)
         else:
-            result = child("bench.drain_relay", str(database), f"mqtt://127.0.0.1:{link.port}")
+            url = f"mqtt://127.0.0.1:{link.port}"
+            result = child("bench.drain_relay", str(database), url, "--protocol", side.protocol)
             check_delivered(database, side.changes)
     forget(database)
     return result["seconds"], link

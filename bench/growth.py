@@ -20,13 +20,13 @@ from tests.support.mosquitto import Mosquitto
 
 ROUNDS = 2
 BACKLOGS = (100, 1_000, 10_000, 100_000)
-#: Commits a second of two writers together; 0 for as many as they can.
+#: Commits a second of two writers together; 0 for as many as possible.
 LOADS = (10, 50, 100, 200, 0)
 SECONDS = 2.0
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Measure, and draw the pictures of docs/performance.md where matplotlib is installed."""
+    """Measure, and draw the pictures of docs/performance.md if matplotlib is installed."""
     report = Report(
         "growth",
         "How does the cost grow with the backlog and with the load?",
@@ -96,7 +96,7 @@ def _latencies(
 
 
 def _million() -> dict[str, float]:
-    """The medians of the last run of `million`, if there is one."""
+    """Return the medians of the last run of `million`, if there is one."""
     path = RESULTS / "million.json"
     if not path.exists():
         return {}

@@ -1,4 +1,4 @@
-"""What do the workers take when nothing happens?"""
+"""What do the workers use when nothing happens?"""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SETTLE, SECONDS = 5.0, 10.0
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Two workers and a broker, with nobody there."""
+    """Measure two workers and a broker without any clients."""
     report = Report(
         "idle",
-        "What do two workers take when nothing happens?",
+        "What do two workers use when nothing happens?",
         {"rounds": rounds, "seconds a round": SECONDS, "gunicorn": "2 sync workers"},
         machine=machine(),
     )
@@ -46,7 +46,7 @@ def run(rounds: int = ROUNDS) -> Report:
                 written.append(_written(pids) - on_disk)
                 print(f"idle: round {number + 1} of {rounds}", file=sys.stderr)
     report.add("**the owner's share of a core**", "%", share["the owner"], "<= 0.5")
-    # gunicorn's own worker wakes each second to say that it lives
+    # gunicorn's worker itself wakes each second to report that it is alive
     report.add("**the other worker's share of a core**", "%", share["the other worker"], "<= 0.1")
     report.add("**written to the disk**", "bytes", written, "<= 0")
     return report

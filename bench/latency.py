@@ -28,7 +28,7 @@ IDLE = 0.5
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Singles and bursts, written by the owner's process and by another's."""
+    """Measure single changes and bursts, written by the owner's process and by another."""
     report = Report(
         "latency",
         "How long after its commit does a change reach a subscriber?",
@@ -71,7 +71,7 @@ def run(rounds: int = ROUNDS) -> Report:
 
 
 def measure(worker: Worker, listener: Listener, count: int, gap: float) -> list[float]:
-    """Milliseconds from commit to subscriber."""
+    """Return the milliseconds from commit to subscriber."""
     committed = dict(worker.do(f"commit {count} {gap}"))
     arrived = listener.wait_for(set(committed))
     listener.clear()
@@ -79,14 +79,14 @@ def measure(worker: Worker, listener: Listener, count: int, gap: float) -> list[
 
 
 def new_database(directory: Path, broker_url: str) -> Path:
-    """An empty, migrated database."""
+    """Create an empty, migrated database."""
     database = directory / "arus.sqlite"
     flask("db", "upgrade", settings=settings(database, broker_url))
     return database
 
 
 def wait_owned(database: Path, pid: int | None = None) -> int:
-    """The process id of the connected owner, once there is one, or that one."""
+    """Wait for a connected owner, or for the one with `pid`, and return its process id."""
 
     def owner() -> int | None:
         with closing(connect(database, timeout=30)) as connection:

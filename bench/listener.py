@@ -1,4 +1,4 @@
-"""A subscriber that notes when each message arrived, by the machine's steady clock."""
+"""A subscriber that records the arrival time of each message by the monotonic clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Arrival = tuple[float, str, dict[str, Any]]
 
 
 class Listener(Started):
-    """Collects what arrives below a prefix."""
+    """Collects the messages below a prefix."""
 
     def __init__(self, port: int, prefix: str = "vessel/sync") -> None:
         self._changed = threading.Condition()
@@ -34,19 +34,19 @@ class Listener(Started):
 
     @property
     def arrivals(self) -> list[Arrival]:
-        """All so far, in order."""
+        """Return all arrivals so far, in order."""
         with self._changed:
             return list(self._arrivals)
 
     def wait(self, found: Callable[[list[Arrival]], Any], timeout: float = 60) -> Any:
-        """What `found` makes of the arrivals so far, once that is true."""
+        """Wait until `found(arrivals)` is true, and return its result."""
         with self._changed:
             if not self._changed.wait_for(lambda: found(self._arrivals), timeout):
                 raise TimeoutError(f"{len(self._arrivals)} messages have come in {timeout} s")
             return found(self._arrivals)
 
     def wait_for(self, message_ids: set[str], timeout: float = 60) -> dict[str, float]:
-        """When each of these messages first arrived, once all have."""
+        """Wait until all of these messages have arrived; return the time of each first arrival."""
 
         def times(arrivals: list[Arrival]) -> dict[str, float] | None:
             come: dict[str, float] = {}
@@ -60,7 +60,7 @@ class Listener(Started):
         return result
 
     def clear(self) -> None:
-        """Forget what has arrived."""
+        """Discard the arrivals so far."""
         with self._changed:
             self._arrivals.clear()
 

@@ -1,7 +1,7 @@
-"""A load generator that costs next to nothing: one connection a request, written and read as bytes.
+"""A load generator with minimal overhead: one connection for each request, written and read as bytes.
 
 `python -m bench.load PORT PATH COUNT CLIENTS < BODY` prints JSON: seconds, each request's
-milliseconds, and the processor time that the generator itself took.
+milliseconds, and the CPU time of the generator itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 
 def ask(port: int, request: bytes) -> bytes:
-    """Send one request and return the answer's first line."""
+    """Send one request and return the first line of the response."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request)
         answer = connection.recv(65_536)
@@ -24,7 +24,7 @@ def ask(port: int, request: bytes) -> bytes:
 
 
 def run(port: int, path: str, count: int, clients: int, body: bytes) -> dict[str, object]:
-    """POST `body` `count` times, `clients` at a time, each client at once after its last answer."""
+    """POST `body` `count` times with `clients` concurrent clients, each without a pause after a response."""
     request = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Does a million of anything make it slow: changes that wait, changes in the log, rows in a table?"""
+"""Does a million make it slow: waiting changes, changes in the log, rows in a table?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.mosquitto import Mosquitto
 ROUNDS = 5
 MANY, FEW = 1_000_000, 10_000
 HEALTHS = 600
-#: Seconds between two of them: no more than 200 a second, and 2,000 a minute, are answered.
+#: Seconds between two of them; the rate limit is 200 a second and 2,000 a minute.
 HEALTH_GAP = 0.006
 CATCHUP = "/api/mqtt/reliable-sync/catchup"
 
@@ -38,7 +38,7 @@ FROM counter, (SELECT * FROM work_orders LIMIT 1) AS template
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """One drain of a million, then questions to what is left."""
+    """Drain a million changes, then measure requests against the resulting database."""
     report = Report(
         "million",
         f"Does it get slow with {MANY:,} changes waiting, and with as many in the log and rows in a table?",
@@ -102,7 +102,7 @@ def _fill(database: Path) -> None:
         connection.execute("PRAGMA cache_size = -400000")
         connection.execute(_MULTIPLY_ROWS, {"many": MANY})
     with closing(sqlite3.connect(database, timeout=60)) as connection:
-        # A gigabyte of WAL would be moved by the next commit, whoever's that is.
+        # Otherwise the next commit of any process would have to checkpoint a gigabyte of WAL.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -142,7 +142,7 @@ def _ask_for_catchups(report: Report, app: GunicornApp, listener: Listener, roun
 
 
 def _heads(listener: Listener) -> tuple[str, int]:
-    """The epoch and the highest number, from the vessel's retained status."""
+    """Return the epoch and the highest number from the vessel's retained status."""
 
     def found(arrivals: Any) -> tuple[str, int] | None:
         status = [body for _, topic, body in arrivals if topic == "system/status"]
@@ -153,7 +153,7 @@ def _heads(listener: Listener) -> tuple[str, int]:
 
 
 def _busy_health(app: GunicornApp) -> list[float]:
-    """The answers' times while another client posts."""
+    """Return the response times while another client posts."""
     made = app.post("/api/equipment", {"name": "Main engine", "type": "engine"})
     body = json.dumps({"equipmentId": made.json["id"], "reason": "Oil leaks"}).encode()
     command = [sys.executable, "-m", "bench.load", str(app.port), "/api/work-orders", "100000", "1"]

@@ -1,4 +1,4 @@
-"""The pictures of docs/performance.md; drawn where matplotlib is installed (bench/requirements.lock)."""
+"""The pictures of docs/performance.md, drawn if matplotlib is installed (bench/requirements.lock)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MILLION = 1_000_000
 
 
 def draw(report: Report, million: dict[str, float]) -> None:
-    """Draw what `growth` has measured."""
+    """Draw the results of `growth`."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -88,6 +88,6 @@ def _plot(
     if len(lines) > 1:
         axes.legend()
     IMAGES.mkdir(exist_ok=True)
-    # without the date and version that would make each drawing another file
+    # without date and version, so that the same drawing gives the same file
     figure.savefig(IMAGES / f"performance-{name}.png", metadata={"Software": None})
     plt.close(figure)

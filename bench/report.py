@@ -1,8 +1,9 @@
-"""What a benchmark found: medians and ranges, shown and kept."""
+"""The results of a benchmark: medians and ranges, printed and saved."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sqlite3
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-#: One line a benchmark and run, so that a regression shows.
+#: One line for each benchmark and run, to detect regressions.
 HISTORY = RESULTS / "history.jsonl"
-#: Shows the figures that have a target, between two lines.
+#: The page with the figures that have a target, between these two lines.
 PAGE = RESULTS.parent.parent / "docs" / "performance.md"
 _BEGIN = "<!-- figures: written by `python -m bench` -->"
 _END = "<!-- end of figures -->"
@@ -29,12 +30,12 @@ _PACKAGES = ("flask", "gunicorn", "orjson", "paho-mqtt", "sqlalchemy")
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity, measured once a round."""
+    """One quantity, measured once in each round."""
 
     name: str
     unit: str
     values: Sequence[float]
-    #: What its median is to be: `>= 2` or `<= 10`; None for what only explains the others.
+    #: The target of its median: `>= 2` or `<= 10`; None for a figure that only explains the others.
     target: str | None = None
 
     @property
@@ -43,18 +44,23 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """The target, and whether the median reaches it."""
+        """The target, and whether the median meets it."""
         if self.target is None:
             return ""
         return f"{self.target}: {'reached' if self.reached else 'MISSED'}"
 
     @property
     def reached(self) -> bool:
-        """Whether the median is what it is to be."""
+        """Whether the median meets the target."""
         if self.target is None:
             return True
         sign, limit = self.target.split()
         return self.median >= float(limit) if sign == ">=" else self.median <= float(limit)
+
+    @property
+    def precision(self) -> float:
+        """How far the median may be off, as a part of it: half the width of its 95 % interval, or of the whole range."""
+        return precision(self.values)
 
     def __str__(self) -> str:
         low, high = min(self.values), max(self.values)
@@ -79,19 +85,19 @@ class Report:
         return figure
 
     def ratios(self, name: str, above: Figure, below: Figure, target: str | None = None) -> Figure:
-        """Round by round, so that what disturbed a round disturbed both sides of it."""
+        """Add the ratio of two figures for each round, since a disturbance affects both sides of a round."""
         pairs = zip(above.values, below.values, strict=True)
         return self.add(name, "ratio", [a / b for a, b in pairs], target)
 
     def table(self) -> str:
-        """All figures as a Markdown table."""
+        """Return all figures as a Markdown table."""
         return table(
             ("", "unit", "median (range)", "target"),
             [(figure.name, figure.unit, str(figure), figure.verdict) for figure in self.figures],
         )
 
     def keep(self) -> None:
-        """Print the table, and save it with all values in bench/results/."""
+        """Print the table and save it with all values in bench/results/."""
         self.machine = self.machine or machine()
         print(f"\n{self.question}\n\n{self.table()}\n", flush=True)
         RESULTS.mkdir(exist_ok=True)
@@ -103,7 +109,7 @@ class Report:
         self._remember()
 
     def _remember(self) -> None:
-        """Add the medians to the history, and say what has got worse by a fifth since the last time."""
+        """Add the medians to the history, and report figures that are worse by a fifth than the last time."""
         told = [figure for figure in self.figures if figure.target or "**" in figure.name]
         medians = {figure.name: round(figure.median, 4) for figure in told}
         past = [each for each in history() if each["name"] == self.name]
@@ -112,7 +118,9 @@ class Report:
             then, now = before.get(figure.name), figure.median
             sign = (figure.target or ">=").split()[0]
             if then and (now < then * 0.8 if sign == ">=" else now > then * 1.25):
-                print(f"worse than the last time: {figure.name}: {_short(now)}, was {_short(then)}")
+                print(
+                    f"worse than in the last run: {figure.name}: {_short(now)}, was {_short(then)}"
+                )
         entry = {
             "date": self.machine["date"],
             "commit": self.machine["commit"],
@@ -126,14 +134,14 @@ class Report:
 
 
 def history() -> list[dict[str, Any]]:
-    """The medians of each run so far, oldest first."""
+    """Return the medians of each run so far, oldest first."""
     if not HISTORY.exists():
         return []
     return [json.loads(line) for line in HISTORY.read_text().splitlines()]
 
 
 def summary() -> str:
-    """Every figure that has a target, of the last run of each benchmark; kept in docs/performance.md."""
+    """Return all figures that have a target, from the last run of each benchmark, for docs/performance.md."""
     rows = []
     for path in sorted(RESULTS.glob("*.json")):
         report = json.loads(path.read_text())
@@ -150,13 +158,28 @@ def summary() -> str:
     return said
 
 
+def precision(values: Sequence[float]) -> float:
+    """Return how far the median of some values may be off, as a part of it.
+
+    The true median is between the k-th lowest and the k-th highest value with a probability of 95 %, whatever the
+    distribution; up to eight values it needs the lowest and the highest.
+    """
+    ascending, count = sorted(values), len(values)
+    outside, k = 2 * 0.5**count, 0
+    while k < (count - 1) // 2 and outside + 2 * math.comb(count, k + 1) * 0.5**count <= 0.05:
+        k += 1
+        outside += 2 * math.comb(count, k) * 0.5**count
+    middle = statistics.median(ascending)
+    return max(middle - ascending[k], ascending[-1 - k] - middle) / middle
+
+
 def p99(ascending: Sequence[float]) -> float:
-    """The 99th percentile of sorted values."""
+    """Return the 99th percentile of sorted values."""
     return ascending[int(len(ascending) * 0.99)]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     rows = [head, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = [
@@ -168,7 +191,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the facts about the machine that the figures depend on."""
     processor = next(
         (
             line.split(":", 1)[1].strip()
@@ -200,7 +223,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that is measured, with a plus where files differ from it."""
+    """Return the measured commit, with a plus if files differ from it."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty=+"],
         cwd=RESULTS.parent,
@@ -212,7 +235,7 @@ def commit() -> str:
 
 
 def fsync_ms() -> float:
-    """The median time of an append of a page and its fsync, where temporary files are."""
+    """Return the median time to append a page and fsync it, in the directory of temporary files."""
     times = []
     with tempfile.TemporaryFile(buffering=0) as file:
         for _ in range(200):

@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.backlog import SIGNED_WITH, add_unnumbered
-from bench.report import Figure, Report, machine, p99
+from bench.report import Figure, Report, machine, p99, precision
+from bench.request_counts import add_counts
 from tests.support.gunicorn_app import ROOT, GunicornApp, flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually, free_port
 
 ROUNDS = 5
-#: A round is so many turns of each side, of so many requests: a shared machine and its disk get faster and slower
-#: within seconds, and what disturbs one side is to disturb the other.
+#: More rounds are run until the ratio of the throughputs is known to `PRECISE`, but no more than so many.
+MOST_ROUNDS = 9
+PRECISE = 0.05
+#: A round has so many slices of each side, of so many requests: the speed of a shared machine and its disk varies
+#: within seconds, and a disturbance should affect both sides.
 SLICES, REQUESTS = 2, 500
-#: A hundred thousand changes that wait are made anew each round.
+#: The backlog of a hundred thousand changes is created again for each round.
 BACKLOG_ROUNDS = 3
 BACKLOG = 100_000
 CLIENTS = 4
@@ -36,14 +40,14 @@ QUIET_BROKER = ("autosave_interval 1800", "autosave_on_changes false", "log_type
 
 @dataclass(frozen=True)
 class Setup:
-    """Under which circumstances both are measured."""
+    """The conditions under which both sides are measured."""
 
     name: str
     threads: int = 1
     postgresql: bool = False
-    #: What gunicorn serves.
+    #: The application that gunicorn serves.
     wsgi: str = "wsgi:app"
-    #: `away`, or `returns`: it comes back to a backlog at the beginning of each round.
+    #: `there`, `away`, or `returns`: the broker returns at the beginning of each round, when there is a backlog.
     broker: str = "there"
     throughput: str = ">= 0.95"
 
@@ -62,18 +66,18 @@ NAIVE = Setup("naive", wsgi="bench.wsgi_naive:app")
 
 @dataclass(frozen=True)
 class Slice:
-    """Some requests in a row; times in milliseconds but where said."""
+    """Some requests in a row; times are in milliseconds unless stated otherwise."""
 
     seconds: float
     times: list[float]
-    #: Processor time of the workers' main threads, of their others, of the load generator.
+    #: CPU time of the workers' main threads, of their other threads, and of the load generator.
     main: float
     relay: float
     client: float
 
 
 def together(slices: list[Slice]) -> dict[str, float]:
-    """What a round of one side has found."""
+    """Return the results of a round of one side."""
     times = sorted(ms for each in slices for ms in each.times)
     requests = len(times)
     main = sum(each.main for each in slices) / requests
@@ -90,7 +94,7 @@ def together(slices: list[Slice]) -> dict[str, float]:
 
 
 class Side:
-    """One of the apps that are compared."""
+    """One of the apps to compare."""
 
     def __init__(
         self, directory: Path, setup: Setup, database_url: str, *, local_mode: bool, broker: str
@@ -124,7 +128,7 @@ class Side:
         self.rounds: list[dict[str, Any]] = []
 
     def measure(self, requests: int, settled: Callable[[], bool] = lambda: True) -> Slice:
-        """POST work orders; everything that follows from them is over when this returns."""
+        """POST work orders, and wait until all work caused by them is done."""
         before = cpu_ms(self.app)
         command = [sys.executable, "-m", "bench.load", str(self.app.port), "/api/work-orders"]
         done = subprocess.run(
@@ -146,7 +150,7 @@ class Side:
         )
 
     def delivered(self) -> bool:
-        """Whether nothing waits any more."""
+        """Return whether nothing waits any more."""
         return bool(self.app.health()["mqtt"]["queuedMessages"] == 0)
 
     def kill(self) -> None:
@@ -155,7 +159,7 @@ class Side:
 
 
 def cpu_ms(app: GunicornApp) -> tuple[float, float]:
-    """Processor time of the workers so far: of their main threads, and of all others."""
+    """Return the CPU time of the workers so far: of their main threads, and of all others."""
     main = others = 0
     for pid in app.worker_pids():
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -168,24 +172,25 @@ def cpu_ms(app: GunicornApp) -> tuple[float, float]:
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Measure each setup, both sides in turn and in changing order."""
+    """Measure each setup, alternating between the sides, in changing order."""
     report = Report(
         "request_cost",
         "What does POST /api/work-orders cost with the sync, against LOCAL_MODE=false?",
         {
-            "rounds": rounds,
+            "rounds": f"{rounds}, or up to {MOST_ROUNDS} until a ratio is known to +-{PRECISE:.0%}",
             "requests a round and side": SLICES * REQUESTS,
-            "the sides take turns after": f"{REQUESTS} requests",
+            "the sides alternate after": f"{REQUESTS} requests",
             "clients": CLIENTS,
             "workers": WORKERS,
-            "SQLite": "WAL, synchronous=FULL but where NORMAL is said",
+            "SQLite": "WAL, synchronous=FULL unless NORMAL is stated",
             "PostgreSQL": "fsync and synchronous_commit on",
-            "broker": "Mosquitto on loopback, link up but where said",
+            "broker": "Mosquitto on loopback, link up unless stated",
         },
         machine=machine(),
     )
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="arus-bench-")))
+        add_counts(report, directory)
         postgres = stack.enter_context(PostgresServer(durable=True))
         for number, setup in enumerate(SETUPS):
             place = directory / str(number)
@@ -217,7 +222,8 @@ def _measure(
             side.measure(100)  # caches warm up
         if setup.broker == "returns":
             rounds = min(rounds, BACKLOG_ROUNDS)
-        for number in range(rounds):
+        number = 0
+        while number < rounds or (number < _most(setup, rounds) and not _is_precise(sides)):
             if setup.broker == "returns":
                 for side in sides if number % 2 else reversed(sides):
                     side.rounds.append(
@@ -227,12 +233,31 @@ def _measure(
                     )
             else:
                 _measure_in_slices(sides, there=setup.broker == "there")
+            number += 1
         print(f"request_cost: {setup.name}", file=sys.stderr, flush=True)
     finally:
         for side in sides:
             side.kill()
         broker.kill()
     return sides
+
+
+def _says(ratio: Figure) -> str:
+    off = f"+-{ratio.precision:.1%} after {len(ratio.values)} rounds"
+    return (
+        off
+        if ratio.precision <= PRECISE
+        else f"{off}: NOT within +-{PRECISE:.0%}, judge by the counts"
+    )
+
+
+def _most(setup: Setup, rounds: int) -> int:
+    return rounds if setup.broker == "returns" or rounds < ROUNDS else max(rounds, MOST_ROUNDS)
+
+
+def _is_precise(sides: list[Side]) -> bool:
+    without, with_sync, *_ = ([each["requests/s"] for each in side.rounds] for side in sides)
+    return precision([a / b for a, b in zip(with_sync, without, strict=True)]) <= PRECISE
 
 
 def _measure_in_slices(sides: list[Side], *, there: bool) -> None:
@@ -246,7 +271,7 @@ def _measure_in_slices(sides: list[Side], *, there: bool) -> None:
 
 
 def _measure_while_draining(side: Side, broker: Mosquitto) -> dict[str, Any]:
-    """The broker comes back to a backlog, and requests come while it drains."""
+    """Let the broker return to a backlog, and send requests while it drains."""
     add_unnumbered(side.database, BACKLOG)
     eventually(lambda: _waiting(side.database)[0] == 0, 120, message="all is numbered")
     broker.start()
@@ -267,7 +292,7 @@ def _measure_while_draining(side: Side, broker: Mosquitto) -> dict[str, Any]:
 
 
 def _waiting(database: Path) -> tuple[int, int]:
-    """Changes without a number, and those with one that are not delivered."""
+    """Return whether there are unnumbered changes, and the number of numbered, undelivered ones."""
     with closing(sqlite3.connect(database, timeout=30)) as connection:
         (unnumbered,) = connection.execute(
             "SELECT EXISTS (SELECT 1 FROM arus_change WHERE seq IS NULL AND outcome IS NULL)"
@@ -286,7 +311,9 @@ def _report(report: Report, setup: Setup, sides: list[Side], *, detailed: bool) 
     def compare(title: str, unit: str, key: str, target: str | None) -> None:
         base = figure(f"{title}, without", unit, without, key)
         ours = figure(f"{title}, with the sync", unit, with_sync, key)
-        report.ratios(f"**{setup.name}: {title}, with / without**", ours, base, target)
+        ratio = report.ratios(f"**{setup.name}: {title}, with / without**", ours, base, target)
+        if key == "requests/s":
+            report.setup[f"{setup.name}: its ratio of throughputs"] = _says(ratio)
         for side in naive:
             peer = figure(f"{title}, publish in the request", unit, side, key)
             report.ratios(f"{setup.name}: {title}, publish in the request / without", peer, base)
@@ -296,7 +323,7 @@ def _report(report: Report, setup: Setup, sides: list[Side], *, detailed: bool) 
     if detailed:
         compare("median latency", "ms", "median", None)
         compare("CPU, serving thread", "ms/request", "main", None)
-    # The backlog's own processor time is not the requests'.
+    # The CPU time for the backlog does not belong to the requests.
     compare("CPU", "ms/request", "cpu", None if setup.broker == "returns" else "<= 1.1")
     if detailed:
         figure("relay's share of it", "ms/request", with_sync, "relay")

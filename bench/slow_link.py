@@ -1,7 +1,7 @@
-"""A link far from everything: a TCP proxy that delays, holds up and throttles, and that counts.
+"""A far or slow link: a TCP proxy that delays, throttles and counts.
 
-What it does follows what a network does to a TCP stream: a lost packet comes later, and all behind
-it waits. Nothing is lost within a stream.
+It simulates a network's effect on a TCP stream: a lost packet arrives later and delays all packets behind
+it. Nothing is lost within a stream.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from typing import Self
 
 from tests.support.lifecycle import Started
 
-#: What a segment carries, and what its IP and TCP headers add.
+#: The bytes of a segment, and those of its IP and TCP headers.
 SEGMENT, HEADERS = 1448, 52
-#: Seconds of traffic that the modem keeps before it takes no more.
+#: Seconds of traffic that the modem buffers.
 _MODEM_BUFFER = 1.0
 _MESSAGE_ID = re.compile(rb'"messageId":"([^"]+)"')
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a link is like."""
+    """The properties of a link."""
 
     name: str
-    #: Seconds there and back, and by how much that varies either way.
+    #: The round trip in seconds, and its variation in either direction.
     round_trip: float
     jitter: float = 0.0
-    #: The share of packets that come late, and by how many seconds, as after a retransmission.
+    #: The share of packets that arrive late, and by how many seconds, as after a retransmission.
     late: float = 0.0
     lateness: float = 0.0
-    #: Bits a second each way; None for as many as there are.
+    #: Bits a second each way; None for no limit.
     rate: int | None = None
 
 
 class SlowLink(Started):
-    """Listens on a loopback port and connects each caller with `broker_port`."""
+    """Listens on a loopback port and forwards each connection to `broker_port`."""
 
     def __init__(self, broker_port: int, profile: Profile, seed: int) -> None:
         self.port = 0
-        #: Bytes with headers, by direction, of all connections so far.
+        #: Bytes including headers, by direction, of all connections so far.
         self.outward = 0
         self.inward = 0
-        #: How often each message has passed, by its id.
+        #: How often each message has passed, by message id.
         self.messages: Counter[bytes] = Counter()
         self._broker_port = broker_port
         self._profile = profile
@@ -60,7 +60,7 @@ class SlowLink(Started):
 
     @property
     def sent_twice(self) -> int:
-        """Messages that have passed more than once, each repeat counted."""
+        """The number of repeated messages, counting each repeat."""
         return sum(count - 1 for count in self.messages.values())
 
     def start(self) -> Self:
@@ -124,7 +124,7 @@ class SlowLink(Started):
                 self.outward += len(data) + HEADERS
                 found = list(_MESSAGE_ID.finditer(tail + data))
                 self.messages.update(match[1] for match in found)
-                # an id may be cut by the end of a segment, and is not to be counted twice
+                # an id may be split between two segments, and must not be counted twice
                 tail = (tail + data)[found[-1].end() if found else 0 :][-100:]
             else:
                 self.inward += len(data) + HEADERS
@@ -137,7 +137,9 @@ class SlowLink(Started):
         while True:
             at, data = await under_way.get()
             await asyncio.sleep(max(0.0, at - time.monotonic()))
-            with contextlib.suppress(OSError):  # it has hung up: the other direction ends as well
+            with contextlib.suppress(
+                OSError
+            ):  # the peer has closed the connection: the other direction ends as well
                 if data:
                     sink.write(data)
                     await sink.drain()
@@ -148,7 +150,7 @@ class SlowLink(Started):
 
 
 async def _read(source: asyncio.StreamReader) -> bytes:
-    """What has come, at most a segment; nothing at the end, whichever way it ended."""
+    """Read at most a segment; return nothing at the end of the connection, even after an error."""
     try:
         return await source.read(SEGMENT)
     except OSError:

@@ -1,4 +1,4 @@
-"""How soon do acknowledgements come again after the owner was killed, or the broker came back?"""
+"""How soon do acknowledgements resume after the owner was killed, or after the broker returned?"""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
 ROUNDS = 7
-#: What bench.worker is configured with, in seconds.
+#: The setting of bench.worker, in seconds.
 RECONNECT_PERIOD = 1.0
 WAITING = 200
 
 
 def run(rounds: int = ROUNDS) -> Report:
-    """Kill owners under a stream of changes; then take the broker away and bring it back."""
+    """Kill owners during a stream of changes; then stop and restart the broker."""
     report = Report(
         "takeover",
-        "How soon do acknowledgements come again after SIGKILL of the owner, and after the broker's return?",
+        "How soon do acknowledgements resume after SIGKILL of the owner, and after the broker's return?",
         {
             "rounds": rounds,
             "takeover": "to the first change that the next owner publishes, as a subscriber sees it",
-            "return": "from the first moment at which the broker takes connections to the first"
+            "return": "from the first moment at which the broker accepts connections to the first"
             " acknowledgement of a change that had waited",
             "database": "SQLite, synchronous=FULL",
         },
@@ -87,7 +87,7 @@ def _start(database: Path, broker: Mosquitto, count: int) -> list[Worker]:
 
 
 def _next_owners(arrivals: list[Arrival]) -> float | None:
-    """When the first change came after a new owner had said that it is there."""
+    """Return when the first change arrived after a new owner's `online`."""
     online = False
     for at, topic, body in arrivals:
         if topic == "system/status":
@@ -104,7 +104,7 @@ def _returns(database: Path, broker: Mosquitto, rounds: int) -> list[float]:
             wait_owned(database, worker.pid)
             broker.kill()
             worker.do(f"batch {WAITING}")
-            time.sleep(0.1 * number)  # at any moment of the owner's period
+            time.sleep(0.1 * number)  # at different moments of the owner's reconnect period
             before = len(worker.do("acks"))
             broker.start()
             back = time.monotonic()
@@ -115,7 +115,7 @@ def _returns(database: Path, broker: Mosquitto, rounds: int) -> list[float]:
 
 
 def _acks(worker: Worker, count: int) -> list[float]:
-    """When each acknowledgement came, once there are so many."""
+    """Wait for `count` acknowledgements and return the time of each."""
     acks = eventually(
         lambda: acks if len(acks := worker.do("acks")) >= count else None,
         60,

@@ -1,7 +1,7 @@
-"""A process that writes as a worker does, told what to do over its standard input.
+"""A process that writes as a worker does, controlled over its standard input.
 
-`python -m bench.worker DATABASE BROKER_URL [writer]`; with `writer` it is no candidate for ownership. It
-answers each line with one of JSON; times are of the machine's steady clock, the same in all processes.
+`python -m bench.worker DATABASE BROKER_URL [writer]`; with `writer` it is not a candidate for leadership. It
+answers each line with a line of JSON; times are from the monotonic clock, which is the same in all processes.
 
 - `commit COUNT GAP`: COUNT work orders, each in its own transaction, GAP seconds apart; the message id of
   each and the time at which its commit had returned.
@@ -25,7 +25,7 @@ from tools.processes import die_with
 
 
 class Worker(Started):
-    """The parent's end of such a process."""
+    """The parent's handle of such a process."""
 
     def __init__(self, database: Path, broker_url: str, *, writer: bool = False) -> None:
         parent = os.getpid()
@@ -49,13 +49,13 @@ class Worker(Started):
         return self._process.pid
 
     def ask(self, command: str) -> None:
-        """Send a command; `answer` waits for what it says."""
+        """Send a command; `answer` waits for the answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(command.encode() + b"\n")
         self._process.stdin.flush()
 
     def answer(self) -> Any:
-        """What it says to the oldest command that was not answered yet."""
+        """Return the answer to the oldest unanswered command."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -68,7 +68,7 @@ class Worker(Started):
         return self.answer()
 
     def ready(self) -> Self:
-        """Wait until it takes commands."""
+        """Wait until it accepts commands."""
         self.do("commit 0 0")
         return self
 
@@ -84,25 +84,25 @@ class Worker(Started):
         self.kill()
 
 
-def main(database: str, broker_url: str, *, candidate: bool) -> None:
+def main(database: str, broker_url: str, *, candidate: bool) -> None:  # noqa: C901  # one command loop, a word a branch
     """Do as told until the standard input ends."""
     from app import create_app
-    from arus.flow import Flow
-    from arus.session import CONTROL_IDS
+    from arus.mqtt.packets import CONTROL_IDS
+    from arus.relay.publisher import Publisher
     from bench.backlog import settings
     from blueprints.equipment.models import Equipment
     from blueprints.work_orders.models import WorkOrder
     from extensions import db, sync
 
     acks: list[float] = []
-    taken = Flow.acknowledged
+    taken = Publisher.acknowledged
 
-    def acknowledged(flow: Flow, ack: Any) -> None:
+    def acknowledged(publisher: Publisher, ack: Any, unread: float = 0.0) -> None:
         if ack.packet_id > CONTROL_IDS:
             acks.append(time.monotonic())
-        taken(flow, ack)
+        taken(publisher, ack, unread)
 
-    Flow.acknowledged = acknowledged  # type: ignore[method-assign]
+    Publisher.acknowledged = acknowledged  # type: ignore[method-assign]
     app = create_app({**settings(Path(database), broker_url), "MQTT_RECONNECT_PERIOD": "1"})
     made = 0
 

@@ -1,4 +1,4 @@
-"""The vessel app as it is often written: no log, and Flask-MQTT's publish in the request after its commit."""
+"""The vessel app as often written: without a log, and with Flask-MQTT's publish in the request after the commit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _mqtt.init_app(
 
 @app.after_request
 def publish(response: Response) -> Response:
-    """Publish what was created."""
+    """Publish the created row."""
     if request.method == "POST" and response.status_code == 201:
         _mqtt.publish("naive/work_orders", response.get_data(), qos=1, retain=True)
     return response

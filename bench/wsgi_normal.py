@@ -1,4 +1,4 @@
-"""The vessel app with SQLite's synchronous=NORMAL: what a power cut may take back, a request need not wait for."""
+"""The vessel app with SQLite's synchronous=NORMAL: requests do not wait for the disk, power cuts may lose commits."""
 
 from __future__ import annotations
 

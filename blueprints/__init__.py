@@ -1,1 +1,1 @@
-"""One folder a feature."""
+"""The application's features, one package each."""

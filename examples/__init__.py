@@ -1,1 +1,1 @@
-"""A small application of another kind than the vessel app."""
+"""A small application that uses `arus` outside the vessel app."""

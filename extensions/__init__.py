@@ -1,4 +1,4 @@
-"""The extensions of this application, bound to an app by `init_extensions`."""
+"""The application's Flask extensions; `init_extensions` binds them to an app."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from flask import Flask, Response
 from flask_limiter import Limiter, RateLimitExceeded
 from flask_limiter.util import get_remote_address
-from flask_migrate import Migrate
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from arus import ReliableSync
@@ -19,12 +18,13 @@ from arus.database import database_file, is_sqlite
 
 from .api import api, problem
 from .assets import init_assets
-from .config import ROOT
 from .database import db, init_database
+from .hosts import init_hosts
 from .metrics import init_metrics
+from .migrations import init_migrations
 from .rate_limits import SqliteStorage
 
-__all__ = ["api", "db", "init_extensions", "limiter", "migrate", "sync"]
+__all__ = ["api", "db", "init_extensions", "limiter", "sync"]
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
@@ -35,11 +35,10 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 
 
 sync = ReliableSync()
-# A broken counter file must not take a vessel's health page away.
+# A broken counter file must not make the health endpoint fail.
 limiter = Limiter(key_func=get_remote_address, swallow_errors=True)
-# A full disk breaks it for each request: twenty lines of traceback would not make room.
+# With a full disk this fails at each request; a traceback each time would fill the log.
 limiter.logger.addFilter(_in_one_line)
-migrate = Migrate(directory=str(ROOT / "migrations"), render_as_batch=True, compare_type=True)
 
 
 def init_extensions(app: Flask) -> None:
@@ -49,14 +48,15 @@ def init_extensions(app: Flask) -> None:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies, x_prefix=proxies
         )
+    init_hosts(app)
     init_assets(app)
     init_database(app)
     app.config.setdefault("RATELIMIT_STORAGE_URI", SqliteStorage.uri(_counter_file(app)))
     limiter.init_app(app)
     app.register_error_handler(RateLimitExceeded, _too_many)
-    sync.init_app(app, db)
+    sync.init_app(app, db, zone=app.config["SHIP_TIMEZONE"])
     init_metrics(app)
-    migrate.init_app(app, db)
+    init_migrations(app, db)
     api.init_app(app)
 
 
@@ -68,9 +68,9 @@ def _too_many(error: RateLimitExceeded) -> Response:
 
 
 def _counter_file(app: Flask) -> Path:
-    """Return the rate limits' file: beside a SQLite database, one a server database elsewhere."""
+    """Return the file of the rate limits: next to a SQLite database, otherwise in the instance folder."""
     with app.app_context():
-        url = db.engine.url  # with the path that a relative one stands for
+        url = db.engine.url  # with a relative path made absolute
     if is_sqlite(url):
         database = database_file(url) or Path(app.instance_path, str(url.database)).resolve()
         return database.with_name(f"{database.name}-limits")

@@ -1,61 +1,60 @@
-"""The OpenAPI description, and answers to requests that went wrong as problem+json (RFC 9457)."""
+"""The OpenAPI document, and error responses as problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
 import http
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import orjson
-from flask import Flask, Request, Response, current_app, request
+from apispec import APISpec
+from flask import Flask, Request, Response, request
 from flask.json.provider import JSONProvider
 from flask_smorest import Api, Blueprint
-from marshmallow import RAISE, Schema, ValidationError, fields
-from webargs import core
+from marshmallow import RAISE, ValidationError
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import HTTPException
 
-from .openapi import PROBLEM, DescribingPlugin, Errors, example_problem, problem_document
+from arus.web.arguments import read_json
+from arus.web.operations import ApiOperation
+from arus.web.problems import (
+    PROBLEM,
+    Errors,
+    InvalidError,
+    ProblemError,
+    field_errors,
+    problem,
+    problem_of,
+)
+from arus.web.schemas import ProblemSchema
+
+from .openapi import DescribingPlugin, comma_separated, example_problem, operation_document
+
+__all__ = [
+    "Errors",
+    "InvalidError",
+    "ProblemApi",
+    "ProblemError",
+    "api",
+    "field_errors",
+    "problem",
+]
 
 DESCRIPTION = """\
-Whatever is written here is committed in the vessel's database before it is answered, and reaches the broker
-by itself; `Sync-Message-Id` names the message that carries it.
+Each write is committed in the vessel's database before it is answered, and is then sent to the broker
+automatically; `Sync-Message-Id` is the id of the message that carries it.
 
-JSON with camelCase keys; times in UTC, ISO 8601, milliseconds. Lists come in pages: `next` of one is the
-`cursor` of the following, and rows that come and go meanwhile are neither skipped nor repeated. Errors are
-`application/problem+json` (RFC 9457), with what is wrong by field in `errors`.
+JSON with camelCase keys; times in UTC, ISO 8601, with milliseconds. Lists are paged: pass `next` of a page as the
+`cursor` of the following one; rows added or deleted meanwhile cause no skipped or repeated rows. A filter that is
+repeated stands for either value. Searches and filters ignore case and Unicode form. Errors are
+`application/problem+json` (RFC 9457), with the messages for each field in `errors`.
 """
-#: What is read of a body that is too large, so that the client is there to read the answer.
-DRAIN_LIMIT = 64 * 1024 * 1024
-
-
-class ProblemError(HTTPException):
-    """A request that can't be served, with what to say about it."""
-
-    def __init__(
-        self,
-        code: int,
-        detail: str,
-        *,
-        errors: Errors | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.errors = errors
-        self.extra_headers = headers or {}
-
-
-class InvalidError(ProblemError):
-    """Fields of the request are not valid."""
-
-    def __init__(self, errors: Errors) -> None:
-        super().__init__(
-            422, "The request has fields that are not valid; see errors.", errors=errors
-        )
 
 
 class OrjsonProvider(JSONProvider):
-    """JSON by orjson: strict about NaN and lone surrogates, and fast."""
+    """JSON with orjson: fast, and strict about NaN and lone surrogates."""
 
     def dumps(self, obj: Any, **_kwargs: Any) -> str:
         return orjson.dumps(obj).decode()
@@ -69,74 +68,63 @@ class OrjsonProvider(JSONProvider):
 
 
 class Parser(FlaskParser):
-    """Reads requests strictly: JSON by its content type, no unknown key anywhere."""
+    """Strict parsing of requests: JSON only with its content type, and no unknown keys."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": RAISE}
 
     def _raw_load_json(self, req: Request) -> Any:
-        body = req.get_data(cache=True)
-        if not body:
-            return core.missing
-        # Of a chunked body Werkzeug returns what fits, and says nothing of the rest.
-        if req.environ.get("wsgi.input_terminated") and req.environ["wsgi.input"].read(1):
-            raise RequestEntityTooLarge
-        if not req.is_json:
-            raise UnsupportedMediaType("The body is expected as application/json.")
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise ProblemError(400, f"The body is not valid JSON: {error}") from error
+        return read_json(req)
 
     def handle_error(self, error: ValidationError, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise InvalidError(field_errors(error)) from error
 
 
-def field_errors(error: ValidationError) -> Errors:
-    """Return what marshmallow found as one list of messages a field, nested fields dotted."""
-    found: Errors = {}
-
-    def collect(messages: Any, path: str) -> None:
-        if isinstance(messages, dict):
-            for key, value in messages.items():
-                collect(value, path if key in {"json", "query"} else f"{path}.{key}".lstrip("."))
-        else:
-            found.setdefault(path or "_schema", []).extend(map(str, messages))
-
-    collect(error.messages, "")
-    return found
-
-
-class ProblemSchema(Schema):
-    """A problem as RFC 9457 has it, with the errors of each field."""
-
-    type = fields.String()
-    title = fields.String()
-    status = fields.Integer()
-    detail = fields.String()
-    instance = fields.String()
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()))
-
-
-def problem(
-    status: int, detail: str, *, errors: Errors | None = None, headers: dict[str, str] | None = None
-) -> Response:
-    """Return the answer to a request that can't be served."""
-    document = problem_document(status, detail, request.path, errors)
-    response = Response(orjson.dumps(document), status, content_type=PROBLEM)
-    response.headers.update(headers or {})
-    return response
-
-
-def sentence(error: Exception) -> str:
-    """Return the text of an error as a sentence for `detail`."""
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
-
-
 class ProblemApi(Api):
-    """flask-smorest's API with problems instead of its own errors."""
+    """flask-smorest's API with problems instead of its own errors.
+
+    Operations are described when the document is first read: that takes longer than the rest of an application's
+    start, and most processes, such as commands, never need it.
+    """
 
     ERROR_SCHEMA = ProblemSchema
+
+    def __init__(self) -> None:
+        self._spec: APISpec | None = None
+        self._undescribed: deque[Callable[[APISpec], None]] = deque()
+        self._describing = threading.Lock()
+        super().__init__()
+
+    @property
+    def spec(self) -> APISpec | None:
+        """The document, complete."""
+        with self._describing:
+            while self._spec is not None and self._undescribed:
+                self._undescribed.popleft()(self._spec)
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: APISpec | None) -> None:
+        self._spec = spec
+        self._undescribed.clear()
+
+    def register_blueprint(
+        self, blp: Blueprint, *, parameters: list[Any] | None = None, **options: Any
+    ) -> None:
+        """Register a blueprint, to be described in the document."""
+        app = self._app
+        name = options.get("name", blp.name)
+        app.extensions["flask-smorest"]["blp_name_to_api"][name] = self
+        app.register_blueprint(blp, **options)
+
+        def describe(spec: APISpec) -> None:
+            blp.register_views_in_doc(self, app, spec, name=name, parameters=parameters)
+            spec.tag({"name": name, "description": blp.description})
+
+        self._undescribed.append(describe)
+
+    def amend(self, describe: Callable[[APISpec], None]) -> None:
+        """Change the document once everything registered so far is described in it."""
+        self._undescribed.append(describe)
 
     def init_app(self, app: Flask, **kwargs: Any) -> None:
         app.json = OrjsonProvider(app)
@@ -147,7 +135,6 @@ class ProblemApi(Api):
         app.config.setdefault(
             "API_SPEC_OPTIONS",
             {
-                "externalDocs": {"url": "/api/docs", "description": "The same for people"},
                 "info": {
                     "description": DESCRIPTION,
                     "license": {"name": "MIT", "identifier": "MIT"},
@@ -159,54 +146,64 @@ class ProblemApi(Api):
             **kwargs.pop("spec_kwargs", {}),
         }
         super().init_app(app, spec_kwargs=spec, **kwargs)
+        self.ma_plugin.converter.add_parameter_attribute_function(comma_separated)
+
+    def describe(
+        self,
+        app: Flask,
+        blueprint: str,
+        operations: Iterable[ApiOperation],
+        *,
+        tags: Mapping[str, str],
+        problems: Mapping[str, Mapping[int, str]],
+    ) -> None:
+        """Describe the operations of a plain Flask blueprint that is registered with `app` in the document.
+
+        :param blueprint: its name.
+        :param tags: the groups of operations: name and description.
+        :param problems: what else they may answer here, by name and status.
+        """
+
+        def describe(spec: APISpec) -> None:
+            for name, description in tags.items():
+                spec.tag({"name": name, "description": description})
+            for operation in operations:
+                document = operation_document(operation, problems.get(operation.name, {}))
+                document["responses"]["default"] = self.DEFAULT_ERROR_RESPONSE_NAME
+                rule = next(app.url_map.iter_rules(f"{blueprint}.{operation.name}"))
+                spec.path(rule=rule, operations={operation.method.lower(): document})
+
+        self._undescribed.append(describe)
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document, with the address under which this request has found it."""
-        document: dict[str, Any] = self.spec.to_dict()
-        return {**document, "servers": [{"url": request.script_root or "/"}]}
+        spec = self.spec
+        assert spec is not None
+        document: dict[str, Any] = spec.to_dict()
+        pages = {"url": f"{request.script_root}/api/docs", "description": "API reference"}
+        return {**document, "externalDocs": pages, "servers": [{"url": request.script_root or "/"}]}
 
     def _openapi_json(self) -> Response:
         return Response(orjson.dumps(self.document()), content_type="application/json")
 
     def _register_responses(self) -> None:
-        # flask-smorest's own say application/json, which problems are not.
+        # flask-smorest's own responses have the content type application/json, not problem+json.
         known = [status for status in http.HTTPStatus if status >= http.HTTPStatus.BAD_REQUEST]
         for status in known:
             self._register_problem(status.name, status, status.phrase)
         self._register_problem(
-            self.DEFAULT_ERROR_RESPONSE_NAME, 503, "What else can go wrong: the status says what."
+            self.DEFAULT_ERROR_RESPONSE_NAME, 503, "Any other error; see the status."
         )
 
     def _register_problem(self, name: str, status: int, description: str) -> None:
         content = {"schema": self.ERROR_SCHEMA, "example": example_problem(status)}
         response = {"description": description, "content": {PROBLEM: content}}
-        self.spec.components.response(name, response, lazy=True)
+        assert self._spec is not None
+        self._spec.components.response(name, response, lazy=True)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
-        """Return the problem that says what `error` does."""
-        status = error.code or 500
-        if isinstance(error, RequestEntityTooLarge):
-            _drain()
-            detail = f"The body is larger than {current_app.config['MAX_CONTENT_LENGTH']} bytes."
-        else:
-            detail = error.description or http.HTTPStatus(status).description
-        headers = {
-            name: value
-            for name, value in error.get_headers(request.environ)
-            if name.lower() not in {"content-type", "content-length"}
-        }
-        headers.update(getattr(error, "extra_headers", {}))
-        return problem(status, detail, errors=getattr(error, "errors", None), headers=headers)
-
-
-def _drain() -> None:
-    """Read what is still being sent: closing before would reset the connection, answer and all."""
-    stream = request.environ["wsgi.input"]
-    left = DRAIN_LIMIT
-    if not request.environ.get("wsgi.input_terminated"):
-        left = min(left, request.content_length or 0)
-    while left > 0 and (chunk := stream.read(min(left, 65_536))):
-        left -= len(chunk)
+        """Return the problem response for `error`."""
+        return problem_of(error)
 
 
 Blueprint.ARGUMENTS_PARSER = Parser()

@@ -1,41 +1,31 @@
-"""What browsers are sent: text compressed, and files at addresses that change with their content.
+"""Compression of responses, and static files at URLs that change with their content.
 
-Done here, so that a vessel needs no proxy in front of gunicorn.
+Flask-Compress compresses, so that a vessel needs no proxy in front of gunicorn. This module adds the
+versioned URLs, and excludes the responses that must not be compressed.
 """
 
 from __future__ import annotations
 
-import gzip
 from functools import lru_cache
 from hashlib import blake2s
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, current_app, request
+from flask_compress import Compress
 from werkzeug.utils import safe_join
 
-#: What is worth compressing.
-TEXTS = {
-    "text/html",
-    "text/css",
-    "text/javascript",
-    "application/javascript",
-    "application/json",
-    "image/svg+xml",
-}
-#: Bytes; below, the header would cost what compression gains.
-SMALLEST = 1000
-#: Pages are made anew each time, files are compressed once.
-PAGE_LEVEL, FILE_LEVEL = 5, 9
-#: Seconds that a browser may keep what its address names exactly.
+compress = Compress()
+#: Seconds that a browser may cache a file with a versioned URL.
 YEAR = 365 * 24 * 3600
 
 
 def init_assets(app: Flask) -> None:
-    """Version the addresses of `app`'s files, and compress what it answers.
+    """Version the URLs of `app`'s files, and compress its responses.
 
-    Called before all that add `after_request` functions: these run in reverse.
+    Call it before anything else adds an `after_request` function, because these run in reverse order.
     """
+    compress.init_app(app)
     app.after_request(_compress)
     app.after_request(_keep)
     app.url_defaults(_version)
@@ -46,7 +36,7 @@ def _is_static(endpoint: str | None) -> bool:
 
 
 def _version(endpoint: str, values: dict[str, Any]) -> None:
-    """Add the content's hash to the address of a file."""
+    """Add the hash of its content to the URL of a file."""
     if not _is_static(endpoint) or "v" in values or "filename" not in values:
         return
     if version := _version_of(endpoint, values["filename"]):
@@ -69,7 +59,7 @@ def _digest(place: str, _changed: int) -> str:
 
 
 def _keep(response: Response) -> Response:
-    """Let a browser keep a file that its address names exactly."""
+    """Let browsers cache a file with a versioned URL."""
     if not _is_static(request.endpoint) or response.status_code not in {200, 304}:
         return response
     asked = request.args.get("v")
@@ -77,40 +67,30 @@ def _keep(response: Response) -> Response:
         request.endpoint or "", (request.view_args or {})["filename"]
     ):
         response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
-    # compressed or not, it is the same file
+    # the same for the compressed and the plain file
     if etag := response.get_etag()[0]:
         response.set_etag(etag, weak=True)
     return response
 
 
 def _compress(response: Response) -> Response:
-    """Compress a text for a browser that takes it so.
+    """Compress a response, unless that would make it wrong.
 
-    An answer of the API with an `ETag` is left as it is: clients send the tag back in `If-Match`,
-    which takes strong tags only, and a compressed answer can't have the same.
+    These are not compressed:
+
+    - Responses of the API with an `ETag`: clients send the tag back in `If-Match`, which requires a strong
+      tag, and Flask-Compress changes the tag of a compressed response.
+    - Parts of a file: the range counts the bytes of the uncompressed file.
+    - Responses to clients that refuse gzip with `q=0`, which Flask-Compress ignores.
     """
     is_file = _is_static(request.endpoint)
-    if (
-        response.mimetype not in TEXTS
-        or response.status_code in {204, 206, 304}
-        or "Content-Encoding" in response.headers
-        or not (is_file or response.is_sequence)
-        or ("ETag" in response.headers and not is_file)
-        or (response.content_length or SMALLEST) < SMALLEST
-    ):
+    if response.status_code == 206 or ("ETag" in response.headers and not is_file):
         return response
-    response.vary.add("Accept-Encoding")
     if not request.accept_encodings.quality("gzip"):
+        response.vary.add("Accept-Encoding")
         return response
-    response.direct_passthrough = False
-    data = response.get_data()
-    if len(data) < SMALLEST:
-        return response
-    response.set_data(_file(data) if is_file else gzip.compress(data, PAGE_LEVEL, mtime=0))
-    response.headers["Content-Encoding"] = "gzip"
-    return response
-
-
-@lru_cache(maxsize=64)
-def _file(data: bytes) -> bytes:
-    return gzip.compress(data, FILE_LEVEL, mtime=0)
+    if is_file and response.mimetype in compress.compress_mimetypes_set:
+        # Read completely, so that HEAD reports the compressed length.
+        response.direct_passthrough = False
+        response.make_sequence()
+    return compress.after_request(response)

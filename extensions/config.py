@@ -1,9 +1,12 @@
-"""The application's own settings, beside those of `arus.settings`."""
+"""The application's own settings, in addition to those of `arus.settings`."""
 
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,6 +21,31 @@ from arus.settings import SETTINGS, Setting, seconds, whole
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: Settings of Flask-Compress. `extensions.assets` decides which responses it compresses.
+COMPRESSION: dict[str, Any] = {
+    "COMPRESS_MIMETYPES": [
+        "text/html",
+        "text/css",
+        "text/javascript",
+        "application/javascript",
+        "application/json",
+        "image/svg+xml",
+    ],
+    "COMPRESS_ALGORITHM": ["gzip"],
+    # Bytes; for smaller responses, the headers would cost more than compression saves.
+    "COMPRESS_MIN_SIZE": 1000,
+    "COMPRESS_REGISTER": False,
+    # Streamed responses are not compressed: they are long, and each part is sent at once.
+    "COMPRESS_STREAMS": False,
+    # Werkzeug has already handled conditional requests.
+    "COMPRESS_EVALUATE_CONDITIONAL_REQUEST": False,
+}
+
+
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
+#: Shortest `SECRET_KEY`: a shorter one could be guessed from a cookie.
+SHORTEST_KEY = 16
+
 
 class MissingSettingError(SettingError):
     """A setting that has no default is not set."""
@@ -28,7 +56,7 @@ class MissingSettingError(SettingError):
 
 
 def database_url(text: str) -> str:
-    """Parse a SQLAlchemy URL of a database that is supported, with the driver that is installed."""
+    """Parse a SQLAlchemy URL of a supported database, and select the installed driver."""
     try:
         url = make_url(text)
         in_file = database_file(url) is not None
@@ -36,10 +64,50 @@ def database_url(text: str) -> str:
         raise ValueError(text) from error
     if url.drivername in {"postgres", "postgresql", "postgresql+psycopg"} and url.database:
         url = url.set(drivername="postgresql+psycopg")
-    # Each process would have its own in-memory database, and lose it.
+    # Each process would have its own in-memory database, and lose it at its end.
     elif url.drivername not in {"sqlite", "sqlite+pysqlite"} or not in_file:
         raise ValueError(text)
     return url.render_as_string(hide_password=False)
+
+
+def secret(text: str) -> str:
+    """Parse a secret key."""
+    if len(text) < SHORTEST_KEY:
+        raise ValueError
+    return text
+
+
+def access(text: str) -> str:
+    """Parse who may use the application."""
+    if text not in {"trusted", "login"}:
+        raise ValueError(text)
+    return text
+
+
+def host_names(text: str) -> frozenset[str]:
+    """Parse names of hosts, comma separated."""
+    names = frozenset(name.strip().lower().rstrip(".") for name in text.split(","))
+    if not all(_HOST_NAME.fullmatch(name) for name in names):
+        raise ValueError(text)
+    return names
+
+
+def own_names() -> str:
+    """Return the names under which this machine is reached, without asking a name server."""
+    name = socket.gethostname().lower().rstrip(".")
+    short = name.partition(".")[0]
+    found = ("localhost", name, short, f"{short}.local")
+    return ",".join(each for each in found if _HOST_NAME.fullmatch(each))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address to listen on is reached from this machine alone."""
+    if host in {"", "localhost"} or host.startswith("unix:"):
+        return bool(host)
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def time_zone(text: str) -> str:
@@ -52,7 +120,7 @@ def time_zone(text: str) -> str:
 
 
 def system_zone() -> str:
-    """Return the machine's own time zone, UTC where that can't be told."""
+    """Return the machine's time zone; UTC if it is not known."""
     link = Path("/etc/localtime")
     target = str(link.resolve()) if link.is_symlink() else ""
     for name in (os.environ.get("TZ", "").lstrip(":"), target.partition("/zoneinfo/")[2]):
@@ -67,7 +135,34 @@ APP_SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (
         Setting(
-            "SECRET_KEY", None, str, "a long random text", "signs what browsers are given to keep"
+            "SECRET_KEY",
+            None,
+            secret,
+            f"a random text of at least {SHORTEST_KEY} characters",
+            "signs the cookies",
+        ),
+        Setting("HOST", "127.0.0.1", str, "an address", "the address that the server listens on"),
+        Setting(
+            "ACCESS",
+            None,
+            access,
+            "trusted or login",
+            "trusted: nobody logs in; login: people log in, and programs send a token. The default is trusted"
+            " where HOST is a loopback address; for any other HOST it must be set",
+        ),
+        Setting(
+            "SESSION_IDLE_TIME",
+            "480",
+            seconds(1, 525_600),
+            "minutes from 1 to 525600",
+            "minutes without use after which a person has to log in again",
+        ),
+        Setting(
+            "TRUSTED_HOSTS",
+            own_names(),
+            host_names,
+            "host names, comma separated",
+            "names that requests may be for, against DNS rebinding; any IP address is allowed too",
         ),
         Setting(
             "DATABASE_URL",
@@ -112,6 +207,23 @@ def load_config(overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     config.update({name: setting.read(given) for name, setting in APP_SETTINGS.items()})
     if config["SECRET_KEY"] is None:
         raise MissingSettingError("SECRET_KEY", APP_SETTINGS["SECRET_KEY"].accepted)
+    config["ACCESS"] = access_of(config["ACCESS"], config["HOST"])
+    # Flask reads its own TRUSTED_HOSTS, which knows no IP addresses.
+    config["ALLOWED_HOSTS"] = config.pop("TRUSTED_HOSTS")
     config.setdefault("MAX_CONTENT_LENGTH", 1024 * 1024)
     config.setdefault("SESSION_COOKIE_SAMESITE", "Lax")
+    for name, value in COMPRESSION.items():
+        config.setdefault(name, value)
     return config
+
+
+def access_of(given: str | None, host: str) -> str:
+    """Return who may use an application that listens on `host`.
+
+    :raises MissingSettingError: others reach the host, and it is not set.
+    """
+    if given is None and not is_loopback(host):
+        raise MissingSettingError(
+            "ACCESS", f"trusted or login, because {host} is not a loopback address"
+        )
+    return given or "trusted"

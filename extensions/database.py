@@ -1,4 +1,4 @@
-"""The database: base classes of the models, and what each engine needs to be told."""
+"""The database: base classes of the models, and the configuration of each engine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sqlalchemy.types import TypeDecorator
 
 from arus.database import begin_immediate, bound_wal
 
-#: How the statements begin for which Python's driver begins a transaction.
+#: The first words of the statements for which Python's driver begins a transaction.
 _WRITES = {"INSERT", "UPDATE", "DELETE", "REPLAC"}
 
 
 def utcnow() -> datetime:
-    """Return the time in UTC to the millisecond, the precision that goes out over HTTP and MQTT."""
+    """Return the time in UTC to the millisecond, the precision used in HTTP and MQTT."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
@@ -31,18 +31,18 @@ def new_id() -> str:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time, kept in UTC; SQLite has no time zones, so there the offset is implied."""
+    """An aware time, stored in UTC; SQLite has no time zones, so there the offset is implied."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     @property
     def python_type(self) -> type[datetime]:
-        """What its values are."""
+        """The Python type of its values."""
         return datetime
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return `value` as the database keeps it."""
+        """Return `value` as the database stores it."""
         if value is None:
             return None
         utc = value.astimezone(UTC)
@@ -56,7 +56,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """All tables of the application; constraints have names, so that migrations can speak of them."""
+    """Base class of all tables; constraints have names, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -70,7 +70,7 @@ class Base(DeclarativeBase):
 
 
 class Row(Base):
-    """A row with what all five resources share: id, version and times."""
+    """Base class of the five resources' rows, with their common columns: id, version and times."""
 
     __abstract__ = True
 
@@ -85,7 +85,7 @@ class Row(Base):
 
 
 def list_indexes(table: str, *columns: str) -> tuple[Index, ...]:
-    """Return the indexes for the list's order, alone and behind a filter on each of `columns`."""
+    """Return the indexes for the list's order, without a filter and with a filter on each of `columns`."""
     order = ("created_at", "id")
     filtered = (Index(f"ix_{table}_{column}_list", column, *order) for column in columns)
     return (Index(f"ix_{table}_list", *order), *filtered)
@@ -93,7 +93,7 @@ def list_indexes(table: str, *columns: str) -> tuple[Index, ...]:
 
 db = SQLAlchemy(
     model_class=Base,
-    # A row is answered with as it was committed; reading it again would cost a query a write.
+    # The response contains the row as committed; reading it again would cost one more query for each write.
     session_options={"expire_on_commit": False},
 )
 
@@ -106,7 +106,7 @@ def init_database(app: Flask) -> None:
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config.setdefault(
         "SQLALCHEMY_ENGINE_OPTIONS",
-        # A database on another host may have gone away while a connection lay idle.
+        # The server may have closed a connection while it was idle.
         {"connect_args": {"factory": _Connection}}
         if sqlite
         else {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}},
@@ -118,7 +118,7 @@ def init_database(app: Flask) -> None:
 
 
 class _Cursor(sqlite3.Cursor):
-    """Begins the transaction of a write itself: Python's driver would begin one that waits as SQLite does."""
+    """Begins the transaction of a write itself, as the driver's own would wait for the lock by SQLite's polling."""
 
     def execute(self, statement: str, parameters: Any = ()) -> _Cursor:
         self._begin(statement)
@@ -137,7 +137,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Connection(sqlite3.Connection):
-    #: Seconds that a write waits for the lock.
+    #: Seconds that a write waits for SQLite's lock.
     lock_timeout = 0.0
 
     def cursor(self, *_factory: Any) -> _Cursor:  # type: ignore[override]  # there is one kind
@@ -148,10 +148,10 @@ def _prepare_sqlite(engine: Engine, wait: float) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: _Connection, _record: object) -> None:
         connection.lock_timeout = wait
-        # The order matters: switching to WAL takes a lock, and waits for it only this long.
+        # The order matters: switching to WAL needs a lock, for which it waits only this long.
         connection.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
         connection.execute("PRAGMA journal_mode = WAL")
-        # Ships lose power: a commit is on the disk before it is answered.
+        # Ships lose power: a commit must be on the disk before it returns.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         bound_wal(connection)

@@ -1,4 +1,4 @@
-"""Log lines: a text for people, followed by its fields for programs."""
+"""Log lines: a text for people, followed by fields for programs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 
 
 class FieldsFormatter(logging.Formatter):
-    """Appends what `extra=` gave as `key=value`, in the order given."""
+    """Appends the values of `extra=` as `key=value`, in their order."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        # Before the base class adds attributes of its own to the record.
+        """Return the log line."""
+        # Collected before the base class adds its own attributes to the record.
         fields = {name: value for name, value in vars(record).items() if name not in _PLAIN}
         text = super().format(record)
         if not fields:
@@ -26,7 +26,7 @@ class FieldsFormatter(logging.Formatter):
 
 
 def configure_logging() -> None:
-    """Send what the product logs to standard error, unless the process has its own handlers."""
+    """Log to standard error, unless the process has its own handlers."""
     root = logging.getLogger()
     if root.handlers:
         return

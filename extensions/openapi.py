@@ -1,20 +1,22 @@
-"""What the OpenAPI document says of each operation by itself: its name, its problems, an example."""
+"""Parts of the OpenAPI document that are generated for each operation: its id, its problems, an example."""
 
 from __future__ import annotations
 
 import http
+from collections.abc import Mapping
 from typing import Any
 
 from apispec.ext.marshmallow import MarshmallowPlugin
-from marshmallow import Schema
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from marshmallow import Schema, fields
 
-PROBLEM = "application/problem+json"
-#: What is wrong, by field.
-Errors = dict[str, list[str]]
+from arus.web.operations import ApiOperation
+from arus.web.problems import PROBLEM, problem_document
+from arus.web.schemas import CommaSeparated
 
 WRITES = frozenset({"post", "put", "patch", "delete"})
-#: What is wrong with a request before its operation is begun.
-_FOREIGN = "A page of another site has made the browser send it."
+#: Errors of a request that are found before its operation is called.
+_FOREIGN = "The request was sent by a page of another site."
 _OF_BODIES = {
     "400": "The body is not valid JSON.",
     "413": "The body is too large.",
@@ -23,24 +25,8 @@ _OF_BODIES = {
 _NOT_FOUND = "There is nothing with this id."
 
 
-def problem_document(
-    status: int, detail: str, instance: str, errors: Errors | None = None
-) -> dict[str, Any]:
-    """Return a problem as RFC 9457 has it."""
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": instance,
-    }
-    if errors:
-        document["errors"] = errors
-    return document
-
-
 def example_problem(status: int, detail: str | None = None) -> dict[str, Any]:
-    """Return a problem document as a client may get it."""
+    """Return an example of a problem document."""
     known = http.HTTPStatus(status)
     detail, errors = detail or known.description or known.phrase, None
     if status == http.HTTPStatus.UNPROCESSABLE_ENTITY:
@@ -50,9 +36,9 @@ def example_problem(status: int, detail: str | None = None) -> dict[str, Any]:
 
 
 class DescribingPlugin(MarshmallowPlugin):
-    """Completes each operation before its schemas become references.
+    """Completes each operation before its schemas are replaced by references.
 
-    A schema class may have an `example`; a request's shows only what a client may send of it.
+    A schema class may have an `example`; in a request, the example contains only the writable fields.
 
     :param problem: the schema of a problem document.
     """
@@ -104,6 +90,40 @@ class DescribingPlugin(MarshmallowPlugin):
         operation["responses"] = {
             status: responses[status] for status in sorted(responses, key=str)
         }
+
+
+def operation_document(operation: ApiOperation, problems: Mapping[int, str]) -> dict[str, Any]:
+    """Return the OpenAPI description of an operation of a plain Flask blueprint.
+
+    :param problems: error responses in addition to those it declares, by status.
+    """
+    answer: dict[str, Any] = {
+        "description": operation.success,
+        "content": {"application/json": {"schema": operation.answer}},
+    }
+    if operation.headers:
+        answer["headers"] = dict(operation.headers)
+    responses: dict[str, Any] = {str(operation.status): answer}
+    for status, description in {**operation.problems, **problems}.items():
+        responses[str(status)] = {"description": description}
+    document: dict[str, Any] = {"summary": operation.summary, "tags": [operation.tag]}
+    if operation.description:
+        document["description"] = operation.description
+    if operation.query is not None:
+        document["parameters"] = [{"in": "query", "schema": operation.query}]
+    if operation.body is not None:
+        content = {"application/json": {"schema": operation.body}}
+        document["requestBody"] = {"required": True, "content": content}
+    if operation.query is not None or operation.body is not None:
+        responses["422"] = http.HTTPStatus(422).name
+    return {**document, "responses": responses}
+
+
+def comma_separated(
+    _converter: OpenAPIConverter, field: fields.Field[Any], **_kwargs: Any
+) -> dict[str, Any]:
+    """Return the style of a comma-separated list in a query; an apispec attribute function."""
+    return {"explode": False, "style": "form"} if isinstance(field, CommaSeparated) else {}
 
 
 def _name(method: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Rate limits counted in one small SQLite file, so that all workers of a host count together."""
+"""Storage of the rate limits in one small SQLite file, shared by all workers of a host."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ DELETE FROM hits WHERE expires <= :now OR key IN (
 class SqliteStorage(Storage):
     """Counters of fixed windows in the SQLite file of a `sqlite-counters:///path` URI.
 
-    Losing them in a power cut costs nothing, so nothing waits for the disk.
+    Losing them in a power cut is harmless, so writes do not wait for the disk.
     """
 
     STORAGE_SCHEME = ["sqlite-counters"]
-    #: Keys kept at most; those that expire first go first.
+    #: Maximum number of keys; those that expire first are removed first.
     MOST_KEYS = 10_000
-    #: Counts between two removals of what has expired.
+    #: Number of counts between two removals of expired keys.
     TRIM_EVERY = 500
 
     def __init__(
@@ -55,11 +55,11 @@ class SqliteStorage(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """What the database raises."""
+        """The database's exception class."""
         return sqlite3.Error
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count `amount` more for `key` and return the sum of its window."""
+        """Add `amount` to the count of `key` and return the count of its window."""
         now = time.time()
         values = {"key": key, "amount": amount, "expiry": expiry, "now": now}
         (count,) = self._connection().execute(_COUNT, values).fetchone()
@@ -69,7 +69,7 @@ class SqliteStorage(Storage):
         return int(count)
 
     def get(self, key: str) -> int:
-        """Return the sum of the current window of `key`."""
+        """Return the count of the current window of `key`."""
         row = self._row(key)
         return row[0] if row else 0
 
@@ -87,15 +87,15 @@ class SqliteStorage(Storage):
         return True
 
     def reset(self) -> int:
-        """Forget all counts and return how many there were."""
+        """Delete all counts and return how many there were."""
         return self._connection().execute("DELETE FROM hits").rowcount
 
     def clear(self, key: str) -> None:
-        """Forget the count of `key`."""
+        """Delete the count of `key`."""
         self._connection().execute("DELETE FROM hits WHERE key = ?", (key,))
 
     def trim(self) -> None:
-        """Remove what has expired, and what is beyond the bound."""
+        """Remove expired keys, and those beyond the maximum number."""
         self._connection().execute(_TRIM, {"now": time.time(), "most": self.MOST_KEYS})
 
     def _row(self, key: str) -> tuple[int, float] | None:
@@ -106,7 +106,7 @@ class SqliteStorage(Storage):
         return row
 
     def _connection(self) -> sqlite3.Connection:
-        # SQLite's connections may cross neither threads nor forks.
+        # SQLite connections must not be shared between threads, nor used after a fork.
         if getattr(self._local, "pid", None) != getpid():
             self._local.connection = self._connect()
             self._local.pid = getpid()

@@ -7,6 +7,7 @@ from flask import current_app
 from sqlalchemy import Connection
 
 from extensions.database import UtcDateTime
+from extensions.upgrades import finish_upgrade
 
 #: Names our advisory lock among those of one PostgreSQL database.
 UPGRADE_LOCK = 7_263_001
@@ -42,11 +43,25 @@ def run() -> None:
             transactional_ddl=True,
             **extension.configure_args,
         )
+        migrations = context.get_context()
         with context.begin_transaction():
             context.run_migrations()
+        after = set(migrations.get_current_heads())
         connection.commit()
         # Back into the pool as every other connection is.
         connection.invalidate()
+    # Also where nothing was migrated: the process that did it may have ended before these steps.
+    if has_destination() and after == set(context.script.get_heads()):
+        finish_upgrade()
+
+
+def has_destination() -> bool:
+    """Whether a command runs that goes to a revision: `upgrade`, and not `check` or `current`."""
+    try:
+        context.get_revision_argument()
+    except KeyError:
+        return False
+    return True
 
 
 run()

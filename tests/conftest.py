@@ -7,22 +7,75 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from hypothesis import settings
 
-from tests.support.browser import chromium, strict_page
+from tests.support import selection
+from tests.support.broker import Broker
 from tests.support.certificates import Certificates
 from tests.support.gunicorn_app import GunicornApp, clean_environment, flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 from tests.support.subscriber import Subscriber
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+# A shell ignores Ctrl-C for what it runs in the background, and so would the commands that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test asserts on a time: on a busy machine an example takes as long as it takes.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+#: Workers for each core: half of most tests is waiting for something that was started.
+WORKERS_A_CORE = 2
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` stands for."""
+    return WORKERS_A_CORE * len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Send a worker's report whatever it has captured: a lone surrogate can't be sent."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {key: _encodable(each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(_encodable(each) for each in value)
+    return value
+
+
+# before xdist's own, which reads the marker xdist_group
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what each test needs, and put the long ones first."""
+    for item in items:
+        selection.mark(item)
+    items.sort(key=selection.turn)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let the servers know whom they are started for."""
+    selection.begin(item)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +87,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """One PostgreSQL server for the whole run."""
+    """One PostgreSQL server for each worker."""
     with PostgresServer() as server:
         yield server
 
@@ -63,7 +116,7 @@ def database_url(
 def _migrated(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[[str], str]:
-    """The migrated database to copy: a file, or a template's name. Made once a run and kind."""
+    """The migrated database to copy: a file, or a template's name. Made once for each worker and kind."""
     made: dict[str, str] = {}
 
     def migrated(kind: str) -> str:
@@ -139,6 +192,18 @@ def start_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
 
 
 @pytest.fixture
+def start_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    """Starts a broker of any kind: its class, and its arguments; it is killed after the test."""
+    with ExitStack() as stack:
+
+        def start(kind: Callable[..., Broker], **options: Any) -> Broker:
+            directory = tmp_path / f"broker-{len(list(tmp_path.glob('broker-*')))}"
+            return stack.enter_context(kind(directory, **options))
+
+        yield start
+
+
+@pytest.fixture
 def mosquitto(start_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
     """A running broker."""
     return start_mosquitto()
@@ -193,7 +258,10 @@ def start_app(
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """One chromium for the whole run."""
+    """One chromium for each worker."""
+    # here, so that who needs no browser loads none
+    from tests.support.browser import chromium
+
     with chromium() as browser:
         yield browser
 
@@ -201,5 +269,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page that fails the test when a script or the Content-Security-Policy complains."""
+    from tests.support.browser import strict_page
+
     with strict_page(browser) as page:
         yield page

@@ -1,1 +1,1 @@
-"""What a person at this repository runs: the trial ship of `make run`, checks of the docs."""
+"""Developers' tools for this repository: the trial ship of `make run`, checks of the documentation, translations."""

@@ -1,5 +1,5 @@
-"""Checks of the documentation: links that lead somewhere, settings and targets that exist, and an
-AsyncAPI document that is one.
+"""Checks of the documentation: working links, existing make targets, documented settings, and a valid AsyncAPI
+document.
 
 python -m tools.check_docs
 """
@@ -24,13 +24,13 @@ _MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 
 
 def pages() -> list[Path]:
-    """Every page that we wrote."""
+    """Return all pages of this repository."""
     own = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")]
     return sorted([*own, *ROOT.glob("bench/*.md")])
 
 
 def problems() -> Iterator[str]:
-    """What is wrong, one line each."""
+    """Yield the problems, one line each."""
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in pages():
         text = page.read_text()
@@ -56,7 +56,7 @@ def _bad_links(page: Path, text: str) -> Iterator[str]:
         if not target.exists():
             yield f"the link {link} leads nowhere"
         elif not _has_anchor(target, parts.fragment):
-            yield f"the link {link} names a heading that is not there"
+            yield f"the link {link} refers to a heading that does not exist"
 
 
 def _has_anchor(page: Path, fragment: str) -> bool:
@@ -64,7 +64,7 @@ def _has_anchor(page: Path, fragment: str) -> bool:
 
 
 def _anchors(text: str) -> set[str]:
-    """The fragments of a page's headings, as code hosts make them."""
+    """Return the fragments of a page's headings, in the form that code hosts generate."""
     seen: dict[str, int] = {}
     found = set()
     for heading in _HEADING.findall(_FENCE.sub("", text)):
@@ -80,11 +80,11 @@ def _undocumented_settings() -> Iterator[str]:
     text = "\n".join(page.read_text() for page in pages())
     for setting in SETTINGS:
         if not re.search(rf"`{setting}\b", text):
-            yield f"the setting {setting} is in no page"
+            yield f"the setting {setting} is not documented"
 
 
 def main() -> int:
-    """Print the problems; 1 when there are any."""
+    """Print the problems; return 1 if there are any."""
     found = list(problems())
     for problem in found:
         print(problem)

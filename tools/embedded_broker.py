@@ -1,10 +1,10 @@
-"""A broker in pure Python, for trying the product out where Mosquitto is absent.
+"""A broker in pure Python, for trials without Mosquitto.
 
     python -m tools.embedded_broker PORT
 
-It speaks MQTT 3.1.1, keeps everything in memory, and gives an offline queue to logged-in clients
-alone; so it lets in one user, named by MQTT_USERNAME and MQTT_PASSWORD, and nobody else. No
-guarantee of the product rests on it: a vessel runs Mosquitto (deploy/mosquitto).
+It supports MQTT 3.1.1, keeps everything in memory, and has an offline queue only for authenticated
+clients; so it accepts a single user, given by MQTT_USERNAME and MQTT_PASSWORD. The guarantees of Arus do
+not hold with it: a vessel runs Mosquitto (deploy/mosquitto).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ HOST = "127.0.0.1"
 
 
 class OneUser(BaseAuthPlugin):
-    """Lets in the user of the environment, and nobody else."""
+    """Accepts only the user given in the environment."""
 
     async def authenticate(self, *, session: Session) -> bool:
-        """Whether the session's user and password are the expected ones."""
+        """Return whether the session's user and password are the expected ones."""
         expected = (os.environ["MQTT_USERNAME"], os.environ["MQTT_PASSWORD"])
         given = (session.username or "", session.password or "")
         return all(
@@ -38,7 +38,7 @@ class OneUser(BaseAuthPlugin):
 
 
 def configuration(port: int) -> dict[str, Any]:
-    """What amqtt needs to know: one loopback listener, one user."""
+    """Return amqtt's configuration: one loopback listener, one user."""
     return {
         "listeners": {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}},
         "plugins": {f"{__spec__.name}.{OneUser.__name__}": {}},
@@ -58,6 +58,6 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    # a client that only knocks, or is refused, is an error with a traceback to amqtt
+    # amqtt logs a traceback when a client only opens a connection, or is refused
     logging.basicConfig(level=logging.CRITICAL, format="embedded broker: %(message)s")
     asyncio.run(serve(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Prints what a subscriber receives: one line for each message."""
+"""Prints the messages that a subscriber receives, one line each."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from uuid import uuid4
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from arus.errors import RefusedMessageError
+from arus.protocol.frames import Dictionary, decompress, is_frame
+from arus.protocol.topics import DICTIONARY
 from arus.settings import Settings
 
-#: What says most about a row, the best first.
+#: The most descriptive fields of a row, the best first.
 _TELLING = ("woNumber", "name", "message", "reason", "maintenanceType", "description", "status")
 
 
 class Listener:
-    """A subscriber of its own, beside the app: what it shows has been through the broker."""
+    """A subscriber independent of the app: the messages it shows have passed through the broker."""
 
     def __init__(self, settings: Settings, show: Callable[[str], None]) -> None:
         self._settings = settings
         self._show = show
-        #: the steady time of the last message, and how many came since it was last asked
+        #: the monotonic time of the last message, and the number of messages since the last query
         self.last_at = 0.0
         self.count = 0
+        self._dictionaries: dict[int, Dictionary] = {}
         self._client = self._make_client()
 
     def start(self) -> None:
-        """Connect in the background, and again whenever the link breaks."""
+        """Connect in the background, and reconnect when the connection is lost."""
         broker = self._settings.broker
         self._client.connect_async(broker.host, broker.port, keepalive=self._settings.keepalive)
         self._client.loop_start()
@@ -46,7 +50,7 @@ class Listener:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"arus_terminal_{uuid4().hex[:8]}",
-            protocol=mqtt.MQTTv311,  # the one version that every broker speaks
+            protocol=mqtt.MQTTv311,  # the version that every broker supports
             transport="websockets" if settings.broker.websockets else "tcp",
         )
         if settings.broker.websockets:
@@ -61,17 +65,28 @@ class Listener:
         return client
 
     def _subscribe(self, client: mqtt.Client, *_: object) -> None:
-        client.subscribe(f"{self._settings.topic_prefix}/#", qos=2)
+        client.subscribe(f"{self._settings.topics.any_vessel}/#", qos=2)
 
     def _print(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self.count += 1
         self.last_at = time.monotonic()
-        text = describe(message.topic, bytes(message.payload), retained=message.retain)
+        payload = self._plain(message.topic, bytes(message.payload))
+        text = describe(message.topic, payload, retained=message.retain)
         self._show(f"{datetime.now().astimezone():%H:%M:%S}  {text}")
+
+    def _plain(self, topic: str, payload: bytes) -> bytes:
+        """Return a payload decompressed, if it is compressed and its dictionary has arrived."""
+        try:
+            if f"/{DICTIONARY}/" in topic and payload:
+                dictionary = Dictionary(payload)
+                self._dictionaries[dictionary.id] = dictionary
+            return decompress(payload, self._dictionaries.get) if is_frame(payload) else payload
+        except RefusedMessageError:
+            return payload  # shown as so many bytes
 
 
 def describe(topic: str, payload: bytes, *, retained: bool = False) -> str:
-    """One line about a message: topic, what happened to what, its number, a few words."""
+    """Describe a message in one line: topic, operation and row, number, a few words."""
     try:
         content = json.loads(payload)
     except ValueError:
@@ -85,7 +100,7 @@ def describe(topic: str, payload: bytes, *, retained: bool = False) -> str:
     if retained:
         words.append("(retained)")
     line = "  ".join([topic, *words])
-    # what comes over the network must not steer the terminal
+    # text from the network must not control the terminal
     return "".join(character if character.isprintable() else "\N{MIDDLE DOT}" for character in line)
 
 

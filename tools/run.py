@@ -1,8 +1,8 @@
-"""`make run`: a ship to try out, in one terminal.
+"""`make run`: a trial ship in one terminal.
 
 Migrates the database, loads the demo data on the first start, starts a broker and the vessel app,
-and prints each message as a subscriber receives it. Ctrl-C stops all of it; so does SIGTERM, and
-so does the death, however sudden, of this process or of the `make` that started it.
+and prints each message that a subscriber receives. Ctrl-C or SIGTERM stops everything, and so does
+the end of this process or of the `make` that started it, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import fcntl
 import http.client
+import math
 import os
 import secrets
 import sys
@@ -23,19 +24,22 @@ from dotenv import dotenv_values
 
 from arus.errors import SettingError
 from arus.settings import load
+from extensions.config import load_config
 from tools.listener import Listener
 from tools.ports import LOOPBACK, first_free, is_free
-from tools.processes import die_with
-from tools.supervisor import RunFailedError, StopRequested, Supervisor, environment
-from tools.trial_broker import start_broker
+from tools.processes import Child, die_with
+from tools.supervisor import RunFailedError, StopRequested, Supervisor, ending, environment
+from tools.trial_broker import TrialBroker, start_broker
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = ROOT / "instance"
 _BURST = 20
+#: Seconds after which a broker that has ended by itself is started again.
+_BROKER_PAUSE = 5.0
 
 
 def main() -> int:
-    """Run until asked to stop; 0 then, 1 after a failure."""
+    """Run until asked to stop, and return 0; return 1 after a failure."""
     parser = argparse.ArgumentParser(prog="make run", description=__doc__)
     parser.add_argument("--parent", type=int, default=os.getppid(), help="die with this process")
     die_with(parser.parse_args().parent)
@@ -62,7 +66,9 @@ def _sail(supervisor: Supervisor) -> NoReturn:
     values.setdefault("HOST", LOOPBACK)
     values.setdefault("WEB_CONCURRENCY", "2")
     values["PORT"] = _choose_port(values)
-    load(values)  # a wrong setting is told before anything is started
+    # A wrong setting is reported before anything is started.
+    load(values)
+    load_config(values)
     broker = start_broker(supervisor, INSTANCE, values)
     values.update(broker.settings)
 
@@ -80,35 +86,64 @@ def _sail(supervisor: Supervisor) -> NoReturn:
         address = f"http://{host}:{port}/"
         say(f"\n  The ship is at {address}  (Ctrl-C stops it)")
         say(f"  messages: {broker.description}\n")
-        _watch(supervisor, listener, address)
+        if sys.stdin.isatty():
+            say("  b and Enter stops the broker, and starts it again: an outage to watch\n")
+            supervisor.listen_to(sys.stdin)
+        _watch(supervisor, listener, address, broker)
     finally:
-        supervisor.stop(server)  # before the listener, which shows the vessel's last message
+        supervisor.stop(server)  # before the listener, so that it shows the vessel's last message
         listener.stop()
 
 
-def _watch(supervisor: Supervisor, listener: Listener, address: str) -> NoReturn:
-    """Until something ends it; the address again when a burst of lines has carried it off."""
+def _watch(
+    supervisor: Supervisor, listener: Listener, address: str, broker: TrialBroker
+) -> NoReturn:
+    """Wait until something ends the run; print the address again after many lines of messages."""
+    start_at = math.inf
     while True:
-        supervisor.wait(1)
+        event = supervisor.wait(max(0.0, min(1.0, start_at - time.monotonic())))
+        if isinstance(event, Child) and event is broker.child:
+            start_at = time.monotonic() + _BROKER_PAUSE
+            how = f"{event.name} ended by itself ({ending(event.wait())})"
+            say(f"{how}; it is started again in {_BROKER_PAUSE:.0f} s")
+        elif event == "b":
+            start_at = math.inf
+            _switch(broker)
+        if time.monotonic() >= start_at:
+            start_at = math.inf
+            broker.start()
+            say("the broker was started again")
         if listener.count > _BURST and time.monotonic() - listener.last_at > 1:
             say(f"\n  The ship is at {address}  (Ctrl-C stops it)\n")
             listener.count = 0
 
 
+def _switch(broker: TrialBroker) -> None:
+    """Stop the broker, or start it if it does not run."""
+    if broker.launch is None:
+        say(f"{broker.description} was not started here, and is not stopped")
+    elif broker.runs:
+        broker.stop()
+        say("the broker is stopped: what is saved now waits (b and Enter starts it again)")
+    else:
+        broker.start()
+        say("the broker was started again")
+
+
 @contextlib.contextmanager
 def _only_one() -> Iterator[None]:
-    """Hold the instance folder: two runs would share a broker's files and print at random."""
+    """Lock the instance folder: two runs would share the broker's files and mix their output."""
     INSTANCE.mkdir(mode=0o700, exist_ok=True)
     with (INSTANCE / "run.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunFailedError("another `make run` is at work in this folder") from None
+            raise RunFailedError("another `make run` is running in this folder") from None
         yield
 
 
 def _kept_secret_key() -> str:
-    """The key of this folder, made at the first start, readable by its owner alone."""
+    """Return the key of this folder, created at the first start and readable only by its owner."""
     path = INSTANCE / "secret_key"
     if not path.exists():
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -123,18 +158,18 @@ def _choose_port(values: Mapping[str, str]) -> str:
         if not wanted.isdecimal() or not 0 < int(wanted) < 65_536:
             raise RunFailedError(f"PORT={wanted!r} is not accepted; it takes 1 to 65535")
         if not is_free(int(wanted), values["HOST"]):
-            raise RunFailedError(f"port {wanted} is taken; choose another: make run PORT=8001")
+            raise RunFailedError(f"port {wanted} is in use; choose another: make run PORT=8001")
         return wanted
     port = first_free(range(8000, 8100), values["HOST"])
     if port is None:
-        raise RunFailedError("ports 8000 to 8099 are taken; choose another: make run PORT=9000")
+        raise RunFailedError("ports 8000 to 8099 are in use; choose another: make run PORT=9000")
     if port != 8000:
-        say(f"port 8000 is taken; using {port}")
+        say(f"port 8000 is in use; using {port}")
     return str(port)
 
 
 def _reachable(host: str) -> str:
-    """Where a client of this machine finds a server that listens on `host`."""
+    """Return the host under which local clients reach a server that listens on `host`."""
     return LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
 
 
@@ -150,8 +185,10 @@ def _ready(host: str, port: int) -> bool:
 
 
 def say(text: str, to: object = None) -> None:
-    """Tell the person at the terminal."""
-    with contextlib.suppress(OSError):  # the terminal is gone: ending in order matters more
+    """Print a message for the person at the terminal."""
+    with contextlib.suppress(
+        OSError
+    ):  # the terminal is closed: continue, so that everything is stopped in order
         print(text, file=to or sys.stdout, flush=True)  # type: ignore[arg-type]
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
 import orjson
 from flask import current_app
 
 from arus.follower import Follower
-from arus.followers import FollowerStatus
-from arus.message import iso, now_ms
+from arus.outbox.followers import FollowerStatus
+from arus.protocol.times import iso, now_ms
+from arus.runtime import Runtime, current
 
-from .common import candidate, one_line, state, sync_commands
+from .common import candidate, one_line, sync_commands
+from .output import echo, echo_json
 
-if TYPE_CHECKING:
-    from arus.extension import AppState
-
-#: Seconds between two looks for verdicts.
+#: What the fields of a table are said to be that one side lacks.
+_FIELDS = {
+    "missingHere": "there without",
+    "missingAboard": "there also with",
+    "needed": "can't be written there without",
+}
+#: Seconds between two checks for new verdicts.
 LOOK_EVERY = 0.2
 
 
@@ -29,28 +34,28 @@ LOOK_EVERY = 0.2
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="On a vessel: seconds that followers have for their verdicts.",
+    help="On a vessel: seconds to wait for the followers' verdicts.",
 )
 @click.option("--name", default="shore", show_default=True, help="Ashore: the follower's name.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def audit_command(timeout: float, name: str, as_json: bool) -> None:
     """Prove that vessel and followers have the same rows, or name those that differ.
 
-    On a vessel: its tables are digested as they are at one number of the log, and each follower compares
-    its copy with that. What differs is repaired by the follower, which then compares again.
+    On a vessel: the vessel sends a digest of its tables at one number of the log, and each follower compares
+    its copy with it. A follower repairs the rows that differ, and compares again.
 
-    Ashore (LOCAL_MODE=false): the copy's tables are compared with what was received, which finds rows that
-    somebody has changed, and the last comparison with each vessel is shown.
+    Ashore (LOCAL_MODE=false): compares the copy's rows with what was received, which finds rows that
+    somebody has changed, and shows the last comparison with each vessel.
 
-    Ends with exit code 1 where something differs, or a follower does not answer.
+    Exits with code 1 if something differs, or if a follower does not answer.
 
     \b
     Examples:
-      flask --app wsgi sync audit
-      flask --app wsgi sync audit --timeout 300 --json
-      flask --app wsgi sync audit --name shore
+      flask sync audit
+      flask sync audit --timeout 300 --json
+      flask sync audit --name shore
     """  # noqa: D301  # a backspace tells click to keep the lines
-    sync = state()
+    sync = current()
     with one_line():
         good = (
             _ask_followers(sync, timeout, as_json=as_json)
@@ -64,15 +69,13 @@ def audit_command(timeout: float, name: str, as_json: bool) -> None:
 # -- on a vessel --------------------------------------------------------------------------------------
 
 
-def _ask_followers(sync: AppState, timeout: float, *, as_json: bool) -> bool:
+def _ask_followers(sync: Runtime, timeout: float, *, as_json: bool) -> bool:
     before = {follower.name: follower for follower in sync.followers()}
     if not before:
-        raise click.ClickException(
-            "no follower has told of itself yet: there is nobody to compare with"
-        )
+        raise click.ClickException("no follower is known yet: there is nothing to compare with")
     head = sync.status().head_seq
     began = now_ms()
-    sync.request_catchup({"mode": "digest"}, "cli")
+    sync.catchups.request({"mode": "digest"}, origin="cli")
     seen: dict[str, list[FollowerStatus]] = {name: [] for name in before}
     deadline = time.monotonic() + timeout
     with candidate():
@@ -83,21 +86,21 @@ def _ask_followers(sync: AppState, timeout: float, *, as_json: bool) -> bool:
                 if _is_new(follower, last, head, began):
                     verdicts.append(follower)
                     if not as_json:
-                        click.echo(_said(follower, repaired=len(verdicts) > 1))
+                        echo(_said(follower, repaired=len(verdicts) > 1))
             time.sleep(LOOK_EVERY)
     silent = [name for name, verdicts in seen.items() if not verdicts]
     if as_json:
-        click.echo(orjson.dumps(_document(seen), option=orjson.OPT_INDENT_2))
+        echo_json(orjson.dumps(_document(seen), option=orjson.OPT_INDENT_2))
     else:
         for name in silent:
-            click.echo(f"{name}: no answer within {timeout:g} s; {_where(sync, name)}")
+            echo(f"{name}: no answer within {timeout:g} s; {_where(sync, name)}")
     return not silent and all(
         verdict.audit_equal for verdicts in seen.values() for verdict in verdicts
     )
 
 
 def _is_new(follower: FollowerStatus, last: FollowerStatus | None, head: int, began: int) -> bool:
-    """Whether a follower's verdict is about our digest, or a later one, and was not seen yet."""
+    """Return whether a follower's verdict is about our digest or a later one, and is new."""
     if follower.audit is None or follower.audit.seq < head or follower.received_at < began:
         return False
     return last is None or follower.audit != last.audit
@@ -110,32 +113,56 @@ def _is_final(verdicts: list[FollowerStatus]) -> bool:
 def _said(follower: FollowerStatus, *, repaired: bool) -> str:
     audit = follower.audit
     assert audit is not None
+    notes = [note for entity, told in audit.entities.items() for note in _notes(entity, told)]
+    remarks = f" ({'; '.join(notes)})" if notes else ""
     if audit.equal:
-        return f"{follower.name}: {'repaired, ' if repaired else ''}equal at seq {audit.seq}"
+        word = f"{'repaired, ' if repaired else ''}equal"
+        return f"{follower.name}: {word} at seq {audit.seq}{remarks}"
     parts = [
         f"{entity} differs: {_rows(told)}"
         for entity, told in audit.entities.items()
         if not told["equal"]
     ]
-    return f"{follower.name}: at seq {audit.seq} {'; '.join(parts)}"
+    return f"{follower.name}: at seq {audit.seq} {'; '.join(parts)}{remarks}"
 
 
 def _rows(told: Mapping[str, Any]) -> str:
+    if told.get("absent") == "here":
+        return "the follower does not copy this entity"
+    if told.get("absent") == "aboard":
+        return "rows there, but the vessel has no such entity"
     rows = told["rows"]
+    refused = told.get("refused", {})
     if not rows:
-        return f"in {len(told['buckets'])} of 64 parts, which rows is not known yet"
-    held_by = told.get("heldBy", {})
-    named = [f"{row} (held by {held_by[row]})" if row in held_by else row for row in rows]
+        if "" in refused:
+            return str(refused[""])
+        return f"in {len(told['buckets'])} of 64 buckets; the rows are not known yet"
+    why = {row: f"held by {owner}" for row, owner in told.get("heldBy", {}).items()}
+    why |= told.get("unapplied", {})
+    why |= {row: f"refused: {reason}" for row, reason in refused.items()}
+    named = [f"{row} ({why[row]})" if row in why else row for row in rows]
     return f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}: {', '.join(named)}"
 
 
-def _where(sync: AppState, name: str) -> str:
+def _notes(entity: str, told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is worth knowing of an entity whether or not it is equal."""
+    fields = told.get("fields") or {}
+    for key, what in _FIELDS.items():
+        if fields.get(key):
+            yield f"{entity} {what} {', '.join(fields[key])}"
+    claimed_by = told.get("claimedBy")
+    if claimed_by:
+        named = ", ".join(f"{row} by {vessel}" for row, vessel in claimed_by.items())
+        yield f"{entity} also sent by another vessel: {named}"
+
+
+def _where(sync: Runtime, name: str) -> str:
     found = next((one for one in sync.followers() if one.name == name), None)
     if found is None:
-        return "it is gone"
+        return "it is no longer known"
     if not found.current:
         return "it follows an older epoch"
-    return f"it has applied up to {found.seq}, and was last heard {iso(found.received_at)}"
+    return f"it has applied up to {found.seq}; its last report was at {iso(found.received_at)}"
 
 
 def _document(seen: Mapping[str, list[FollowerStatus]]) -> dict[str, Any]:
@@ -157,13 +184,13 @@ def _verify_copy(name: str, *, as_json: bool) -> bool:
     found = follower.verify()
     vessels = follower.status().vessels
     if not vessels:
-        raise click.ClickException("no vessel has been heard of yet: there is nothing to compare")
+        raise click.ClickException("no vessel is known yet: there is nothing to compare")
     if as_json:
         document = [
             {"vesselId": one.vessel_id, "changed": found[one.vessel_id], "audit": one.audit}
             for one in vessels
         ]
-        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        echo_json(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     good = True
     for vessel in vessels:
         changed = {entity: ids for entity, ids in found[vessel.vessel_id].items() if ids}
@@ -172,15 +199,15 @@ def _verify_copy(name: str, *, as_json: bool) -> bool:
             continue
         for entity, ids in changed.items():
             more = f" and {len(ids) - 20} more" if len(ids) > 20 else ""
-            click.echo(
+            echo(
                 f"{vessel.vessel_id}: {entity}: {len(ids)} not as received: {', '.join(ids[:20])}{more}"
             )
         if not changed:
-            click.echo(f"{vessel.vessel_id}: all rows are as they were received")
+            echo(f"{vessel.vessel_id}: all rows are as they were received")
         audit = vessel.audit
         said = "not compared with the vessel yet"
         if audit:
             word = "equal" if audit["equal"] else "differed"
             said = f"{word} at seq {audit['seq']}, compared {audit['timestamp']}"
-        click.echo(f"{vessel.vessel_id}: {said}")
+        echo(f"{vessel.vessel_id}: {said}")
     return good

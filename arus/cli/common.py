@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
 import signal
 import socket
 import threading
@@ -12,45 +14,103 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from flask import current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import DBAPIError
 
 from arus.errors import (
+    BackupError,
+    CaptureError,
     CatchupError,
     ChangeError,
+    DrillError,
+    EpochError,
+    FleetError,
     FollowError,
     LogUnavailableError,
     UnknownMessageError,
 )
+from arus.runtime import current
+
+from .output import echo, escape_errors
 
 if TYPE_CHECKING:
-    from arus.extension import AppState
+    from click import ParamType as ParamType  # noqa: PLC0414  # for other modules
+else:
+
+    class ParamType(click.ParamType):
+        """A type of a parameter; click's own is not generic before version 8.4."""
+
+        def __class_getitem__(cls, _item):
+            return cls
+
 
 T = TypeVar("T")
 
 #: Seconds from SIGTERM or Ctrl-C to the end of a command that has not ended by itself; two are promised.
 LAST_MOMENT = 1.6
-#: Seconds for the owner's goodbye to the broker: after the work, and when a person has lost patience.
+#: Seconds for the owner to disconnect from the broker: after the work, and after Ctrl-C.
 GOODBYE, SHORT_GOODBYE = 5.0, 1.0
 
 
-class _SyncGroup(AppGroup):
+#: A command line in a text; the option that names the application is put in when the text is shown.
+_COMMAND_LINE = re.compile(r"\bflask (?=(?:sync|db) )")
+
+
+def as_given(text: str) -> str:
+    """Return a text in which each `flask sync` and `flask db` names the application as this command line did.
+
+    That is `--app NAME` if it was given; FLASK_APP, or a module that Flask finds by itself, need not be repeated.
+    """
+    ctx = click.get_current_context(silent=True)
+    if ctx is None:
+        return text
+    script, root = ctx.find_object(ScriptInfo), ctx.find_root()
+    given = root.get_parameter_source("app") is ParameterSource.COMMANDLINE
+    if not given or script is None or script.app_import_path is None:
+        return text
+    option = f"flask --app {shlex.quote(script.app_import_path)} "
+    return _COMMAND_LINE.sub(lambda _found: option, text)
+
+
+class _Explained(click.Command):
+    """A command whose examples name the application."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        text, self.help = self.help, as_given(self.help or "")
+        try:
+            super().format_help_text(ctx, formatter)
+        finally:
+            self.help = text
+
+
+class ExplainedGroup(_Explained, AppGroup):
+    """A group whose examples, and those of its commands, name the application."""
+
+    command_class = _Explained
+
+
+class _SyncGroup(ExplainedGroup):
     def invoke(self, ctx: click.Context) -> Any:
         with ends_when_told():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except click.ClickException as error:
+                escape_errors(error)
+                raise
 
 
 @contextmanager
 def ends_when_told() -> Iterator[None]:
-    """End the process soon after SIGTERM or Ctrl-C, whatever the main thread waits for.
+    """End the process soon after SIGTERM or Ctrl-C, even if the main thread is blocked.
 
-    Python runs a signal's handler once the main thread is back from C code: from a name look-up, or from SQLite, which may
-    wait for a lock or read a large table. The wake-up descriptor is written to at once. What was not
-    committed is rolled back, as after a SIGKILL.
+    Python runs a signal handler only when the main thread has returned from C code, such as a name look-up, or SQLite
+    waiting for a lock or reading a large table. The wake-up descriptor is written at once, and a second thread reads
+    it. Uncommitted work is rolled back, as after a SIGKILL.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # no signal comes here
+        yield  # signals are delivered to the main thread only
         return
     listening, woken = socket.socketpair()
     woken.setblocking(False)
@@ -71,38 +131,37 @@ def _watch(listening: socket.socket, ended: threading.Event) -> None:
     with closing(listening):
         while number := listening.recv(1):
             if number[0] in {signal.SIGTERM, signal.SIGINT} and not ended.wait(LAST_MOMENT):
-                # Not by click.echo: the main thread may be within a write of its own, and hold the lock.
+                # Not with click.echo: the main thread may hold the stream's lock in the middle of a write.
                 os.write(2, b"interrupted\n")
                 os._exit(128 + number[0])
 
 
 sync_commands = _SyncGroup(
     "sync",
-    help="""See and steer the synchronisation with the shore.
+    help="""Show and control the synchronisation with the shore.
 
     \b
     Examples:
-      flask --app wsgi sync status
-      flask --app wsgi sync doctor
-      flask --app wsgi sync catchup all --since 2h
+      flask sync status
+      flask sync doctor
+      flask sync catchup all --since 2h
     """,
 )
 
 
-def state() -> AppState:
-    """Return the sync's state of the application that the command runs for."""
-    found: AppState = current_app.extensions["arus"]
-    return found
-
-
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Turn what can go wrong into one line and exit code 1."""
+    """Report an expected error in one line, with exit code 1."""
     try:
         yield
     except (
+        BackupError,
+        CaptureError,
         CatchupError,
         ChangeError,
+        DrillError,
+        EpochError,
+        FleetError,
         FollowError,
         LogUnavailableError,
         UnknownMessageError,
@@ -111,21 +170,48 @@ def one_line() -> Iterator[None]:
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split())
         raise click.ClickException(
-            f"the database can't be used ({reason}); is it migrated? flask --app wsgi db upgrade"
+            f"the database can't be used ({reason}); {tables_hint()}"
         ) from error
     except BrokenPipeError:
-        raise  # click ends quietly: whoever read has seen enough
+        raise  # the reader of a pipe has closed it: click ends quietly
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'writing'}: {error.strerror}") from error
 
 
+def tables_hint() -> str:
+    """Return what makes the tables in this application."""
+    if "migrate" in current_app.extensions:
+        return as_given("is it migrated? flask db upgrade")
+    return "are its tables there? db.create_all() makes them"
+
+
+@contextmanager
+def visible_log() -> Iterator[None]:
+    """Show what the sync logs, from INFO, if the application has not configured logging.
+
+    A command that works until it is stopped would say nothing otherwise: Python shows warnings only.
+    """
+    log = logging.getLogger("arus")
+    if log.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(), log.level
+    log.addHandler(handler)
+    log.setLevel(level or logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 @contextmanager
 def candidate() -> Iterator[None]:
-    """Wait for ownership in this process meanwhile; where a server runs, it keeps that and does the work."""
-    sync = state()
+    """Be a candidate for leadership during the block; a running server keeps the leadership and does the work."""
+    sync = current()
     log = logging.getLogger("arus")
     level = log.level
-    log.setLevel(logging.CRITICAL)  # what goes wrong is told in the command's own words
+    log.setLevel(logging.CRITICAL)  # the command reports errors itself
     sync.start()
     goodbye = GOODBYE
     try:
@@ -139,7 +225,7 @@ def candidate() -> Iterator[None]:
 
 
 def decide_each(chosen: Iterable[T], decide: Callable[[T], object], decided: str) -> None:
-    """Decide on each, in a transaction of its own; the others go on when one fails, and the exit code tells."""
+    """Call `decide` for each, in its own transaction; continue after a failure, and then exit with code 1."""
     done = failed = 0
     for one in chosen:
         try:
@@ -147,19 +233,69 @@ def decide_each(chosen: Iterable[T], decide: Callable[[T], object], decided: str
             done += 1
         except (ChangeError, UnknownMessageError, click.ClickException) as error:
             failed += 1
-            click.echo(f"Error: {error}", err=True)
-        state().db.session.remove()
+            echo(f"Error: {error}", err=True)
+        current().db.session.remove()
     if done or not failed:
-        click.echo(f"{done} {decided}")
+        echo(f"{done} {decided}")
     if failed:
         raise click.exceptions.Exit(1)
 
 
 def known(entity: str | None) -> str | None:
-    """Return the entity if there is one of this name, or none was given; else end in one line."""
-    entities = state().entities()
+    """Return the entity's name if it exists, or None if none was given; otherwise end with an error."""
+    entities = current().entities()
     if entity is not None and entity not in entities:
         raise click.ClickException(
-            f"there is no entity {entity!r}; there are {', '.join(entities)}"
+            f"there is no entity {entity!r}; the entities are {', '.join(entities)}"
         )
     return entity
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise, so that nothing unfinished is left behind."""
+
+    def told(number: int, _frame: Any) -> None:
+        raise click.exceptions.Exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+#: Seconds for a command to stop in order, before the process is ended.
+_GOODBYE = 1.3
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[[], object], *, forced: int) -> Iterator[None]:
+    """Call `stop` on SIGTERM or Ctrl-C, and end the process with exit code `forced` if the block goes on too long.
+
+    Opening a connection, or a transaction waiting for another one, may take half a minute. Ending the process loses
+    nothing: what is not committed is done again.
+
+    :param stop: called in a thread of its own.
+    """
+    ended = threading.Event()
+
+    def end() -> None:
+        stop()
+        if not ended.wait(_GOODBYE):
+            os._exit(forced)
+
+    def told(_number: int, _frame: Any) -> None:
+        # The handler may have interrupted code that holds the lock it needs, so another thread waits for the
+        # lock; and a second signal must not interrupt the handler.
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, signal.SIG_IGN)
+        threading.Thread(target=end, daemon=True).start()
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        ended.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import orjson
 
-from arus.doctor import Finding, Verdict, Vessel, examine
-from arus.ownership import open_lock
-from arus.schema import define
+from arus.ops.doctor import Finding, Verdict, Vessel, examine
+from arus.outbox.tables import define
+from arus.runtime import current
 
-from .common import one_line, state, sync_commands
+from .common import as_given, one_line, sync_commands
+from .output import echo, echo_json
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 
@@ -20,18 +22,19 @@ _COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 @sync_commands.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 def doctor_command(as_json: bool) -> None:
-    """Look at settings, database, broker, clock and disk, and say how to mend what is not well.
+    """Check settings, database, broker, clock and disk, and say how to fix each problem.
 
-    Changes nothing and disturbs no live server. Ends with 1 where something does not work.
+    Changes nothing and does not disturb a live server. Exits with code 1 if something does not work.
 
     \b
     Examples:
-      flask --app wsgi sync doctor
-      flask --app wsgi sync doctor --json
+      flask sync doctor
+      flask sync doctor --json
     """  # noqa: D301  # a backspace tells click to keep the lines
     found: list[Finding] = []
     with one_line():
-        for finding in examine(_vessel()):
+        for examined in examine(_vessel()):
+            finding = replace(examined, fix=examined.fix and as_given(examined.fix))
             found.append(finding)
             if not as_json:
                 _print(finding)
@@ -42,25 +45,26 @@ def doctor_command(as_json: bool) -> None:
     if as_json:
         worst = Verdict.FAIL if failures else Verdict.WARN if warnings else Verdict.OK
         document = {"verdict": worst, "checks": [finding.document() for finding in found]}
-        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        echo_json(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     elif failures or warnings:
-        click.echo(f"{failures} failed, {warnings} to look at")
+        echo(f"{failures} failed, {warnings} to check")
     else:
-        click.echo("all is well")
+        echo("no problems found")
     if failures:
         raise click.exceptions.Exit(1)
 
 
 def _vessel() -> Vessel:
-    sync = state()
-    engine = sync.db.engine
+    sync = current()
+    # The socket has a directory of its own, which the first owner makes.
+    directory = sync.bell_path.parent
     migrations = getattr(sync.app.extensions.get("migrate"), "directory", None)
     return Vessel(
         settings=sync.settings,
-        engine=engine,
+        engine=sync.engine,
         tables=define(sync.db.metadata),
         is_owned=sync.lock.is_held,
-        bell_path=open_lock(engine.url)[1],
+        bell_path=sync.bell_path if directory.exists() else directory,
         instance_path=Path(sync.app.instance_path),
         migrations=Path(migrations) if migrations else None,
         environment=os.environ,
@@ -69,6 +73,6 @@ def _vessel() -> Vessel:
 
 def _print(finding: Finding) -> None:
     verdict = click.style(f"{finding.verdict:<5}", fg=_COLOURS[finding.verdict])
-    click.echo(f"{verdict} {finding.name:<18} {finding.says}")
+    echo(f" {finding.name:<18} {finding.says}", styled=verdict)
     if finding.fix and finding.verdict is not Verdict.OK:
-        click.echo(f"{'':<24} -> {finding.fix}")
+        echo(f"{'':<24} -> {finding.fix}")

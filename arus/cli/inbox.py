@@ -9,27 +9,28 @@ import click
 import orjson
 
 from arus.errors import UnknownMessageError
-from arus.message import iso
-from arus.parked import ParkedMessage, find_parked, list_parked
+from arus.protocol.times import iso
+from arus.runtime import current
 
-from .common import decide_each, one_line, state, sync_commands
+from .common import ExplainedGroup, decide_each, one_line, sync_commands
+from .output import echo, echo_json
 
 #: Most messages that `--all` decides on in one call.
 _MOST = 10_000
 
 
-@sync_commands.group("inbox", no_args_is_help=True)
+@sync_commands.group("inbox", cls=ExplainedGroup, no_args_is_help=True)
 def inbox_commands() -> None:
-    """See the received messages that could not be handled; hand them over again, or discard them.
+    """List received messages that could not be handled, and replay or discard them.
 
     \b
     Examples:
-      flask --app wsgi sync inbox list
-      flask --app wsgi sync inbox replay --all
+      flask sync inbox list
+      flask sync inbox replay --all
     """  # noqa: D301  # a backspace tells click to keep the lines
 
 
-_all_option = click.option("--all", "every", is_flag=True, help="All parked messages.")
+_all_option = click.option("--all", "every", is_flag=True, help="All dead letters.")
 _yes_option = click.option("--yes", is_flag=True, help="Ask nothing.")
 _ids_argument = click.argument("parked_ids", nargs=-1, type=int, metavar="[ID]...")
 
@@ -40,46 +41,46 @@ _ids_argument = click.argument("parked_ids", nargs=-1, type=int, metavar="[ID]..
     type=click.IntRange(1, _MOST),
     default=50,
     show_default=True,
-    help="How many, counted from the newest.",
+    help="At most so many, the newest first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each.")
 def list_command(limit: int, as_json: bool) -> None:
-    """List parked messages, newest first.
+    """List dead letters, newest first.
 
     \b
     Examples:
-      flask --app wsgi sync inbox list
-      flask --app wsgi sync inbox list --json
+      flask sync inbox list
+      flask sync inbox list --json
     """  # noqa: D301  # a backspace tells click to keep the lines
     with one_line():
-        found = _parked(limit)
+        found = current().dead_letters.recent(limit)
     if as_json:
         for message in found:
-            click.echo(orjson.dumps(message.document()))
+            echo_json(orjson.dumps(message.document()))
     elif found:
-        click.echo(f"{'id':>6}  {'parked':<24}  {'tries':>5}  topic, and why")
+        echo(f"{'id':>6}  {'since':<24}  {'tries':>5}  topic, and why")
         for message in found:
             reason = " ".join(message.reason.split())
-            click.echo(
+            echo(
                 f"{message.id:>6}  {iso(message.parked_at):<24}  {message.attempts:>5}"
                 f"  {message.topic}: {reason}"
             )
     else:
-        click.echo("no parked messages", err=True)
+        echo("no dead letters", err=True)
 
 
 @inbox_commands.command("show")
 @click.argument("parked_id", type=int, metavar="ID")
 def show_command(parked_id: int) -> None:
-    """Show a parked message with its payload, as JSON.
+    """Show a dead letter with its payload, as JSON.
 
     \b
     Example:
-      flask --app wsgi sync inbox show 7
+      flask sync inbox show 7
     """  # noqa: D301  # a backspace tells click to keep the lines
-    with one_line(), state().db.engine.connect() as connection:
-        document = find_parked(connection, parked_id).document()
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    with one_line():
+        document = current().dead_letters.find(parked_id).document()
+    echo_json(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
 @inbox_commands.command("replay")
@@ -87,16 +88,16 @@ def show_command(parked_id: int) -> None:
 @_all_option
 @_yes_option
 def replay_command(parked_ids: tuple[int, ...], every: bool, yes: bool) -> None:
-    """Hand parked messages to their handlers once more, oldest first; what is handled is forgotten.
+    """Pass dead letters to their handlers again, oldest first; each is deleted once it is handled.
 
     The handlers run in this process.
 
     \b
     Examples:
-      flask --app wsgi sync inbox replay 7 8
-      flask --app wsgi sync inbox replay --all --yes
+      flask sync inbox replay 7 8
+      flask sync inbox replay --all --yes
     """  # noqa: D301  # a backspace tells click to keep the lines
-    _decide("replay", state().replay_parked, parked_ids, every=every, yes=yes)
+    _decide("replay", current().dead_letters.replay, parked_ids, every=every, yes=yes)
 
 
 @inbox_commands.command("discard")
@@ -104,19 +105,14 @@ def replay_command(parked_ids: tuple[int, ...], every: bool, yes: bool) -> None:
 @_all_option
 @_yes_option
 def discard_command(parked_ids: tuple[int, ...], every: bool, yes: bool) -> None:
-    """Forget parked messages.
+    """Delete dead letters.
 
     \b
     Examples:
-      flask --app wsgi sync inbox discard 7
-      flask --app wsgi sync inbox discard --all --yes
+      flask sync inbox discard 7
+      flask sync inbox discard --all --yes
     """  # noqa: D301  # a backspace tells click to keep the lines
-    _decide("discard", state().discard_parked, parked_ids, every=every, yes=yes)
-
-
-def _parked(limit: int) -> list[ParkedMessage]:
-    with state().db.engine.connect() as connection:
-        return list_parked(connection, limit)
+    _decide("discard", current().dead_letters.discard, parked_ids, every=every, yes=yes)
 
 
 def _decide(
@@ -127,7 +123,8 @@ def _decide(
         raise click.UsageError("give ids, or --all")
     with one_line():
         if every:
-            parked_ids = [message.id for message in reversed(_parked(_MOST))]
+            found = current().dead_letters.recent(_MOST)
+            parked_ids = [message.id for message in reversed(found)]
             if not yes:
                 click.confirm(f"{verb} all {len(parked_ids)} messages?", abort=True, err=True)
         kept = partial(_or_stays, decide)

@@ -7,35 +7,36 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 import orjson
 
-from arus.changes import UNDELIVERED, ChangeRecord
-from arus.message import ChangeState, iso
+from arus.escapes import escaped_json
+from arus.outbox.changes import UNDELIVERED, ChangeRecord
+from arus.protocol.entries import ChangeState
+from arus.protocol.times import iso
+from arus.runtime import Runtime, current
 
-from .common import decide_each, known, one_line, state, sync_commands
-
-if TYPE_CHECKING:
-    from arus.extension import AppState
+from .common import ExplainedGroup, ParamType, decide_each, known, one_line, sync_commands
+from .output import echo, echo_json
 
 
-@sync_commands.group("queue", no_args_is_help=True)
+@sync_commands.group("queue", cls=ExplainedGroup, no_args_is_help=True)
 def queue_commands() -> None:
-    """See the changes one by one; retry or discard those that can't be sent.
+    """List the changes, and retry or discard those that can't be sent.
 
     A change is pending (not sent yet), in_flight (sent, not acknowledged), delivered, quarantined (can't be
     sent; waits for a person), superseded (replaced by a newer one when the queue was full) or dropped.
 
     \b
     Examples:
-      flask --app wsgi sync queue list
-      flask --app wsgi sync queue retry --all
+      flask sync queue list
+      flask sync queue retry --all
     """  # noqa: D301  # a backspace tells click to keep the lines
 
 
-class _States(click.ParamType[tuple[ChangeState, ...]]):
+class _States(ParamType[tuple[ChangeState, ...]]):
     name = "state,..."
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[ChangeState, ...]:
@@ -48,11 +49,11 @@ class _States(click.ParamType[tuple[ChangeState, ...]]):
 
 
 _state_option = click.option(
-    "--state", "states", type=_States(), help="Only changes in these states, with commas between."
+    "--state", "states", type=_States(), help="Only changes in these states, separated by commas."
 )
 _entity_option = click.option("--entity", help="Only changes of this entity, like work_orders.")
 _all_option = click.option("--all", "every", is_flag=True, help="All quarantined changes.")
-_yes_option = click.option("--yes", is_flag=True, help="Ask nothing.")
+_yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 _ids_argument = click.argument("message_ids", nargs=-1, metavar="[MESSAGE_ID]...")
 
 
@@ -64,7 +65,7 @@ _ids_argument = click.argument("message_ids", nargs=-1, metavar="[MESSAGE_ID]...
     type=click.IntRange(1, 10_000),
     default=50,
     show_default=True,
-    help="How many, counted from the newest.",
+    help="At most so many, the newest first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each.")
 def list_command(
@@ -74,19 +75,19 @@ def list_command(
 
     \b
     Examples:
-      flask --app wsgi sync queue list
-      flask --app wsgi sync queue list --state quarantined
-      flask --app wsgi sync queue list --state pending,in_flight --entity alerts --json
+      flask sync queue list
+      flask sync queue list --state quarantined
+      flask sync queue list --state pending,in_flight --entity alerts --json
     """  # noqa: D301  # a backspace tells click to keep the lines
     with one_line():
-        found = list(islice(_newest(state(), states or (), known(entity), limit), limit))
+        found = list(islice(_newest(current(), states or (), known(entity), limit), limit))
     if as_json:
         for change in found:
-            click.echo(orjson.dumps(change.document()))
+            echo_json(orjson.dumps(change.document()))
     elif found:
         _print_changes(found)
     else:
-        click.echo("no such changes", err=True)
+        echo("no such changes", err=True)
 
 
 @queue_commands.command("show")
@@ -96,11 +97,11 @@ def show_command(message_id: str) -> None:
 
     \b
     Example:
-      flask --app wsgi sync queue show 1795334400000_abc123def
+      flask sync queue show 1795334400000_abc123def
     """  # noqa: D301  # a backspace tells click to keep the lines
     with one_line():
-        document = state().change(message_id).document()
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        document = current().changes.find(message_id).document()
+    echo_json(orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
 @queue_commands.command("retry")
@@ -109,16 +110,16 @@ def show_command(message_id: str) -> None:
 @_entity_option
 @_yes_option
 def retry_command(message_ids: tuple[str, ...], every: bool, entity: str | None, yes: bool) -> None:
-    """Send quarantined changes after all, once what was in their way is gone.
+    """Send quarantined changes again, once the cause of the failure is fixed.
 
-    Each goes out with its row's present data, after everything that waits on its topic.
+    Each is sent with its row's current data, after everything that waits on its topic.
 
     \b
     Examples:
-      flask --app wsgi sync queue retry 1795334400000_abc123def
-      flask --app wsgi sync queue retry --all --entity work_orders --yes
+      flask sync queue retry 1795334400000_abc123def
+      flask sync queue retry --all --entity work_orders --yes
     """  # noqa: D301  # a backspace tells click to keep the lines
-    _decide("retry", state().retry_change, message_ids, every=every, entity=entity, yes=yes)
+    _decide("retry", current().changes.retry, message_ids, every=every, entity=entity, yes=yes)
 
 
 @queue_commands.command("discard")
@@ -129,14 +130,14 @@ def retry_command(message_ids: tuple[str, ...], every: bool, entity: str | None,
 def discard_command(
     message_ids: tuple[str, ...], every: bool, entity: str | None, yes: bool
 ) -> None:
-    """Give quarantined changes up: they are never sent, and counted as dropped.
+    """Discard quarantined changes: they are never sent, and are counted as dropped.
 
     \b
     Examples:
-      flask --app wsgi sync queue discard 1795334400000_abc123def
-      flask --app wsgi sync queue discard --all --yes
+      flask sync queue discard 1795334400000_abc123def
+      flask sync queue discard --all --yes
     """  # noqa: D301  # a backspace tells click to keep the lines
-    _decide("discard", state().discard_change, message_ids, every=every, entity=entity, yes=yes)
+    _decide("discard", current().changes.discard, message_ids, every=every, entity=entity, yes=yes)
 
 
 @queue_commands.command("export")
@@ -147,33 +148,34 @@ def discard_command(
     "--output",
     default="-",
     metavar="FILE",
-    help="Where to; a file is there once it is whole. Standard output by default.",
+    help="Where to write; the file appears only when it is complete. Standard output by default.",
 )
 def export_command(states: tuple[ChangeState, ...] | None, entity: str | None, output: str) -> None:
-    """Write undelivered changes with their data, oldest first, a line of JSON each.
+    """Write undelivered changes with their data, oldest first, one JSON object a line.
 
-    Without --state: pending, in_flight and quarantined ones.
+    Without --state: those that are pending, in_flight or quarantined.
 
     \b
     Examples:
-      flask --app wsgi sync queue export > undelivered.jsonl
-      flask --app wsgi sync queue export --state quarantined -o /media/usb/quarantined.jsonl
+      flask sync queue export > undelivered.jsonl
+      flask sync queue export --state quarantined -o /media/usb/quarantined.jsonl
     """  # noqa: D301  # a backspace tells click to keep the lines
     count = 0
     with one_line():
-        found = state().each_change(states or UNDELIVERED, known(entity))
+        found = current().changes.each(states or UNDELIVERED, known(entity))
         with _output(output) as file:
-            for count, change in enumerate(found, 1):  # noqa: B007  # how many there were
-                file.write(orjson.dumps(change.document(), option=orjson.OPT_APPEND_NEWLINE))
-    click.echo(f"{count} changes exported", err=True)
+            for count, change in enumerate(found, 1):  # noqa: B007  # used after the loop
+                line = orjson.dumps(change.document(), option=orjson.OPT_APPEND_NEWLINE)
+                file.write(escaped_json(line.decode()).encode())
+    echo(f"{count} changes exported", err=True)
 
 
 def _newest(
-    sync: AppState, states: Sequence[ChangeState], entity: str | None, limit: int
+    sync: Runtime, states: Sequence[ChangeState], entity: str | None, limit: int
 ) -> Iterator[ChangeRecord]:
     cursor: int | None = None
     while True:
-        page = sync.changes(states=states, entity=entity, limit=min(limit, 500), cursor=cursor)
+        page = sync.changes.page(states=states, entity=entity, limit=min(limit, 500), cursor=cursor)
         yield from page.items
         cursor = page.next
         if cursor is None:
@@ -181,14 +183,17 @@ def _newest(
 
 
 def _print_changes(found: Iterable[ChangeRecord]) -> None:
-    click.echo(f"{'committed':<24}  {'message id':<23}  {'state':<11}  {'seq':>8}  change, and why")
+    echo(
+        f"{'committed':<24}  {'message id':<23}  {'state':<11}  {'seq':>8}  change, by whom, and why"
+    )
     for change in found:
         what = f"{change.operation} {change.entity} {change.row_id} v{change.version}"
+        actor = f" by {change.actor}" if change.actor else ""
         reason = f": {' '.join(change.reason.split())}" if change.reason else ""
         seq = change.seq if change.seq is not None else "-"
-        click.echo(
+        echo(
             f"{iso(change.committed_at):<24}  {change.message_id:<23}  {change.state:<11}  {seq:>8}"
-            f"  {what}{reason}"
+            f"  {what}{actor}{reason}"
         )
 
 
@@ -205,11 +210,11 @@ def _decide(
     if every == bool(message_ids):
         raise click.UsageError("give message ids, or --all")
     if entity and not every:
-        raise click.UsageError("--entity goes with --all")
+        raise click.UsageError("--entity requires --all")
     with one_line():
         chosen: Iterable[str] = message_ids
         if every:
-            found = state().each_change((ChangeState.QUARANTINED,), known(entity))
+            found = current().changes.each((ChangeState.QUARANTINED,), known(entity))
             of_entity = f" of {entity}" if entity else ""
             if not yes:
                 click.confirm(f"{verb} all quarantined changes{of_entity}?", abort=True, err=True)
@@ -219,7 +224,7 @@ def _decide(
 
 @contextmanager
 def _output(name: str) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of another only once it is whole."""
+    """Open a file that replaces an existing one only when it is complete."""
     path = Path(name)
     if name == "-" or (path.exists() and not path.is_file()):
         with click.open_file(name, "wb") as stream:

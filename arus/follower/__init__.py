@@ -1,13 +1,26 @@
-"""A copy of vessels' tables, kept equal by their topics and by catch-ups that it asks for itself.
+"""A copy of vessels' tables, kept up to date by their topics and by catch-ups that it requests itself.
 
-`Follower` is what an application uses; `flask sync follow` runs one. The receiver's algorithm is in
-`position`, without any I/O; docs/protocol.md tells it in words.
+Applications use `Follower`; `flask sync follow` runs one. The receiver's algorithm is in `position`, without any
+I/O; docs/protocol.md describes it.
 """
 
 from __future__ import annotations
 
-from .follower import Follower
-from .position import Patience
+from typing import TYPE_CHECKING, Any
+
 from .report import FollowedTopic, FollowedVessel, FollowerStatus
+from .requests import Patience
+
+if TYPE_CHECKING:
+    from .follower import Follower
 
 __all__ = ["FollowedTopic", "FollowedVessel", "Follower", "FollowerStatus", "Patience"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Follower":
+        # A vessel's server, which imports other modules of this package, never needs it.
+        from .follower import Follower
+
+        return Follower
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

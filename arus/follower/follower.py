@@ -1,10 +1,8 @@
-"""The follower, as an application uses it."""
+"""The follower's interface for applications."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import threading
 import time
 import weakref
@@ -15,78 +13,95 @@ from sqlalchemy import Connection, Engine
 
 from arus.database import open_engine, translated
 from arus.errors import FollowError, LogUnavailableError, ProposalError, StandbyEndedError
-from arus.message import Operation
+from arus.logs import get_logger
+from arus.outbox import sql as outbox_sql
+from arus.protocol.entries import Operation
+from arus.protocol.topics import FOLLOWER_NAME
 from arus.registry import Registry
-from arus.session import Session
 from arus.settings import Settings
 
-from .applier import Applier
-from .audit import Audits, Ledger, verify_all
-from .inbound import Reader
-from .loop import RECEIVE_MAXIMUM, Loop, client_id_of
-from .position import Patience
-from .proposals import Outbox, ProposalStatus, propose, read_proposals, withdraw
-from .report import FollowerStatus, read_follower
+from .assembly import make_loop
+from .audits.whole import verify_all
+from .hand_over import HandOver, hand_over
+from .loop import Loop
+from .partitions.agreement import leave
+from .partitions.sharing import PartitionSharing, check_partitions
+from .partitions.unused import UnusedSessions, read_unused
+from .parts import Common
+from .proposals import ProposalStatus, propose, read_proposals, withdraw
+from .report import FollowerStatus, Scope, read_follower
+from .requests import Patience
 from .rows import Copy
-from .store import Store
 
 if TYPE_CHECKING:
     from flask import Flask
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 #: Seconds before the database is tried again.
 RETRY_INTERVAL = 2.0
-#: What vessels take for a name (arus.followers).
-_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
 class Follower:
-    """Keeps an application's tables equal to those of the vessels that publish under its prefix.
+    """Keeps an application's tables equal to those of the vessels that publish under `MQTT_TOPIC_PREFIX`.
 
-    The models are those registered with `ReliableSync`, the database is the application's, the broker that
-    of the `MQTT_*` settings. The application must not be a vessel itself (`LOCAL_MODE=false`)::
+    It uses the models registered with `ReliableSync`, the application's database, and the broker of the `MQTT_*`
+    settings. The application must not be a vessel itself (`LOCAL_MODE=false`)::
 
         follower = Follower(app, "shore")
         follower.run()  # until follower.stop(), from another thread or a signal handler
 
     Several processes may run the same follower: one works, the others stand by.
 
-    :param name: what the vessels know this follower by; stable for ever, like the session that the
-        broker keeps for it.
-    :raises FollowError: the application, a model or the name won't do.
+    With `partitions` several processes share the work; the database must be PostgreSQL (docs/fleet.md).
+
+    :param name: identifies this follower to the vessels and the broker, which keeps its session; must never change.
+    :param partitions: the number of partitions that the vessels are divided into; None to follow them all in one.
+    :raises FollowError: the application, a model, the name or the number of partitions can't be used.
     """
 
     def __init__(
-        self, app: Flask, name: str = "shore", *, patience: Patience | None = None
+        self,
+        app: Flask,
+        name: str = "shore",
+        *,
+        patience: Patience | None = None,
+        partitions: int | None = None,
     ) -> None:
         state = app.extensions.get("arus")
         if state is None:
             raise FollowError("bind reliable sync to the application first: sync.init_app(app, db)")
         self._settings: Settings = state.settings
         if self._settings.local_mode:
-            raise FollowError("LOCAL_MODE is true: this is a vessel, and a vessel follows nobody")
+            raise FollowError("LOCAL_MODE is true: a vessel can't be a follower")
         self.name = _valid(name)
         self._app = app
         self._lock = state.lock
         self._state = state
         self._patience = patience or Patience()
         self._copies = _copies(state.registry)
+        self._scope = Scope(self._settings.topics, self._settings.follow_vessels)
+        self._partitions = partitions
+        if partitions is not None:
+            check_partitions(self._common, partitions)
         self._stopping = threading.Event()
-        self._waker, self._bell = os.pipe()
-        for end in (self._waker, self._bell):
+        self._waker, self._notifier = os.pipe()
+        for end in (self._waker, self._notifier):
             weakref.finalize(self, os.close, end)
 
     def run(self, *, once: bool = False, timeout: float | None = None) -> bool:
         """Follow until `stop` is called; blocks.
 
-        Whatever happens to broker and link is waited for, and so is the database.
+        Failures of the broker, the link and the database are retried.
 
-        :param once: return as soon as all that is published is applied.
+        :param once: return as soon as everything published is applied.
         :param timeout: seconds after which to return in any case.
-        :returns: whether all that is published was applied when it returned (`once`).
+        :returns: with `once`, whether everything published was applied.
+        :raises FollowError: with partitions, `once` was given, or other processes have another number of partitions.
         :raises LogUnavailableError: with `once`, the database can't be used.
         """
+        if self._partitions is not None:
+            return self._run_partitions(self._partitions, once=once)
         deadline = time.monotonic() + timeout if timeout is not None else None
         level = False
 
@@ -117,15 +132,23 @@ class Follower:
                 self._stopping.wait(RETRY_INTERVAL)
         return level
 
+    def _run_partitions(self, partitions: int, *, once: bool) -> bool:
+        if once:
+            raise FollowError("a follower in partitions follows until it is stopped")
+        self._refuse_a_vessel()
+        PartitionSharing(self._common, partitions, self._stopping).run()
+        return False
+
     def stop(self) -> None:
-        """Have `run` return, also where it stands by; safe from any thread and from a signal handler."""
+        """Make `run` return, even while it stands by; safe from any thread and from a signal handler."""
         self._stopping.set()
-        os.write(self._bell, b"\0")
+        os.write(self._notifier, b"\0")
 
     def status(self) -> FollowerStatus:
-        """Return how far the follower has come, from the database: the same from each process."""
+        """Return the follower's status, read from the database: the same in every process."""
         with self._app.app_context(), self._state.db.engine.connect() as connection:
-            return read_follower(connection, self.name, following=self._lock.is_held(connection))
+            following = self._lock.is_held(connection)
+            return read_follower(connection, self.name, self._scope, following=following)
 
     def propose(
         self,
@@ -138,13 +161,13 @@ class Follower:
     ) -> str:
         """Write a row here, and propose it to the vessel that owns it; return the proposal's id.
 
-        The row shows what is proposed until the vessel answers with a change of it: as proposed, or with
-        what the vessel keeps. The process that follows sends the proposal, again and again until then.
+        The row shows the proposed state until the vessel answers with a change of it: the proposed row, or the row
+        that the vessel keeps. Until then the process that follows sends the proposal repeatedly.
 
         :param operation: `create`, `update` or `delete`.
-        :param data: keys as in messages; of an update those that change.
-        :param vessel_id: who is to own a new row; needed where several vessels are followed.
-        :raises ProposalError: there is no such entity or row, or the data does not fit.
+        :param data: keys as in messages; for an update only the changed ones.
+        :param vessel_id: the owner of a new row; required if several vessels are followed.
+        :raises ProposalError: there is no such entity or row, or the data is not valid.
         :raises LogUnavailableError: the database can't be used; nothing was written.
         """
         copy = self._copies.get(entity)
@@ -166,12 +189,12 @@ class Follower:
             engine.dispose()
 
     def proposals(self, limit: int = 100) -> list[ProposalStatus]:
-        """Return the proposals that were made last, newest first."""
+        """Return the latest proposals, newest first."""
         with self._app.app_context(), self._state.db.engine.connect() as connection:
             return read_proposals(connection, limit)
 
     def withdraw(self, proposal_id: str) -> bool:
-        """Give a proposal up; return whether it still waited. The next audit brings the vessel's row back."""
+        """Withdraw a proposal; return whether it was still pending. The next audit restores the vessel's row."""
         engine = self._engine()
         try:
             with translated(), engine.connect() as connection:
@@ -183,10 +206,25 @@ class Follower:
         with self._app.app_context():
             return open_engine(self._state.db.engine.url)
 
-    def verify(self) -> dict[str, dict[str, list[str]]]:
-        """Compare the tables with what was received; return the ids of rows that differ, by vessel and entity.
+    def hand_over(self, giver: str, receiver: str, entity: str | None = None) -> HandOver:
+        """Hand the rows of one vessel over to another one; see `arus.follower.hand_over`.
 
-        Finds what somebody has changed, deleted or added here; works beside the process that follows.
+        :raises FollowError: a vessel or the entity is not known, or a process follows.
+        :raises LogUnavailableError: the database can't be used; nothing was changed.
+        """
+        self._refuse_a_vessel()
+        try:
+            with self._app.app_context(), self._lock.hold(lambda _: True) as connection:
+                return hand_over(connection, giver, receiver, entity, self._copies)
+        except StandbyEndedError as error:
+            raise FollowError(
+                "a follower is running on this database: stop it, hand over, and start it again"
+            ) from error
+
+    def verify(self) -> dict[str, dict[str, list[str]]]:
+        """Compare the tables with the received rows; return the ids of rows that differ, by vessel and entity.
+
+        Finds rows that somebody has changed, deleted or added here. May run while another process follows.
 
         :raises LogUnavailableError: the database can't be used.
         """
@@ -195,40 +233,52 @@ class Follower:
         return verify_all(url, self._copies, self._app.app_context)
 
     def _follow(self, enough: Callable[[Loop], bool], gives_up: Callable[[float], bool]) -> None:
+        self._refuse_a_vessel()
         if self._lock.is_held():
             logger.info("[MQTT Reliable Sync] another process works on this database; standing by")
         with self._app.app_context(), self._lock.hold(gives_up) as connection:
             if self._stopping.is_set():
                 return
+            logger.info("[MQTT Reliable Sync] %s follows %s", self.name, self._scope)
             with translated():
-                self._loop(connection).run(enough)
+                self._leave_partitions(connection)
+                make_loop(
+                    self._common,
+                    connection,
+                    stopping=self._stopping.is_set,
+                    waker=self._waker,
+                ).run(enough)
 
-    def _loop(self, connection: Connection) -> Loop:
-        followed = {copy.followed.topic: copy.followed for copy in self._copies.values()}
-        store = Store(connection, followed.values())
-        ledger = Ledger(connection)
-        applier = Applier(
-            connection,
-            store,
-            self._copies,
-            Reader(self._settings.topic_prefix, followed),
-            f"follow {self.name}",
-            ledger,
-        )
-        url = self._state.db.engine.url
-        session = Session(self._settings, client_id_of(self.name), receive_maximum=RECEIVE_MAXIMUM)
-        return Loop(
-            applier,
-            session,
-            Audits(url, connection, ledger, self._copies, self._app.app_context),
-            Outbox(connection, self._copies),
-            self._settings,
+    def _leave_partitions(self, connection: Connection) -> None:
+        leave(connection)
+        if read_unused(connection):
+            url = self._state.db.engine.url
+            UnusedSessions(url, self._settings, self._stopping.wait).start()
+
+    @property
+    def _common(self) -> Common:
+        with self._app.app_context():
+            url = self._state.db.engine.url
+        return Common(
             name=self.name,
-            topics=list(followed),
+            settings=self._settings,
+            url=url,
+            copies=self._copies,
+            context=self._app.app_context,
             patience=self._patience,
-            stopping=self._stopping.is_set,
-            waker=self._waker,
         )
+
+    def _refuse_a_vessel(self) -> None:
+        """Refuse a database that a vessel publishes: a follower would stand by for that vessel's lock.
+
+        :raises FollowError: it has a vessel's change log.
+        """
+        with self._app.app_context(), self._state.db.engine.connect() as connection, translated():
+            session = connection.execute(outbox_sql.session.HEAD).one_or_none()
+        if session is not None:
+            raise FollowError(
+                f"this is the database of vessel {session.vessel_id}: give the follower a database of its own"
+            )
 
 
 def _copies(registry: Registry) -> dict[str, Copy]:
@@ -243,8 +293,8 @@ def _copies(registry: Registry) -> dict[str, Copy]:
 
 
 def _valid(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not FOLLOWER_NAME.fullmatch(name):
         raise FollowError(
-            f"{name!r} is no name for a follower: 1 to 64 letters, digits, dots, dashes, underscores"
+            f"{name!r} can't name a follower: use 1 to 64 letters, digits, dots, dashes, underscores"
         )
     return name

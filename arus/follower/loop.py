@@ -1,136 +1,104 @@
 """The follower's loop: one thread, one connection to the broker, one to the database.
 
-Messages are acknowledged to the broker once the transaction that applied them is committed. Whatever ends,
-process, broker or link, the broker delivers again what was not acknowledged, `previousSeq` tells what it has
-lost, and the versions of the rows make it no matter what comes twice.
+Messages are acknowledged to the broker after the transaction that applied them is committed. If the process, the
+broker or the link fails, the broker redelivers unacknowledged messages, `previousSeq` reveals lost ones, and the
+versions of the rows make repeated ones harmless.
 """
 
 from __future__ import annotations
 
-import logging
-import random
 import select
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
-import orjson
+from arus.errors import SessionError
+from arus.logs import get_logger
+from arus.mqtt.client import Session
+from arus.mqtt.connection import Connection, Opened
+from arus.mqtt.events import Connected, LookedBack, Received, SessionEvent, Subscribed
+from arus.mqtt.packets import Ack
+from arus.protocol.times import now_ms
 
-from arus.codec import Ack
-from arus.errors import ConnectionLostError, ProtocolRefusedError, SessionError, TakenOverError
-from arus.message import iso, now_ms
-from arus.probe import settle_version
-from arus.rivals import STAND_DOWN, Rivals
-from arus.session import Connected, LookedBack, Received, Session, SessionEvent, Subscribed
-from arus.settings import Settings
-from arus.topics import CATCHUP, CATCHUP_REQUESTS, CONFLICTS, DIGEST, STATUS, WATERMARKS
+from .outcome import REQUESTS, Inbound, Outcome
+from .outgoing import Outgoing
+from .parts import Common, Parts
+from .received_queue import ReceivedQueue
+from .requests import ask, unanswered
+from .roll_calls import RollCalls
+from .sql.build import Some
+from .subscriptions import Subscriptions
+from .vessels import VesselState
+from .watermarks import Watermarks, pause_of
+from .windows import Windows
 
-from .applier import REQUESTS, Applied, Applier, Inbound
-from .audit import Audits
-from .position import Need, Patience, VesselState, ask, unanswered
-from .proposals import Outbox
+logger = get_logger(__name__)
 
-logger = logging.getLogger(__name__)
-
-#: Messages applied in one transaction at most.
+#: Maximum number of messages applied in one transaction.
 BATCH = 500
-#: Messages that the broker may send ahead.
+#: Messages that the broker may send before they are acknowledged.
 RECEIVE_MAXIMUM = 2000
-#: Seconds between two watermarks of a vessel while changes keep coming.
-WATERMARK_PERIOD = 2.0
-#: Seconds without a message after which the follower takes itself to be idle.
+#: Seconds without a message after which the follower counts as idle.
 IDLE = 0.25
-#: Seconds between two looks at what is due.
+#: Seconds between two checks for due work.
 TICK = 0.5
+#: Seconds between two checks for vessels to forget.
+EXPIRY = 60.0
 _GOODBYE = 1.0
-
-_chance = random.Random()
-
-
-@dataclass(slots=True)
-class _Published:
-    """The watermark of a vessel, as it was published last."""
-
-    seq: int = -1
-    epoch: str = ""
-    audit: Any = None
-    at: float = 0.0
-
-
-@dataclass(slots=True)
-class _Link:
-    """One connection and what belongs to it."""
-
-    #: Monotonic seconds until which CONNACK may take; None while none is being opened.
-    opening_until: float | None = None
-    open: bool = False
-    subscribed: bool = False
-    subscribing: int | None = None
-    next_attempt: float = 0.0
-    attempts: int = 0
-    reasons: set[str] = field(default_factory=set)
 
 
 class Loop:
     """Follows until it is stopped.
 
-    :param topics: the entities' topics, under the prefix.
     :param waker: a descriptor that becomes readable when `stopping` has changed.
+    :param link: the name under which the connection is recorded; the follower's by default.
+    :param vessels: ids of the vessels that are subscribed to; by default those of `FOLLOW_VESSELS`.
     """
 
     def __init__(
         self,
-        applier: Applier,
+        common: Common,
+        parts: Parts,
         session: Session,
-        audits: Audits,
-        outbox: Outbox,
-        settings: Settings,
         *,
-        name: str,
-        topics: Iterable[str],
-        patience: Patience,
         stopping: Callable[[], bool],
         waker: int,
+        link: str | None = None,
+        vessels: Some = None,
     ) -> None:
+        settings, name, applier = common.settings, common.name, parts.applier
         self._applier = applier
         self._session = session
-        self._audits = audits
-        self._outbox = outbox
+        self._audits = parts.audits
+        self._outbox = parts.outbox
         self._settings = settings
         self._name = name
-        self._patience = patience
+        self._patience = common.patience
         self._stopping = stopping
         self._waker = waker
-        prefix = settings.topic_prefix
-        self._prefix = prefix
-        #: What tells the present state, and is read anew with each connection.
-        self._present = [f"{prefix}/{STATUS}", f"{prefix}/{DIGEST}"]
-        self._filters = [f"{prefix}/{topic}" for topic in topics]
-        self._filters += [f"{prefix}/{CATCHUP}/{topic}" for topic in topics]
-        self._filters.append(f"{prefix}/{CONFLICTS}")
-        self._link = _Link()
-        self._rivals = Rivals(session.client_id, prefix, settings.reconnect_period)
-        self._inbox: deque[tuple[Inbound, int | None]] = deque()
+        self._tree = settings.topics
+        self._connection = Connection(session, settings.of_all(), stopping=stopping)
+        named = settings.follow_vessels if vessels is None else vessels
+        self._subscriptions = Subscriptions(session, self._tree, common.followed, named)
+        self._link = link or name
+        self._vessels = vessels
+        self._roll_calls = RollCalls()
+        self._inbox = ReceivedQueue(session, self._tree, parts.dictionaries, applier.vessels)
         self._heard = time.monotonic()
         self._next_tick = 0.0
-        self._published: dict[str, _Published] = {}
-        #: Packet ids of what was published and not acknowledged yet.
-        self._unacknowledged: set[int] = set()
-        #: Proposals by the packet id that they were published with, and those that the broker has taken.
-        self._proposed: dict[int, str] = {}
+        self._next_expiry = time.monotonic() + EXPIRY
+        self._outgoing = Outgoing(session, self._tree, name)
+        self._windows = Windows()
+        self._watermarks = Watermarks(name, self._outgoing.watermark)
+        #: Ids of proposals that the broker has acknowledged.
         self._taken: list[str] = []
-        #: Rows were written since held changes were tried.
-        self._try_held = True
 
     # -- the loop -------------------------------------------------------------------------------------
 
     def run(self, until: Callable[[Loop], bool] = lambda _loop: False) -> None:
-        """Follow until stopped, or until `until` says so.
+        """Follow until stopped, or until `until` returns true.
 
-        :raises LogUnavailableError: the database can't be used; all that counts is in it.
+        :raises LogUnavailableError: the database can't be used; no state outside of it is lost.
         """
         try:
             while not self._stopping() and not until(self):
@@ -138,19 +106,22 @@ class Loop:
                     self._round()
                 except SessionError as error:
                     self._disconnected(error)
-            if self._link.open:
+            if self._connection.is_open:
                 self._say_goodbye()
         finally:
             self._audits.stop()
             self._session.close()
 
     def _round(self) -> None:
-        self._mind_the_link()
+        self._mind_the_connection()
         self._wait()
-        if self._session.fileno() is not None:
+        # Many small messages arrive faster than they are applied: the rest waits in the socket.
+        if self._session.fileno() is not None and len(self._inbox) < RECEIVE_MAXIMUM:
             for event in self._session.receive():
                 self._take(event)
         self._work()
+        if self._applier.has_due:
+            self._applier.retry_held()
         if time.monotonic() >= self._next_tick:
             self._tick()
         if self._session.fileno() is not None:
@@ -158,87 +129,102 @@ class Loop:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        wake_at = self._next_tick
-        if self._link.opening_until is not None:
-            wake_at = min(wake_at, self._link.opening_until)
-        elif not self._link.open:
-            wake_at = min(wake_at, self._link.next_attempt)
+        wake_at = min(self._next_tick, self._connection.wake_at, self._inbox.wake_at)
         poll = select.poll()
         poll.register(self._waker, select.POLLIN)
-        sock = self._session.fileno()
-        if sock is not None:
-            poll.register(
-                sock, select.POLLIN | (select.POLLOUT if self._session.wants_write else 0)
-            )
-        poll.poll(0 if self._inbox else max(0.0, wake_at - now) * 1000)
+        if (sock := self._session.fileno()) is not None:
+            writes = select.POLLOUT if self._session.wants_write else 0
+            poll.register(sock, select.POLLIN | writes)
+        poll.poll(
+            0 if self._inbox.is_ready or self._applier.has_due else max(0.0, wake_at - now) * 1000
+        )
 
     def _take(self, event: SessionEvent) -> None:
         match event:
             case Connected():
-                self._opened(event)
-            case Subscribed():
-                self._subscribed(event)
-            case Ack():
-                self._unacknowledged.discard(event.packet_id)
-                if (proposal_id := self._proposed.pop(event.packet_id, None)) is not None:
-                    self._taken.append(proposal_id)
+                if not self._connection.accepted(event):
+                    self._opened(self._connection.open())
             case LookedBack():
-                self._rivals.check()
-                self._session.publish_beside(self._rivals.topic, self._rivals.claim(), retain=True)
-            case Received() if event.topic == self._rivals.topic:
-                self._rivals.heard(event.payload)
+                self._connection.looked_back()
+                self._opened(self._connection.open())
+            case Subscribed():
+                if self._subscriptions.take(event):
+                    self._subscribed()
+            case Ack():
+                self._connection.acknowledged([event])
+                if (proposal_id := self._outgoing.acknowledged(event.packet_id)) is not None:
+                    self._taken.append(proposal_id)
+            case Received() if self._connection.take_claim(event):
+                pass
             case Received():
                 self._heard = time.monotonic()
                 inbound = Inbound(event.topic, event.payload, event.retain)
-                self._inbox.append((inbound, event.packet_id if event.qos else None))
+                self._inbox.add(inbound, event.packet_id if event.qos else None)
 
     def _work(self) -> None:
-        """Apply a batch of what has arrived, and acknowledge it."""
+        """Apply a batch of received messages, and acknowledge them."""
         if self._taken:
             self._outbox.taken(self._taken)  # before their answers are applied
             self._taken.clear()
-        if not self._inbox:
-            return
-        batch = [self._inbox.popleft() for _ in range(min(BATCH, len(self._inbox)))]
-        applied = self._applier.apply([message for message, _ in batch])
-        if self._link.open:
-            for _, packet_id in batch:
-                if packet_id is not None:
-                    self._session.acknowledge(packet_id)
-        self._try_held = self._try_held or applied.rows > 0
-        self._noticed(applied)
+        batch = self._inbox.batch(BATCH)
+        applied = self._applier.apply(batch) if batch else None
+        if self._connection.is_accepted:
+            self._inbox.acknowledge()
+        if applied is not None:
+            self._subscriptions.applied(batch)
+            self._noticed(applied)
 
-    def _noticed(self, applied: Applied) -> None:
+    def _noticed(self, applied: Outcome) -> None:
         self._audits.heard(applied.digests)
         for vessel_id, entity, row_id in applied.repaired:
             self._audits.repaired(vessel_id, entity, [row_id])
-        # It has just come: what was retained for it may be another vessel's by now.
-        for vessel in applied.arrived:
-            self._published.pop(vessel.vessel_id, None)
-        if any(not vessel.caught_up for vessel in self._applier.vessels.values()):
-            self._next_tick = 0.0
+        for vessel_id, entity in applied.doubted:
+            self._audits.doubted(vessel_id, entity)
+        for vessel_id in applied.forgotten:
+            self._audits.forget(vessel_id)
+        if not self._tree.is_per_vessel:
+            # A vessel has just come online: the retained watermark may be about another vessel by now.
+            for vessel in applied.arrived:
+                self._watermarks.forget(vessel)
+        for vessel in self._applier.vessels.values():
+            if not vessel.caught_up:
+                self._next_tick = 0.0
+            if self._subscriptions.answered and self._watermarks.is_overdue(
+                vessel, self._windows.of(vessel.vessel_id)
+            ):
+                self._watermarks.publish(vessel, pause=0)
 
     # -- what is due ----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         idle = not self._inbox and time.monotonic() - self._heard >= IDLE
         self._next_tick = time.monotonic() + (TICK if idle else IDLE)
-        if self._try_held and idle and self._applier.held:
-            self._try_held = False
-            self._applier.retry_held()
-        if not self._link.subscribed:
+        if time.monotonic() >= self._next_expiry:
+            self._next_expiry = time.monotonic() + EXPIRY
+            for vessel_id in self._applier.expire():
+                self._audits.forget(vessel_id)
+        if not self._subscriptions.answered:
             return
-        self._ask()
+        if self._subscriptions.has_become_current(self._heard):
+            self._ask_again()
+        if self._subscriptions.is_current:
+            self._ask()
         self._propose()
-        for vessel in self._applier.vessels.values():
-            self._publish_watermark(vessel, idle=idle)
+        vessels = self._applier.vessels.values()
+        if self._tree.is_per_vessel and self._roll_calls.is_due(vessels, now_ms()):
+            self._outgoing.roll_call()
+            self._roll_calls.sent()
+        pause = pause_of(len(vessels), idle=idle)
+        for vessel in vessels:
+            self._watermarks.publish(vessel, pause=pause)
 
     def _ask(self) -> None:
-        """Ask for what is missing; it is saved before it is published, so that a restart asks no second time."""
+        """Request what is missing; requests are saved before they are published: a restart does not repeat them."""
         now = now_ms()
         requests = self._audits.step(self._applier.vessels.values())
         for vessel in self._applier.vessels.values():
-            self._look_for_lost_tail(vessel, now)
+            vessel.look_for_lost_tail(now, self._patience.grace)
+        for vessel in self._windows.give(self._applier.vessels.values(), now, self._patience):
             requests += ask(vessel, now, self._patience, lambda: str(uuid.uuid4()))
         if not requests:
             if any(vessel.changed for vessel in self._applier.vessels.values()):
@@ -246,191 +232,118 @@ class Loop:
             return
         self._applier.save({(REQUESTS, "", "", ""): len(requests)})
         for request in requests:
-            self._publish_request(request)
+            self._outgoing.request(request, self._windows.of(str(request.vessel_id)))
 
     def _propose(self) -> None:
         vessels = self._applier.vessels.values()
         away = [vessel.vessel_id for vessel in vessels if vessel.online is False]
-        for proposal_id, topic, payload in self._outbox.due(away):
-            packet_id = self._session.publish_beside(
-                f"{self._prefix}/{topic}", payload, retain=False
-            )
-            self._unacknowledged.add(packet_id)
-            self._proposed[packet_id] = proposal_id
-
-    def _look_for_lost_tail(self, vessel: VesselState, now: int) -> None:
-        if vessel.heads is None or now - vessel.heads_at < self._patience.grace * 1000:
-            return
-        for position in vessel.behind(vessel.heads):
-            if position.need is Need.NOTHING:
-                position.need = Need.CHANGES
-                vessel.changed = True
-        vessel.heads = None
-
-    def _publish_request(self, request: dict[str, Any]) -> None:
-        logger.info(
-            "[MQTT Reliable Sync] asking %s for %s (%s)",
-            request["vesselId"],
-            request["entity"],
-            request.get("mode") or f"since {request.get('sinceSeq', 'the beginning')}",
-            extra={"request": request["requestId"]},
-        )
-        self._publish(CATCHUP_REQUESTS, request, retain=False)
-
-    def _publish_watermark(self, vessel: VesselState, *, idle: bool) -> None:
-        last = self._published.setdefault(vessel.vessel_id, _Published())
-        now = time.monotonic()
-        if (last.seq, last.epoch, last.audit) == (vessel.seq, vessel.epoch, vessel.audit):
-            return
-        if not idle and now - last.at < WATERMARK_PERIOD:
-            return
-        document = {
-            "vesselId": vessel.vessel_id,
-            "epoch": vessel.epoch,
-            "seq": vessel.seq,
-            "timestamp": iso(now_ms()),
-            "audit": vessel.audit,
-        }
-        self._publish(f"{WATERMARKS}/{self._name}", document, retain=True)
-        last.seq, last.epoch, last.audit, last.at = vessel.seq, vessel.epoch, vessel.audit, now
-
-    def _publish(self, topic: str, document: dict[str, Any], *, retain: bool) -> None:
-        packet_id = self._session.publish_beside(
-            f"{self._prefix}/{topic}", orjson.dumps(document), retain=retain
-        )
-        self._unacknowledged.add(packet_id)
+        for due in self._outbox.due(away, followed=self._applier.vessels):
+            self._outgoing.proposal(due)
 
     @property
     def caught_up(self) -> bool:
-        """Whether all that the vessels are known to have published is applied, and they were told."""
+        """Whether everything known to be published is applied, and the watermarks are published and acknowledged."""
         vessels = self._applier.vessels.values()
         return (
-            self._link.subscribed
+            self._subscriptions.is_current
+            and self._has_heard_all
             and not self._inbox
-            and not self._unacknowledged
+            and self._outgoing.is_empty
             and not self._applier.held
             and time.monotonic() - self._heard >= IDLE
             and bool(vessels)
-            and all(self._is_level(vessel) for vessel in vessels)
+            and all(_is_level(vessel, self._watermarks) for vessel in vessels)
         )
 
-    def _is_level(self, vessel: VesselState) -> bool:
-        last = self._published.get(vessel.vessel_id)
+    @property
+    def _has_heard_all(self) -> bool:
+        """Whether each vessel that is online has had the opportunity to make itself known."""
         return (
-            vessel.caught_up
-            and not vessel.pending
-            and (vessel.heads is None or not vessel.behind(vessel.heads))
-            and last is not None
-            and (last.epoch, last.seq) == (vessel.epoch, vessel.seq)
+            not self._tree.is_per_vessel
+            or self._subscriptions.are_present_read
+            or self._roll_calls.is_answered
         )
 
-    # -- the link -------------------------------------------------------------------------------------
+    # -- connection -----------------------------------------------------------------------------------
 
-    def _mind_the_link(self) -> None:
-        now = time.monotonic()
-        link = self._link
-        if link.open:
-            self._session.keep_alive()
-        elif link.opening_until is not None:
-            if now >= link.opening_until:
-                raise ConnectionLostError("the broker did not answer CONNECT in time")
-        elif now >= link.next_attempt:
-            settle_version(self._session, self._settings, self._stopping)
-            self._session.connect(clean_start=False)
-            link.opening_until = time.monotonic() + self._settings.connect_timeout
+    def _mind_the_connection(self) -> None:
+        attempt = self._connection.step()
+        if attempt is None:
+            return
+        if attempt.is_logged:
+            logger.info(
+                "[MQTT Reliable Sync] reconnecting (attempt %d), because %s",
+                attempt.number,
+                attempt.says,
+                extra={"attempt": attempt.number, "broker": str(self._settings.broker)},
+            )
+        self._connection.connect(clean_start=False)
 
-    def _opened(self, event: Connected) -> None:
-        link = self._link
-        link.open, link.opening_until, link.attempts = True, None, 0
-        link.reasons.clear()
-        self._published.clear()
-        self._unacknowledged.clear()
-        self._proposed.clear()
+    def _opened(self, opened: Opened) -> None:
+        connected = opened.connected
+        self._watermarks.clear()
+        self._outgoing.clear()
         logger.info(
-            "[MQTT Reliable Sync] %s follows at %s (MQTT %s, session %s)",
+            "[MQTT Reliable Sync] %s is connected to %s (MQTT %s, session %s)",
             self._name,
             self._settings.broker,
-            event.protocol,
-            "resumed" if event.session_present else "new",
+            connected.protocol,
+            "resumed" if connected.session_present else "new",
         )
-        if not event.session_present:
+        self._applier.opened(self._link)
+        if not connected.session_present:
             self._session_is_new()
-        self._rivals.accepted(time.monotonic())
-        if self._rivals.suspicious:
-            self._session.look_back([self._rivals.topic])
-        # A subscription that the broker knows brings no retained message: make these two new.
-        self._session.forget(self._present)
-        link.subscribing = self._session.ask([(one, 1) for one in (*self._filters, *self._present)])
+        if self._connection.claim_due:
+            self._connection.publish_claim()
+        held = self._applier.subscribed(self._link) if connected.session_present else []
+        self._subscriptions.ask(session_present=connected.session_present, held=held)
 
     def _session_is_new(self) -> None:
-        """The broker has kept nothing for us: what was published meanwhile has to be asked for."""
+        """Request what was published meanwhile: the broker has kept nothing for us."""
         for vessel in self._applier.vessels.values():
-            for position in vessel.positions.values():
-                if position.need is Need.NOTHING:
-                    position.need = Need.CHANGES
-                if position.request is not None and position.request.begun:
-                    position.request = None  # the rest of its answer is lost
-                vessel.changed = True
+            vessel.session_lost()
         self._applier.save({})
 
-    def _subscribed(self, event: Subscribed) -> None:
-        if event.packet_id != self._link.subscribing:
-            return
-        refused = [
-            name
-            for name, reason in zip((*self._filters, *self._present), event.reasons, strict=False)
-            if reason >= 0x80
-        ]
-        if refused:
-            logger.error(
-                "[MQTT Reliable Sync] the broker refuses the subscription to %s", ", ".join(refused)
-            )
-        self._link.subscribed = True
-        self._outbox.again()
+    def _subscribed(self) -> None:
+        self._applier.subscribe(self._link, self._subscriptions.filters)
+        self._roll_calls.subscribed()
+        self._outbox.again(self._vessels)
         self._heard = time.monotonic()
-        for vessel in self._applier.vessels.values():
-            for request in unanswered(vessel):
-                self._publish_request(request)
         self._next_tick = 0.0
 
+    def _ask_again(self) -> None:
+        """Repeat requests whose answer has not begun: they may have been lost with the last connection."""
+        for vessel in self._applier.vessels.values():
+            for request in unanswered(vessel):
+                self._outgoing.request(request, self._windows.of(vessel.vessel_id))
+
     def _disconnected(self, error: SessionError) -> None:
-        link = self._link
-        was_open, link.open, link.subscribed, link.opening_until = link.open, False, False, None
-        self._session.close()
-        # Their packet ids belong to the connection that has ended; what they say still counts.
-        self._inbox = deque((message, None) for message, _ in self._inbox)
-        link.attempts += 1
-        pause = self._settings.reconnect_period * _chance.uniform(0.8, 1.2)
-        if isinstance(error, ProtocolRefusedError):
-            pause = 0.0
-        if self._rivals.ended(error, time.monotonic()):
-            pause = max(pause, STAND_DOWN)
-            error = TakenOverError(self._session.client_id)
-            logger.error("[MQTT Reliable Sync] %s; standing down for %d s", error, STAND_DOWN)
-        link.next_attempt = time.monotonic() + pause
-        news = was_open or str(error) not in link.reasons
-        link.reasons.add(str(error))
-        logger.log(
-            logging.WARNING if news else logging.DEBUG,
-            "[MQTT Reliable Sync] %s",
-            error,
-            extra={"broker": str(self._settings.broker), "attempt": link.attempts},
-        )
+        self._subscriptions.lost()
+        self._inbox.lost()
+        idle = self._session.client.idle_time if self._outgoing.is_empty else None
+        closed = self._connection.ended(error, idle)
+        closed.log(self._settings.broker)
+        self._applier.closed(self._link, closed)
 
     def _say_goodbye(self) -> None:
-        """Apply what has arrived, publish the last watermark, and disconnect."""
+        """Apply all received messages, publish the last watermarks, and disconnect."""
         deadline = time.monotonic() + _GOODBYE
         try:
-            while self._inbox:
+            while self._inbox.is_ready:
                 self._work()
-            if self._link.subscribed:
+            if self._subscriptions.answered:
                 for vessel in self._applier.vessels.values():
-                    self._publish_watermark(vessel, idle=True)
+                    self._watermarks.publish(vessel, pause=0)
             self._session.say_goodbye(deadline)
         except SessionError as error:
             self._disconnected(error)
 
 
-def client_id_of(name: str) -> str:
-    """Return the MQTT client id of a follower: stable, so that the broker keeps its session."""
-    return f"arus_follow_{name}"
+def _is_level(vessel: VesselState, watermarks: Watermarks) -> bool:
+    return (
+        vessel.caught_up
+        and not vessel.is_sweeping
+        and not vessel.pending
+        and (vessel.heads is None or not vessel.behind(vessel.heads))
+        and watermarks.is_published(vessel)
+    )

@@ -1,148 +1,76 @@
 """The receiver's algorithm, without any I/O: positions, gaps, catch-ups, and the watermark over all topics.
 
-A topic's position says: all of this topic up to here is applied. `previousSeq` of each change ties it to the
-one before it; where the two don't meet there is a gap, and a catch-up is asked for. Everything here is told
-only what has been applied in the same transaction that saves it.
+A topic's position is the number up to which all its changes are applied. `previousSeq` links each change to the
+one before it; if it is above the position, there is a gap, and a catch-up is requested. This module is told of a
+change only in the transaction that applies it, and the positions are saved in the same transaction.
 
-A number is what the vessel's messages say, and one of them may lie: only a catch-up that was asked for, or an
-audit, proves anything. What contradicts a position (a change below it that is news, the head in the answer to a
-request) takes the position back to what was proved, and the rest is asked for.
+Numbers come from the vessel's messages, and a message may be wrong or forged: only a requested catch-up or an audit
+proves a position. If something contradicts a position (a change below it that is new, the head in the answer to a
+request), the position is reset to the proved number, and the rest is requested.
 """
 
 from __future__ import annotations
 
 import bisect
-import hashlib
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
-from .inbound import Begin, End, Heads
+from arus.protocol.catchups import chained
+from arus.protocol.messages import CatchupBegin, CatchupEnd
 
-#: Ranges remembered above a watermark, and beyond a topic's gaps: more are forgotten, and fetched again.
-MAX_RANGES = 500
-#: Numbers that a live change may be ahead of all that is known of: a vessel's queue is shorter, and alerts may
-#: pass the whole of it. What is further ahead is fetched instead of believed.
-MAX_LEAP = 100_000
-#: Ids of requests for the same whose answers may still come.
+from .runs import Proof, Run, Sweep
+
+#: Earlier ids of a request whose answers may still arrive.
 MAX_EARLIER = 8
-#: Past epochs of a vessel that are remembered.
-MAX_PAST = 16
-#: Items of a catch-up that may come again and are recognised.
+#: Seconds for which a repair that the vessel has announced is waited for.
+REPAIR_PERIOD = 1800.0
+#: Unbroken runs beyond the gaps of a topic: further ones are dropped and fetched again.
+MAX_RUNS = 2_000
+#: Items that may be missing in a catch-up that is accepted all the same, and answers in a row in which so many were
+#: missing: they are larger than MQTT_MAX_PACKET_SIZE, so a broker that knows it never sends them.
+MAX_MISSING = 100
+ANSWERS = 3
+#: Items of a catch-up that are recognised if they are sent again.
 _MAX_REPEATED = 4096
 
 
 class Need(StrEnum):
-    """What has to be asked for."""
+    """What has to be requested."""
 
     NOTHING = ""
-    #: What came after the position.
+    #: The changes after the position.
     CHANGES = "changes"
-    #: All there is: nothing of this topic was ever received.
+    #: Everything: nothing of this topic was ever received.
     EVERYTHING = "everything"
-    #: The present rows: what is here is of another epoch.
+    #: The current rows: the copy is of another epoch.
     SNAPSHOT = "snapshot"
-    #: The present rows of some buckets: an audit found them to differ.
+    #: The current rows of some buckets: an audit found them to differ.
     ROWS = "rows"
-
-
-class Ranges:
-    """A set of numbers, kept as ranges."""
-
-    def __init__(self, ranges: Iterable[Sequence[int]] = ()) -> None:
-        self._ranges = [(low, high) for low, high in ranges]
-
-    def add(self, number: int) -> None:
-        """Put a number in."""
-        ranges = self._ranges
-        if ranges and ranges[-1][1] == number - 1:  # nearly always
-            ranges[-1] = (ranges[-1][0], number)
-            return
-        at = bisect.bisect_right(ranges, (number, math.inf)) - 1
-        if at >= 0 and ranges[at][1] >= number:
-            return
-        low = high = number
-        if at + 1 < len(ranges) and ranges[at + 1][0] == number + 1:
-            high = ranges.pop(at + 1)[1]
-        if at >= 0 and ranges[at][1] == number - 1:
-            low = ranges.pop(at)[0]
-        bisect.insort(ranges, (low, high))
-        del ranges[MAX_RANGES:]
-
-    def follow(self, number: int) -> int:
-        """Return the end of the unbroken run from `number` on; forget what is below."""
-        ranges = self._ranges
-        while ranges and ranges[0][0] <= number + 1:
-            number = max(number, ranges.pop(0)[1])
-        return number
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._ranges.clear()
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self._ranges)
-
-    def __len__(self) -> int:
-        return len(self._ranges)
 
 
 @dataclass(slots=True)
 class Request:
-    """A catch-up that was asked for."""
+    """A catch-up that was requested."""
 
     id: str
-    #: Milliseconds: when it was sent last, and when something of its answer came last.
+    #: Milliseconds: when it was last sent, and when a part of its answer was last received.
     asked_at: int
     heard_at: int = 0
     attempts: int = 0
     #: The answer has begun.
     begun: bool = False
-    #: The answer was no use; another is asked for once the pause is over.
+    #: The answer was unusable; the request is repeated after a pause.
     failed: bool = False
-    #: The highest number that was known of the topic when it was asked: its answer can't know of less.
+    #: The highest known number of the topic when it was sent; a lower head in the answer disproves it.
     known: int = 0
-    #: Ids that the same was asked for under before, whose answers may be on their way.
+    #: Earlier ids of the same request, whose answers may still arrive.
     earlier: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Run:
-    """A catch-up that is being received."""
-
-    catchup_id: str
-    #: log or snapshot.
-    mode: str
-    high_seq: int
-    total: int
-    since_seq: int | None
-    #: It covers all rows of the entity.
-    complete: bool
-    #: It covers all rows of these buckets.
-    buckets: tuple[int, ...] | None
-    #: It fills a need, so that what is seen in it is noted.
-    useful: bool
-    #: What rows seen in it are marked with; 0 where nothing is swept after it.
-    mark: int = 0
-    #: The next item's place, and the digest over those before it.
-    expected: int = 0
-    digest: str = ""
-    #: An item was missing.
-    broken: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What the end of a catch-up has proved: all up to `high_seq` is here."""
-
-    high_seq: int
-    #: Rows with no newer change than `high_seq` and without this mark are gone; 0: nothing is swept.
-    sweep: int = 0
-    #: Only rows of these buckets.
-    buckets: tuple[int, ...] | None = None
+    #: Which items were missing in the last answer (`Run.gaps`), and in how many answers in a row.
+    gaps: str = ""
+    answers: int = 0
+    #: How often in a row it was sent without an answer that has begun.
+    unanswered: int = 0
 
 
 @dataclass(slots=True)
@@ -151,44 +79,51 @@ class Position:
 
     topic: str
     entity: str
-    #: All of this topic up to here is applied.
+    #: All of this topic up to this number is applied.
     seq: int = 0
-    #: Up to here that was proved: by a catch-up that was asked for, or by an audit.
+    #: Up to this number that is proved: by a requested catch-up, or by an audit.
     proven: int = 0
-    #: What is applied beyond gaps: the number before and the last number of each unbroken run.
+    #: Unbroken runs applied beyond gaps: of each, the number before it and its last number.
     beyond: list[tuple[int, int]] = field(default_factory=list)
     need: Need = Need.NOTHING
-    #: What `Need.ROWS` is about.
+    #: The buckets of `Need.ROWS`.
     buckets: tuple[int, ...] = ()
+    #: The last request for `Need.ROWS` that was answered in full, and the catch-up that has answered it.
+    repaired: tuple[str, str] | None = None
     request: Request | None = None
     run: Run | None = None
     mark: int = 0
-    #: The highest number that was believed before the position was taken back; until an answer tells the head.
+    #: The sweep at the end of the last snapshot, if it waits for a digest.
+    sweep: Sweep | None = None
+    #: The vessel is about to repair changes above this number; since when it says so, in milliseconds.
+    repair_from: int | None = None
+    repair_at: int = 0
+    #: The highest number that counted as applied before a reset; kept until an answer contains the head.
     disbelieved: int = 0
     # The digest before each of the run's last items.
     _before: OrderedDict[int, str] = field(default_factory=OrderedDict, repr=False)
 
     @property
     def wants(self) -> Need:
-        """What has to be asked for, gaps included."""
+        """What has to be requested, including gaps."""
         if self.need is Need.NOTHING and self.beyond:
             return Need.CHANGES
         return self.need
 
     @property
     def is_empty(self) -> bool:
-        """Whether what was before the first change received is still to come."""
+        """Whether the state before the first received change is still missing."""
         return self.need in {Need.EVERYTHING, Need.SNAPSHOT}
 
     @property
     def highest(self) -> int:
-        """The highest number that is taken for applied."""
+        """The highest number that counts as applied."""
         return max(self.seq, *(end for _, end in self.beyond)) if self.beyond else self.seq
 
     def applied(self, previous_seq: int, seq: int, floor: int = 0) -> bool:
-        """Note a live change that was applied, or was known already; tell whether it opened a gap.
+        """Note a live change that was applied, now or before; return whether it opened a gap.
 
-        :param floor: all topics are applied up to here.
+        :param floor: the number up to which all topics are applied.
         """
         if floor > self.seq:
             self.reach(floor)
@@ -202,18 +137,25 @@ class Position:
                 self.beyond[at] = (start, max(end, seq))
                 return False
         bisect.insort(self.beyond, (previous_seq, seq))
-        del self.beyond[MAX_RANGES:]
+        del self.beyond[MAX_RUNS:]
         return True
 
     def reach(self, seq: int) -> None:
-        """Note that all up to `seq` is applied."""
+        """Note that everything up to `seq` is applied."""
         self.seq = max(self.seq, seq)
         while self.beyond and self.beyond[0][0] <= self.seq:
             self.seq = max(self.seq, self.beyond.pop(0)[1])
 
-    def begin(self, begin: Begin, now: int) -> Run:
-        """A catch-up begins; also anew, after the vessel's or our own crash."""
+    def begin(self, begin: CatchupBegin, now: int, *, reported: bool = False) -> Run | None:
+        """Note the beginning of a catch-up; it may be repeated after a crash of the vessel or of this process.
+
+        :param reported: the vessel waits for reports of what was received.
+        :returns: None if it is not for us.
+        """
         mine = self.is_mine(begin.request_id)
+        covers = [] if mine else _repaired_by(begin, self.repair_from)
+        if not mine and (not (reported or covers) or (self.run is not None and self.run.useful)):
+            return None  # somebody else's
         if mine and self.request is not None:
             self.request.begun = True
             self.request.heard_at = now
@@ -222,6 +164,7 @@ class Position:
         if useful and begin.mode == "snapshot":
             self.mark += 1
             mark = self.mark
+            self.sweep = None  # its rows are marked anew
         run = Run(
             begin.catchup_id,
             begin.mode,
@@ -231,15 +174,26 @@ class Position:
             begin.complete,
             begin.buckets,
             useful,
-            mark,
+            asked=mine,
+            covers=covers,
+            mark=mark,
+            reported=reported,
+            start=self.seq,
+            request_id=begin.request_id or "",
         )
-        # What somebody else has asked for does not break off what we have.
-        if mine or self.run is None or not self.run.useful:
-            self._before.clear()
-            self.run = run
+        self._before.clear()
+        self.run = run
         return run
 
-    def _fills(self, begin: Begin) -> bool:
+    def is_repaired(self, now: int) -> bool:
+        """Whether the vessel is about to send what is missing by itself."""
+        return (
+            self.repair_from is not None
+            and self.seq >= self.repair_from
+            and 0 <= now - self.repair_at < REPAIR_PERIOD * 1000
+        )
+
+    def _fills(self, begin: CatchupBegin) -> bool:
         wants = self.wants
         if wants is Need.NOTHING:
             return False
@@ -258,15 +212,21 @@ class Position:
         )
 
     def item(self, catchup_id: str, sequence: int, link: str, now: int) -> Run | None:
-        """Note an item; return the run that it belongs to, if that is known.
+        """Note an item; return the run that it belongs to, or None if it is unknown.
 
-        :param link: what the item adds to the digest.
+        :param link: the text that the item adds to the digest.
         """
         run = self.run
         if run is None or run.catchup_id != catchup_id:
             return None
+        if sequence > run.received:
+            run.missing += sequence - run.received
+            run.gaps = chained(run.gaps, f"{sequence - run.received} before {link}")
+        run.received = max(run.received, sequence + 1)
         if self.request is not None and run.useful:
             self.request.heard_at = now
+        if run.covers:
+            self.repair_at = now
         if sequence > run.expected:
             run.broken = True
         elif sequence == run.expected:
@@ -274,11 +234,22 @@ class Position:
         elif (before := self._before.get(sequence)) is not None and not self._is_repeated(
             run, sequence, before, link
         ):
-            # The vessel goes on behind its last acknowledged item, and a row has changed since.
+            # The vessel has resumed after its last acknowledged item, and a row has changed since.
             for later in [number for number in self._before if number >= sequence]:
                 del self._before[later]
             self._add(run, sequence, before, link)
         return run
+
+    def advance(self, run: Run, sequence: int, seq: int) -> None:
+        """Note that an item of a run is applied: in a log, everything up to the last item's number is.
+
+        The position is believed, not proved: if the end of the run contradicts it, it is reset.
+        """
+        if not run.is_chained or sequence + 1 != run.expected:
+            return
+        self.reach(seq)
+        if self.need is Need.EVERYTHING and run.since_seq == 0:
+            self.need = Need.CHANGES  # an interrupted catch-up is continued from the position
 
     def _is_repeated(self, run: Run, sequence: int, before: str, link: str) -> bool:
         after = run.digest if sequence + 1 == run.expected else self._before.get(sequence + 1)
@@ -291,55 +262,78 @@ class Position:
         run.digest = chained(before, link)
         run.expected = sequence + 1
 
-    def end(self, end: End, now: int) -> Proof | None:
-        """A catch-up ends; return what it proves, once everything of it is applied."""
+    def end(self, end: CatchupEnd, now: int) -> Proof | None:
+        """Note the end of a catch-up; return the proof if all its items were applied."""
         run, request = self.run, self.request
         if run is not None and run.catchup_id == end.catchup_id:
             self.run = None
             self._before.clear()
-            if self._proves(run, end):
+            is_whole = run.is_whole(end)
+            if run.covers and is_whole:
+                for start, last in run.covers:
+                    self.applied(start, last)
+            if run.useful and is_whole:
                 return self._proved(run, now)
+            if missing := self._never_arrives(run, end):
+                return self._proved(run, now, missing)
         if request is None or not self.is_mine(end.request_id):
             return None
         if end.mode == "must_refetch" and self.need in {Need.NOTHING, Need.CHANGES}:
             self.need, self.request = Need.EVERYTHING, None
         else:
-            request.failed, request.asked_at = True, now
+            self.fail(now)
         return None
 
-    def _proves(self, run: Run, end: End) -> bool:
-        return (
-            run.useful
-            and not run.broken
-            and end.next is None
-            and run.expected == end.total
-            and run.digest == end.digest
-        )
+    def _never_arrives(self, run: Run, end: CatchupEnd) -> int:
+        """Return how many items were missing in this answer and in those before it; 0 to request them again."""
+        request = self.request
+        tail = max(0, end.total - run.received)
+        missing = run.missing + tail
+        if request is None or not run.useful or not missing or end.next is not None:
+            return 0
+        gaps = chained(run.gaps, f"{tail} at the end")
+        request.answers = request.answers + 1 if request.gaps == gaps else 1
+        request.gaps = gaps
+        return missing if request.answers >= ANSWERS and missing <= MAX_MISSING else 0
 
-    def _proved(self, run: Run, now: int) -> Proof:
+    def _proved(self, run: Run, now: int, missing: int = 0) -> Proof:
+        # A row that did not arrive must not be swept.
+        mark = 0 if missing else run.mark
         if run.buckets is not None:
             self.need, self.buckets, self.request = Need.NOTHING, (), None
-            return Proof(run.high_seq, run.mark, run.buckets)
+            self.repaired = (run.request_id, run.catchup_id)
+            return Proof(run.high_seq, mark, run.buckets, missing)
         self.proven = max(self.proven, run.high_seq)
         self.reach(run.high_seq)
         if self.need is not Need.ROWS:
             self.need = Need.NOTHING
-            # What is beyond a gap still may be of after that catch-up, or a lie: ask, but not at once.
+            # Runs still beyond a gap may be later than the catch-up, or false: request again, but not at once.
             attempts = self.request.attempts + 1 if self.request is not None else 0
             self.request = Request("", now, now, attempts, failed=True) if self.beyond else None
-        return Proof(run.high_seq, run.mark)
+        complete = run.complete or run.since_seq == 0
+        return Proof(run.high_seq, mark, None, missing, complete)
 
     def is_mine(self, request_id: str | None) -> bool:
-        """Whether it is an id that we have asked with for what is missing now."""
+        """Whether it is an id of our current request."""
         request = self.request
         if request is None or not request_id:
             return False
         return request_id == request.id or request_id in request.earlier
 
-    def retract(self, high_seq: int | None = None) -> None:
-        """Go back to what was proved, and have what comes after it asked for.
+    def pause(self, now: int) -> None:
+        """Note that what is missing is not to be requested at once."""
+        if self.request is None:
+            self.request = Request("", now, now, failed=True)
 
-        :param high_seq: the vessel has not given out more; what was proved above it was proved by a lie.
+    def fail(self, now: int) -> None:
+        """Note that the answer to the current request is of no use: it is requested again after a pause."""
+        if self.request is not None:
+            self.request.failed, self.request.asked_at = True, now
+
+    def retract(self, high_seq: int | None = None) -> None:
+        """Reset the position to the proved number, and request the changes after it.
+
+        :param high_seq: the highest number that the vessel has assigned; a proof above it was false.
         """
         if high_seq is None:
             self.disbelieved = max(self.disbelieved, self.highest)
@@ -350,321 +344,41 @@ class Position:
         self.beyond.clear()
         if self.need in {Need.NOTHING, Need.ROWS}:
             self.need, self.buckets = Need.CHANGES, ()
-            if high_seq is None:  # else it is the answer to the request that has told
+            # Otherwise `high_seq` is from the answer to the current request, which continues.
+            if high_seq is None:
                 self.request = self.run = None
 
+    def absent(self, seq: int) -> None:
+        """Note that the vessel has no such entity at that number: there is nothing to request."""
+        self.need, self.buckets = Need.NOTHING, ()
+        self.request = self.run = None
+        self.beyond.clear()
+        self.reach(seq)
+
+    def go_back(self, seq: int) -> None:
+        """Reset the position to an earlier number, and request the changes after it."""
+        self.seq = min(self.seq, max(seq, self.proven))
+        self.beyond.clear()
+        if self.need is Need.NOTHING:
+            self.need = Need.CHANGES
+
     def forget(self) -> None:
-        """Begin anew: the vessel has begun another epoch."""
+        """Reset the position: the vessel has begun another epoch."""
         self.seq = self.proven = self.disbelieved = 0
         self.beyond.clear()
         self.need, self.buckets = Need.SNAPSHOT, ()
-        self.request = self.run = None
+        self.request = self.run = self.sweep = self.repair_from = None
         self._before.clear()
 
 
-@dataclass(slots=True)
-class VesselState:
-    """What is known of one vessel."""
+def _repaired_by(begin: CatchupBegin, since: int | None) -> list[tuple[int, int]]:
+    """Return the ranges of dropped changes that a repair stands for, if the vessel's status has announced it.
 
-    vessel_id: str
-    epoch: str
-    #: Epochs that have ended.
-    past: list[str] = field(default_factory=list)
-    #: All up to here is applied, over all topics.
-    seq: int = 0
-    #: What is applied above.
-    above: Ranges = field(default_factory=Ranges)
-    #: The highest number that the vessel is known to have given out.
-    head: int = 0
-    #: The last number that the vessel itself has named as its head: what is above is believed only.
-    confirmed: int = 0
-    online: bool | None = None
-    pending: int | None = None
-    heard_at: int = 0
-    changed_at: int | None = None
-    #: The last comparison with the vessel's digest, as it goes into the watermark.
-    audit: Any = None
-    positions: dict[str, Position] = field(default_factory=dict)
-    #: The last heads heard with nothing pending: who is behind them has lost something. And when.
-    heads: Heads | None = None
-    heads_at: int = 0
-    #: Messages about other vessels' rows that were kept for a person, by this process.
-    foreign_kept: int = 0
-    #: Something is to be saved.
-    changed: bool = False
-
-    def position(self, topic: str) -> Position | None:
-        """Return the position of a topic, if it is followed."""
-        return self.positions.get(topic)
-
-    def counted(self, seq: int) -> None:
-        """Note that the change numbered `seq` is applied."""
-        self.head = max(self.head, seq)
-        if seq > self.seq:
-            self.above.add(seq)
-
-    def is_credible(self, seq: int) -> bool:
-        """Whether a live change may have that number, by all that is known."""
-        return seq <= max(self.head, self.seq) + MAX_LEAP or seq <= self.highest + MAX_LEAP
-
-    @property
-    def highest(self) -> int:
-        """The highest number that is taken for applied, on any topic."""
-        return max([self.seq, *(one.highest for one in self.positions.values())])
-
-    def look_into(self, seq: int, *, most: int | None = None) -> None:
-        """Have the vessel asked about topics that are taken to have come further than `seq`.
-
-        :param most: so many of them at most, those that have come furthest; None for all.
-        """
-        doubtful = [
-            position
-            for position in self.positions.values()
-            if position.need is Need.NOTHING and max(position.highest, self.seq) > seq
-        ]
-        doubtful.sort(key=lambda position: position.highest, reverse=True)
-        for position in doubtful[:most]:
-            position.need = Need.CHANGES
-            self.changed = True
-
-    def announced(self, seq: int) -> None:
-        """The vessel says, just now, that it has given out no more: what is above is to be looked into."""
-        self.head = self.confirmed = seq
-        self.look_into(seq)
-
-    def proved(self, seq: int) -> None:
-        """An audit has found the copy equal at a number."""
-        for position in self.positions.values():
-            position.proven = max(position.proven, min(seq, self.reached(position)))
-
-    def disproves(self, begin: Begin) -> bool:
-        """Tell whether the answer to a request shows that numbers were believed that were never given out."""
-        position = self.positions[begin.topic]
-        request = position.request
-        # An answer is younger than its question, and all that was known then had been given out before.
-        return (
-            request is not None
-            and position.is_mine(begin.request_id)
-            and begin.high_seq < request.known
-        )
-
-    def begun(self, begin: Begin, now: int) -> None:
-        """A catch-up begins."""
-        position = self.positions[begin.topic]
-        if position.request is not None and position.is_mine(begin.request_id):
-            position.request.known = min(position.request.known, begin.high_seq)
-            position.disbelieved = 0
-            self.confirmed = begin.high_seq
-            self.head = max([begin.high_seq, *(one.highest for one in self.positions.values())])
-        position.begin(begin, now)
-
-    def retract(self, position: Position, high_seq: int | None = None) -> None:
-        """Take a topic back to what was proved of it, and with it what it has proved."""
-        position.retract(high_seq)
-        self.seq = min([self.seq, *(one.seq for one in self.positions.values())])
-        self.above.clear()
-        self.heads = None
-        # Rows may have been written that the vessel does not have.
-        self.audit = None
-
-    def settle(self) -> None:
-        """Move the watermark up as far as what is applied allows."""
-        if self.positions:
-            self.seq = max(self.seq, min(position.seq for position in self.positions.values()))
-        if not any(position.is_empty for position in self.positions.values()):
-            self.seq = self.above.follow(self.seq)
-
-    def told(self, heads: Heads) -> None:
-        """Take note how far each topic had come at one number: up to it, nothing else is to come."""
-        if heads.epoch != self.epoch:
-            return
-        self.head = max(self.head, heads.seq)
-        for topic, position in self.positions.items():
-            if self.reached(position) >= heads.topics.get(topic, 0) and not position.is_empty:
-                position.reach(heads.seq)
-        self.settle()
-
-    def reached(self, position: Position) -> int:
-        """Return up to where a topic is applied."""
-        return max(position.seq, self.seq)
-
-    def behind(self, heads: Heads) -> list[Position]:
-        """Return the positions that are behind those heads."""
-        if heads.epoch != self.epoch:
-            return []
-        return [
-            position
-            for topic, position in self.positions.items()
-            if self.reached(position) < heads.topics.get(topic, 0)
-        ]
-
-    def begin_epoch(self, epoch: str) -> None:
-        """The vessel's numbers begin anew."""
-        others = [one for one in self.past if one != epoch]
-        self.past = [*others, self.epoch][-MAX_PAST:]
-        self.epoch = epoch
-        self.seq = self.head = self.confirmed = 0
-        self.above.clear()
-        self.heads = None
-        self.audit = None
-        self.changed = True
-        for position in self.positions.values():
-            position.forget()
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether nothing is known to be missing."""
-        return not any(position.wants for position in self.positions.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a follower waits, in seconds."""
-
-    #: For the answer to a request; doubled with each attempt up to `longest`.
-    answer: float = 20.0
-    longest: float = 900.0
-    #: After an answer that was no use; doubled likewise.
-    failure: float = 2.0
-    #: For the next message of an answer.
-    progress: float = 60.0
-    #: For the tail of what was published before a status.
-    grace: float = 3.0
-
-    def until_asked_again(self, request: Request) -> int:
-        """Return the milliseconds after an attempt."""
-        first = self.failure if request.failed else self.answer
-        return int(min(first * 2.0 ** min(request.attempts, 30), self.longest) * 1000)
-
-
-def ask(
-    vessel: VesselState, now: int, patience: Patience, new_id: Callable[[], str]
-) -> list[dict[str, Any]]:
-    """Return the requests that are due, and note them in the positions."""
-    due: dict[Need, list[Position]] = {}
-    for position in vessel.positions.values():
-        if position.wants is Need.NOTHING:
-            vessel.changed = vessel.changed or position.request is not None
-            position.request = None
-        elif _is_due(position, vessel, now, patience):
-            due.setdefault(position.wants, []).append(position)
-    requests = []
-    for need, wanting in due.items():
-        groups = [[position] for position in wanting]
-        # One request for all entities is one catch-up at one number.
-        if need is not Need.ROWS and len(wanting) == len(vessel.positions) > 1:
-            groups = [wanting]
-        for group in groups:
-            request_id = _id_again(group) or new_id()
-            for position in group:
-                position.request = _asked(vessel, position, request_id, now)
-            requests.append(_body(vessel, need, group, request_id))
-    vessel.changed = vessel.changed or bool(requests)
-    return requests
-
-
-def _asked(vessel: VesselState, position: Position, request_id: str, now: int) -> Request:
-    before = position.request
-    known = max(vessel.reached(position), position.highest, position.disbelieved)
-    if before is None or before.failed:
-        return Request(request_id, now, now, before.attempts + 1 if before else 0, known=known)
-    ids = [one for one in (*before.earlier, before.id) if one and one != request_id]
-    # Answers to what was asked first may come still, and know of no more than was known then.
-    return Request(
-        request_id,
-        now,
-        now,
-        before.attempts + 1,
-        known=min(known, before.known),
-        earlier=ids[-MAX_EARLIER:],
-    )
-
-
-def unanswered(vessel: VesselState) -> list[dict[str, Any]]:
-    """Return the requests whose answer has not begun: a connection's end may have eaten them."""
-    groups: dict[tuple[str, Need], list[Position]] = {}
-    for position in vessel.positions.values():
-        request = position.request
-        if request is not None and not request.begun and not request.failed and position.wants:
-            groups.setdefault((request.id, position.wants), []).append(position)
-    return [_body(vessel, need, group, request_id) for (request_id, need), group in groups.items()]
-
-
-def _is_due(position: Position, vessel: VesselState, now: int, patience: Patience) -> bool:
-    request = position.request
-    if request is None:
-        return True
-    if now < request.asked_at:  # the clock was set back
-        request.asked_at = request.heard_at = now
-    waited = now - request.asked_at
-    if request.failed:
-        return waited >= patience.until_asked_again(request)
-    if vessel.online is False:
-        return False  # the broker keeps what was asked until the vessel comes
-    if request.begun:
-        return now - max(request.heard_at, request.asked_at) >= patience.progress * 1000
-    return waited >= patience.until_asked_again(request)
-
-
-def _id_again(group: list[Position]) -> str | None:
-    """Return the id to ask with once more, every other time: the request may not have arrived.
-
-    A vessel takes the same id for the same request. It may also have answered already, in vain.
+    :param since: the number before the first, by the status.
     """
-    ids = {
-        position.request.id
-        for position in group
-        if position.request
-        and not position.request.begun
-        and not position.request.failed
-        and position.request.attempts % 2 == 0
-    }
-    alike = len(ids) == 1 and all(position.request for position in group)
-    return ids.pop() if alike else None
-
-
-def _body(
-    vessel: VesselState, need: Need, group: list[Position], request_id: str
-) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "requestId": request_id,
-        "vesselId": vessel.vessel_id,
-        "entity": group[0].entity if len(group) == 1 else "all",
-        "limit": None,
-    }
-    if need is Need.CHANGES:
-        body["sinceSeq"] = min(vessel.reached(position) for position in group)
-        body["epoch"] = vessel.epoch
-    elif need in {Need.SNAPSHOT, Need.ROWS}:
-        body["mode"] = "snapshot"
-    if need is Need.ROWS:
-        body["buckets"] = list(group[0].buckets)
-    return body
-
-
-def chained(digest: str, link: str) -> str:
-    """Return the digest of a sequence of items that ends with `link`."""
-    return hashlib.sha256(f"{digest}{link}".encode(errors="surrogatepass")).hexdigest()
-
-
-def link_of(entity: str, row_id: str, version: int, operation: str) -> str:
-    """Return what an item adds to the digest of its catch-up."""
-    return f"{entity}/{row_id}/{version}/{operation}"
-
-
-def is_news(
-    version: int,
-    content: Callable[[], str],
-    known: tuple[int, str] | None,
-    *,
-    of_snapshot: bool,
-) -> bool:
-    """Tell whether a change is to be applied.
-
-    :param content: the hash of its row; empty for a delete. Asked only where it decides.
-    :param known: version and hash of the row here, tombstones included.
-    :param of_snapshot: it tells the vessel's present state, whose word counts in the same version too.
-    """
-    if known is None or version > known[0]:
-        return True
-    return of_snapshot and version == known[0] and content() != known[1]
+    covers = sorted(begin.covers or ())
+    is_repair = begin.request_id is None and begin.mode == "log" and begin.since_seq is None
+    if not covers or not is_repair or since is None or covers[0][0] < since:
+        return []
+    is_plausible = all(start < end <= begin.high_seq for start, end in covers)
+    return covers if is_plausible else []

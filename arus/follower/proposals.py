@@ -1,96 +1,50 @@
 """Proposals of this side: a row is written here at once, and proposed to the vessel that owns it.
 
 The vessel answers each proposal with a change of the row whose version is above the proposal's; that change
-overwrites what was written here, whatever it says. Until it comes the proposal is sent again, with growing
-pauses, under the same id. What is known of the row (`arus_row`) stays the vessel's word all the while.
+always overwrites the row that was written here. Until it arrives the proposal is sent again with the same id, with
+growing pauses. The row's record (`arus_row`) always contains the vessel's state.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import orjson
-from sqlalchemy import Connection, Row, insert, text
+from msgspec import Raw
+from sqlalchemy import Connection, Row, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from arus.database import transaction, translated
 from arus.errors import ProposalError, RefusedMessageError
-from arus.message import Operation, encode_row, iso, now_ms
-from arus.proposals import Proposal, encode, proposals_topic
+from arus.protocol.encoding import encode
+from arus.protocol.entries import Operation
+from arus.protocol.messages import ProposedChange
+from arus.protocol.rows import decode_row, encode_row
+from arus.protocol.times import iso, now_ms
+from arus.protocol.topics import proposals_topic
 
+from . import sql
 from .rows import Copy
+from .sql.build import Some, execute_for
 from .store import Known
 
 #: Milliseconds until a proposal is sent again; doubled each time, up to the longest.
 PAUSE = 5_000
 LONGEST_PAUSE = 600_000
-#: Proposals that may wait for their answers, and those sent at once.
+#: Maximum number of pending proposals, and of those sent at once.
 MAX_PENDING = 10_000
 BATCH = 100
 #: Days for which an answered proposal is kept.
 KEPT_DAYS = 30
 
-_OWNER = text(
-    "SELECT vessel_id, version, deleted FROM arus_row WHERE vessel_id IN"
-    " (SELECT vessel_id FROM arus_vessel) AND entity = :entity AND row_id = :row_id"
-    " AND owner = '' AND version >= 0"
-    " ORDER BY deleted, vessel_id"
-)
-_VESSELS = text("SELECT vessel_id FROM arus_vessel ORDER BY vessel_id")
-_EARLIER = text(
-    "SELECT proposal_id, version FROM arus_proposal WHERE state = 'pending' AND entity = :entity"
-    " AND row_id = :row_id AND vessel_id = :vessel_id"
-)
-_COUNT = text("SELECT COUNT(*) FROM arus_proposal WHERE state = 'pending'")
-_INSERT = text(
-    "INSERT INTO arus_proposal (proposal_id, vessel_id, entity, row_id, operation, base_version,"
-    " version, data, origin, at, state, attempts) VALUES (:proposal_id, :vessel_id, :entity, :row_id,"
-    " :operation, :base_version, :version, :data, :origin, :at, 'pending', 0)"
-)
-_WITHDRAW = text(
-    "UPDATE arus_proposal SET state = 'withdrawn', data = NULL, settled_at = :now"
-    " WHERE proposal_id = :proposal_id AND state = 'pending'"
-)
-_PENDING = text("SELECT 1 FROM arus_proposal WHERE state = 'pending' LIMIT 1")
-_ANSWERED = text(
-    "UPDATE arus_proposal SET state = 'answered', data = NULL, settled_at = :now"
-    " WHERE state = 'pending' AND attempts > 0 AND entity = :entity AND row_id = :row_id"
-    " AND vessel_id = :vessel_id AND version < :version"
-)
-_TAKEN = text(
-    "UPDATE arus_proposal SET attempts = attempts + 1"
-    " WHERE proposal_id = :proposal_id AND state = 'pending'"
-)
-_ANSWERED_BEFORE = text(
-    "UPDATE arus_proposal SET state = 'answered', data = NULL, settled_at = :now"
-    " WHERE proposal_id = :proposal_id AND state = 'pending' AND EXISTS (SELECT 1 FROM arus_row r"
-    " WHERE r.vessel_id = arus_proposal.vessel_id AND r.entity = arus_proposal.entity"
-    " AND r.row_id = arus_proposal.row_id AND r.version > arus_proposal.version)"
-)
-_DUE = text(
-    "SELECT proposal_id, vessel_id, entity, row_id, operation, base_version, version, data, origin, at,"
-    " attempts, sent_at FROM arus_proposal WHERE state = 'pending' ORDER BY at, proposal_id"
-)
-_SENT = text("UPDATE arus_proposal SET sent_at = :now WHERE proposal_id = :proposal_id")
-_AGAIN = text("UPDATE arus_proposal SET sent_at = NULL WHERE state = 'pending'")
-_FORGET = text(
-    "DELETE FROM arus_proposal WHERE state IN ('answered', 'withdrawn') AND settled_at < :before"
-)
-_ALL = text(
-    "SELECT proposal_id, vessel_id, entity, row_id, operation, base_version, version, at, state, sent_at,"
-    " attempts, settled_at FROM arus_proposal WHERE state IN ('pending', 'answered', 'withdrawn')"
-    " ORDER BY at DESC, proposal_id LIMIT :limit"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ProposalStatus:
-    """A proposal of this side, and what became of it."""
+    """A proposal of this side, and its state."""
 
     proposal_id: str
     vessel_id: str
@@ -101,11 +55,11 @@ class ProposalStatus:
     version: int
     #: pending, answered or withdrawn.
     state: str
-    #: When it was made, sent last, and settled: milliseconds since the epoch.
+    #: When it was made, last sent, and answered or withdrawn: milliseconds since the epoch.
     at: int
     sent_at: int | None
     settled_at: int | None
-    #: How often the broker has taken it.
+    #: How often the broker has acknowledged it.
     attempts: int
 
 
@@ -119,46 +73,29 @@ def propose(
     origin: str,
     vessel_id: str | None = None,
 ) -> str:
-    """Write a row here, and note the proposal that the vessel write it too; return the proposal's id.
+    """Write a row here, and save a proposal of it to the vessel; return the proposal's id.
 
-    One that waits already for the same row is replaced: its successor says all that it would have said.
+    A pending proposal for the same row is replaced: the new one contains the whole row.
 
     :param connection: of `arus.database.open_engine`; one transaction is made on it.
-    :param data: of an update: the keys that change; keys as in messages.
-    :param vessel_id: who is to own a new row; needed where several vessels are followed.
-    :raises ProposalError: there is no such row, or the data does not fit.
+    :param data: keys as in messages; for an update only the changed ones.
+    :param vessel_id: the owner of a new row; required if several vessels are followed.
+    :raises ProposalError: there is no such row, or the data is not valid.
     :raises LogUnavailableError: the database refused; nothing was written.
     """
     entity = copy.registration.entity
     with transaction(connection):
         owner, base = _owner(connection, entity, row_id, operation, vessel_id)
         wanted = {"entity": entity, "row_id": row_id, "vessel_id": owner}
-        earlier = connection.execute(_EARLIER, wanted).all()
-        if connection.execute(_COUNT).scalar_one() - len(earlier) >= MAX_PENDING:
-            raise ProposalError(f"{MAX_PENDING} proposals wait for their answers already")
-        # The vessel may have answered the earlier one by now, in a version one above it.
+        earlier = connection.execute(sql.proposals.EARLIER, wanted).all()
+        if connection.execute(sql.proposals.COUNT).scalar_one() - len(earlier) >= MAX_PENDING:
+            raise ProposalError(f"{MAX_PENDING} proposals are pending already")
+        # The vessel may have answered the earlier one already, with the version after it.
         version = max([base + 1, *(one.version + 2 for one in earlier)])
-        unknown = set(data) - copy.keys
-        if unknown:
-            raise ProposalError(f"{entity} has no {', '.join(sorted(unknown))}")
-        with _explained(entity):
-            encode_row(dict(data))  # SQLite would store NaN as NULL, and that be proposed
-            if operation is Operation.CREATE:
-                _insert(connection, copy, row_id, data)
-            row = _row(connection, copy, row_id)
-            if row is None:
-                raise ProposalError(f"there is no row {row_id[:64]!r} in {entity}")
-            changed = data if operation is Operation.UPDATE else {}
-            whole = {**row, **changed, copy.followed.id_key: row[copy.followed.id_key]}
-            whole[copy.version_key] = version
-            if operation is Operation.DELETE:
-                copy.delete(connection, [copy.key_of(row_id)])
-            else:
-                copy.upsert(connection, [copy.values(whole, version)])
-            encoded = encode_row(whole)
+        encoded = _write(connection, copy, operation, row_id, data, version)
         now = now_ms()
         for one in earlier:
-            connection.execute(_WITHDRAW, {"proposal_id": one.proposal_id, "now": now})
+            connection.execute(sql.proposals.WITHDRAW, {"proposal_id": one.proposal_id, "now": now})
         proposal_id = str(uuid.uuid4())
         proposal = {
             **wanted,
@@ -170,40 +107,71 @@ def propose(
             "origin": origin,
             "at": now,
         }
-        connection.execute(_INSERT, proposal)
+        connection.execute(sql.proposals.ADD, proposal)
     return proposal_id
 
 
+def _write(
+    connection: Connection,
+    copy: Copy,
+    operation: Operation,
+    row_id: str,
+    data: Mapping[str, Any],
+    version: int,
+) -> bytes:
+    """Write a proposed row into the copy; return the whole row, as in messages."""
+    entity = copy.registration.entity
+    unknown = set(data) - copy.keys
+    if unknown:
+        raise ProposalError(f"{entity} has no {', '.join(sorted(unknown))}")
+    with _explained(entity):
+        encode_row(dict(data))  # else SQLite would store NaN as NULL, and NULL would be proposed
+        if operation is Operation.CREATE:
+            _insert(connection, copy, row_id, data)
+        row = _row(connection, copy, row_id)
+        if row is None:
+            raise ProposalError(f"there is no row {row_id[:64]!r} in {entity}")
+        changed = data if operation is Operation.UPDATE else {}
+        whole = {**row, **changed, copy.followed.id_key: row[copy.followed.id_key]}
+        if copy.version_column:
+            whole[copy.version_key] = version
+        if operation is Operation.DELETE:
+            copy.delete(connection, [copy.key_of(row_id)])
+        else:
+            copy.upsert(connection, [copy.values(whole, version)])
+        return encode_row(whole)
+
+
 def read_proposals(connection: Connection, limit: int = 100) -> list[ProposalStatus]:
-    """Return the proposals that were made last, newest first."""
+    """Return the latest proposals, newest first."""
     with translated():
-        rows = connection.execute(_ALL, {"limit": limit}).mappings()
+        rows = connection.execute(sql.proposals.ALL, {"limit": limit}).mappings()
         return [ProposalStatus(**row) for row in rows]
 
 
 def withdraw(connection: Connection, proposal_id: str) -> bool:
-    """Give a proposal up; return whether it still waited. The next audit brings the vessel's row back.
+    """Withdraw a proposal; return whether it was still pending. The next audit restores the vessel's row.
 
     :param connection: of `arus.database.open_engine`; one transaction is made on it.
     """
     with transaction(connection):
         arguments = {"proposal_id": proposal_id, "now": now_ms()}
-        return bool(connection.execute(_WITHDRAW, arguments).rowcount)
+        return bool(connection.execute(sql.proposals.WITHDRAW, arguments).rowcount)
 
 
 def answered(connection: Connection, rows: Mapping[tuple[str, str, str], Known]) -> None:
-    """Note that rows have come to a version, in the transaction that writes them.
+    """Mark proposals as answered by new versions of their rows, in the transaction that writes the rows.
 
-    A proposal that the broker has not taken yet is not answered by a change that was made without it: the
-    vessel is to see it, and to tell of the conflict.
+    A proposal that the broker has not acknowledged yet is not answered by a change made without it: the vessel must
+    receive it and report the conflict.
 
     :param rows: by vessel, entity and row id.
     """
-    if not rows or connection.execute(_PENDING).first() is None:
+    if not rows or connection.execute(sql.proposals.PENDING).first() is None:
         return
     now = now_ms()
     connection.execute(
-        _ANSWERED,
+        sql.proposals.ANSWERED,
         [
             {
                 "vessel_id": vessel_id,
@@ -217,8 +185,18 @@ def answered(connection: Connection, rows: Mapping[tuple[str, str, str], Known])
     )
 
 
+class DueProposal(NamedTuple):
+    """A proposal to be published now."""
+
+    proposal_id: str
+    vessel_id: str
+    #: Under the vessel's prefix.
+    topic: str
+    payload: bytes
+
+
 class Outbox:
-    """Sends the proposals that wait. Lives in the follower's loop.
+    """Sends pending proposals. Used by the follower's loop only.
 
     :param connection: the loop's own.
     :param copies: the tables, by entity.
@@ -229,60 +207,69 @@ class Outbox:
         self._copies = copies
         self._forget_at = 0
 
-    def due(self, offline: Iterable[str] = ()) -> list[tuple[str, str, bytes]]:
-        """Return ids, topics (under the prefix) and payloads to publish now. Not to be called in a transaction.
+    def due(
+        self, offline: Iterable[str] = (), *, followed: Collection[str] | None = None
+    ) -> list[DueProposal]:
+        """Return the proposals to publish now. Must not be called in a transaction.
 
-        :param offline: vessels for which the broker keeps what was sent already.
+        :param offline: vessels for which the broker keeps the proposals that were sent.
+        :param followed: vessels that are followed, None for all; proposals to others wait.
         """
         now = now_ms()
         away = frozenset(offline)
         with translated():
-            if self._connection.execute(_PENDING).first() is None:
+            if self._connection.execute(sql.proposals.PENDING).first() is None:
                 return []
             rows = [
                 row
-                for row in self._connection.execute(_DUE)
-                if row.entity in self._copies and _is_due(row, now, away)
+                for row in self._connection.execute(sql.proposals.DUE)
+                if row.entity in self._copies
+                and (followed is None or row.vessel_id in followed)
+                and _is_due(row, now, away)
             ][:BATCH]
         if not rows:
             return []
         with transaction(self._connection):
             self._connection.execute(
-                _SENT, [{"proposal_id": row.proposal_id, "now": now} for row in rows]
+                sql.proposals.SENT, [{"proposal_id": row.proposal_id, "now": now} for row in rows]
             )
             if now >= self._forget_at:
                 self._forget_at = now + 3_600_000
-                self._connection.execute(_FORGET, {"before": now - KEPT_DAYS * 86_400_000})
+                self._connection.execute(
+                    sql.proposals.FORGET, {"before": now - KEPT_DAYS * 86_400_000}
+                )
         return [self._message(row) for row in rows]
 
     def taken(self, proposal_ids: Iterable[str]) -> None:
-        """Note that the broker has acknowledged proposals. Not to be called in a transaction."""
+        """Note that the broker has acknowledged proposals. Must not be called in a transaction."""
         taken = [{"proposal_id": proposal_id, "now": now_ms()} for proposal_id in proposal_ids]
         if taken:
             with transaction(self._connection):
-                self._connection.execute(_TAKEN, taken)
-                self._connection.execute(_ANSWERED_BEFORE, taken)
+                self._connection.execute(sql.proposals.TAKEN, taken)
+                self._connection.execute(sql.proposals.ANSWERED_BEFORE, taken)
 
-    def again(self) -> None:
-        """Have all that waits sent once more: a connection's end may have eaten it."""
+    def again(self, vessels: Some = None) -> None:
+        """Send all pending proposals once more: they may have been lost with the connection.
+
+        :param vessels: ids of the vessels to which; None for all.
+        """
         with transaction(self._connection):
-            self._connection.execute(_AGAIN)
+            execute_for(self._connection, sql.proposals.AGAIN, sql.proposals.AGAIN_TO, vessels)
 
-    def _message(self, row: Row[Any]) -> tuple[str, str, bytes]:
-        proposal = Proposal(
+    def _message(self, row: Row[Any]) -> DueProposal:
+        proposal = ProposedChange(
             proposal_id=row.proposal_id,
             vessel_id=row.vessel_id,
             entity=row.entity,
             operation=Operation(row.operation),
-            row_id=row.row_id,
-            data=orjson.loads(bytes(row.data)),
-            base_version=row.base_version,
+            data=Raw(bytes(row.data)),
             version=row.version,
-            at=row.at,
+            base_version=row.base_version,
+            timestamp=iso(row.at),
             origin=row.origin,
         )
-        topic = proposals_topic(self._copies[row.entity].registration)
-        return row.proposal_id, topic, encode(proposal, iso(row.at))
+        topic = proposals_topic(self._copies[row.entity].registration.topic)
+        return DueProposal(row.proposal_id, row.vessel_id, topic, encode(proposal))
 
 
 def _is_due(row: Row[Any], now: int, away: frozenset[str]) -> bool:
@@ -301,20 +288,20 @@ def _owner(
     operation: Operation,
     vessel_id: str | None,
 ) -> tuple[str, int]:
-    """Return the vessel that owns a row, and the version that it has there."""
-    known = connection.execute(_OWNER, {"entity": entity, "row_id": row_id}).all()
+    """Return the vessel that owns a row, and the row's version there."""
+    known = connection.execute(sql.proposals.OWNER, {"entity": entity, "row_id": row_id}).all()
     if vessel_id is not None and known and vessel_id not in {row.vessel_id for row in known}:
         raise ProposalError(f"the row {row_id[:64]!r} of {entity} belongs to {known[0].vessel_id}")
     for row in known:
         if operation is Operation.CREATE and not row.deleted:
             raise ProposalError(f"there is a row {row_id[:64]!r} in {entity} already")
         return row.vessel_id, row.version
-    vessels = connection.execute(_VESSELS).scalars().all()
+    vessels = connection.execute(sql.proposals.VESSELS).scalars().all()
     if vessel_id is not None and vessel_id not in vessels:
         raise ProposalError(f"no vessel {vessel_id[:64]!r} is followed")
     if vessel_id is None and len(vessels) != 1:
         raise ProposalError(
-            "say which vessel is to own the new row: "
+            "name the vessel that owns the new row: "
             + (", ".join(vessels) if vessels else "none is followed yet")
         )
     return vessel_id or vessels[0], 0
@@ -326,22 +313,23 @@ def _row(connection: Connection, copy: Copy, row_id: str) -> dict[str, Any] | No
     row = session.get(registration.model, copy.key_of(row_id))
     if row is None:
         return None
-    data: dict[str, Any] = orjson.loads(registration.serialise(row))
+    data = decode_row(registration.serialise(row))
     session.expunge_all()
     return data
 
 
 def _insert(connection: Connection, copy: Copy, row_id: str, data: Mapping[str, Any]) -> None:
-    """Write a new row; the columns' defaults fill in what is not given."""
+    """Write a new row; missing values are filled in with the columns' defaults."""
     values = copy.given(data)
     values[copy.key_column.key] = copy.key_of(row_id)
-    values[copy.version_column] = 1
+    if copy.version_column:
+        values[copy.version_column] = 1
     connection.execute(insert(copy.table), values)
 
 
 @contextmanager
 def _explained(entity: str) -> Iterator[None]:
-    """Tell the proposer why a row can't be written."""
+    """Turn errors of writing a row into a `ProposalError` with the reason."""
     try:
         yield
     except (RefusedMessageError, ValueError, TypeError) as error:

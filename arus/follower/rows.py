@@ -1,41 +1,66 @@
-"""How `data` becomes a row: a registered model's columns, found through its marshmallow schema.
+"""Conversion of `data` to a row: a registered model's columns, found through its marshmallow schema.
 
-A value is stored as it came where the column's type says what it must be (texts, numbers, truth, JSON);
-the schema's field reads the others (times and the like). So a row that is dumped again is what came.
+Texts, numbers, booleans and JSON are checked against the column's type and stored as received; other values, such
+as times, are parsed by the schema's field. So a row that is dumped again equals the received one.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from marshmallow import ValidationError
-from sqlalchemy import Column, ColumnDefault, Connection, Table, bindparam, delete, inspect
+from marshmallow import ValidationError, fields
+from sqlalchemy import (
+    JSON,
+    Column,
+    ColumnDefault,
+    Connection,
+    Enum,
+    Table,
+    bindparam,
+    delete,
+    inspect,
+    null,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import ColumnProperty, Mapper
+from sqlalchemy.sql.elements import False_, True_
 
+from arus.audit.contents import dumped_fields
 from arus.errors import FollowError, RefusedMessageError
-from arus.registry import Registration
+from arus.protocol.rows import typed_value
+from arus.registry import MERE_VERSION, Registration
 
-from .inbound import Followed
+from .messages import Followed
+from .upsert import Upsert
 
 _MAX_INTEGER = 2**63 - 1
 
-#: Turns a value of `data` into what the column takes; raises ValueError.
+#: Reads the default of a column of a type from the text in its definition.
+_DEFAULTS: dict[type[Any], Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[text.lower()],
+}
+
+#: Converts a value of `data` to the column's type; raises ValueError.
 Convert = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One column, and where its value is in `data`."""
+    """One column, and the key of its value in `data`."""
 
     data_key: str
     column: str
     nullable: bool
     convert: Convert
-    #: What stands for a missing value of a column that can't be null.
+    #: Written for a null.
+    null: Any = None
+    #: Replaces a missing value if the column can't be null.
     default: Any = None
 
 
@@ -51,22 +76,28 @@ class Copy:
         if len(mapper.tables) != 1 or not isinstance(mapper.local_table, Table):
             raise FollowError(f"{registration.entity}: only a model of one table can be followed")
         self.table = mapper.local_table
-        fields = getattr(registration.schema, "fields", None)
-        if not fields:
-            raise FollowError(f"{registration.entity}: its schema tells no fields")
+        dumped = getattr(registration.schema, "fields", None)
+        if not dumped:
+            raise FollowError(f"{registration.entity}: its schema has no fields")
         self._fields = [
             _field(name, field, mapper)
-            for name, field in fields.items()
+            for name, field in dumped.items()
             if _column(mapper, field.attribute or name) is not None
         ]
         self._key = self._of_attribute(mapper, registration.key)
-        version = _column(mapper, registration.version)
+        version = _column(mapper, registration.version) if registration.version else None
         self._version = version.key if version is not None else None
         self.followed = Followed(registration.entity, registration.topic, self._key.data_key)
         columns = [field.column for field in self._fields]
         if self._version and self._version not in columns:
             columns.append(self._version)
         self._columns = columns
+        #: The keys of `data` that the model's schema writes: rows are compared by these.
+        self.fields = dumped_fields(registration.schema)
+        #: The keys of `data` without which no row can be written.
+        self.needed = frozenset(
+            field.data_key for field in self._fields if not field.nullable and field.default is None
+        )
         self._statements: dict[str, Any] = {}
 
     def _of_attribute(self, mapper: Mapper[Any], attribute: str) -> _Field:
@@ -75,22 +106,23 @@ class Copy:
             if column is not None and field.column == column.key:
                 return field
         raise FollowError(
-            f"{self.registration.entity}: its schema does not tell the row's {attribute}"
+            f"{self.registration.entity}: its schema does not contain the row's {attribute}"
         )
 
     def values(self, data: Mapping[str, Any], version: int) -> dict[str, Any]:
         """Return the columns' values from a row's `data`.
 
-        :raises RefusedMessageError: the data does not fit.
+        :raises RefusedMessageError: the data is not valid.
         """
         values: dict[str, Any] = {self._version: version} if self._version else {}
         for field in self._fields:
             value = data.get(field.data_key)
             if value is None:
-                value = field.default
-                if value is None and not field.nullable:
+                # A null that was sent is no missing value: with the default the row would differ from the vessel's.
+                value = None if field.data_key in data else field.default
+                if value is None and not (field.nullable or _is_null(field, data)):
                     raise RefusedMessageError(f"{field.data_key} is missing")
-                values[field.column] = value
+                values[field.column] = field.null if value is None else value
                 continue
             try:
                 values[field.column] = field.convert(value)
@@ -99,20 +131,20 @@ class Copy:
             except Exception as error:  # a schema's field is the application's code
                 raise RefusedMessageError(f"{field.data_key}: {error}") from error
         if self._version and values[self._version] != version:
-            raise RefusedMessageError("the row's version is not the message's")
+            raise RefusedMessageError("the row's version differs from the message's")
         return values
 
     def given(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the columns' values of those keys alone that are in `data`.
+        """Return the columns' values, but only for the keys in `data`.
 
-        :raises RefusedMessageError: the data does not fit.
+        :raises RefusedMessageError: the data is not valid.
         """
         values: dict[str, Any] = {}
         for field in self._fields:
             if field.data_key in data:
                 told = data[field.data_key]
                 try:
-                    values[field.column] = None if told is None else field.convert(told)
+                    values[field.column] = field.null if told is None else field.convert(told)
                 except Exception as error:  # a schema's field is the application's code
                     raise RefusedMessageError(f"{field.data_key}: {error}") from error
         return values
@@ -123,7 +155,9 @@ class Copy:
         return frozenset(field.data_key for field in self._fields)
 
     def is_mere(self, data: Mapping[str, Any]) -> bool:
-        """Whether `data` says of a row only that there is one: its vessel can't send it."""
+        """Whether `data` is only a placeholder: the row exists, but its vessel can't send it."""
+        if len(data) > 2:  # the usual case
+            return False
         known = {self.followed.id_key, self.version_key}
         return known >= set(data) and not known >= self.keys
 
@@ -131,12 +165,12 @@ class Copy:
     def version_key(self) -> str:
         """The key of the version in `data`."""
         found = (field.data_key for field in self._fields if field.column == self._version)
-        return next(found, self.registration.version)
+        return next(found, self.registration.version or MERE_VERSION)
 
     @property
-    def version_column(self) -> str:
-        """The name of the version's column."""
-        return self._version or self.registration.version
+    def version_column(self) -> str | None:
+        """The name of the version's column; None for a model without one."""
+        return self._version
 
     @property
     def key_column(self) -> Column[Any]:
@@ -145,9 +179,9 @@ class Copy:
         return column
 
     def key(self, row_id: Any) -> Any:
-        """Return a row's id as its column takes it.
+        """Convert a row's id to its column's type.
 
-        :raises RefusedMessageError: it does not fit.
+        :raises RefusedMessageError: it is not valid.
         """
         try:
             return self._key.convert(row_id)
@@ -155,25 +189,40 @@ class Copy:
             raise RefusedMessageError(f"the row's id: {error}") from error
 
     def check_id(self, row_id: Any) -> None:
-        """Check that a row's id in a message fits its column, and is written as the column writes it.
+        """Check that a row's id in a message is valid for its column, and is in the column's canonical form.
 
-        Else one row would have several ids, each with another owner.
+        Otherwise one row could have several ids, each with a different owner.
 
-        :raises RefusedMessageError: it does not.
+        :raises RefusedMessageError: it is not.
         """
         key = self.key(row_id)
         if isinstance(key, uuid.UUID) and str(key) != row_id:
             raise RefusedMessageError("the row's id: a UUID is written in lower case, with hyphens")
 
     def key_of(self, row_id: str) -> Any:
-        """Return a row's id, as it stands in messages, as its column takes it."""
+        """Convert a row's id from the text in messages to its column's type."""
         try:
             return self.key(row_id)
         except RefusedMessageError:
             return self.key(int(row_id))
 
+    def upsert_all(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Insert rows, or overwrite existing ones, as fast as the database allows; no two may have the same key."""
+        if len(rows) < 2:
+            self.upsert(connection, rows)
+            return
+        if "bulk" not in self._statements:
+            self._statements["bulk"] = Upsert.of(
+                connection.dialect, self.table, self._columns, self._key.column
+            )
+        bulk = self._statements["bulk"]
+        if bulk is None:
+            self.upsert(connection, rows)
+        else:
+            bulk.execute(connection, rows)
+
     def upsert(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        """Insert rows, or overwrite those that are there."""
+        """Insert rows, or overwrite existing ones."""
         if not rows:
             return
         dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
@@ -183,8 +232,11 @@ class Copy:
             others = {
                 name: insert.excluded[name] for name in self._columns if name != self._key.column
             }
-            statement = insert.on_conflict_do_update(
-                index_elements=[self.table.c[self._key.column]], set_=others
+            key = [self.table.c[self._key.column]]
+            statement = (
+                insert.on_conflict_do_update(index_elements=key, set_=others)
+                if others
+                else insert.on_conflict_do_nothing(index_elements=key)
             )
             self._statements["upsert"] = statement
         connection.execute(statement, rows)
@@ -213,30 +265,77 @@ def _column(mapper: Mapper[Any], attribute: str) -> Column[Any] | None:
 def _field(name: str, field: Any, mapper: Mapper[Any]) -> _Field:
     column = _column(mapper, field.attribute or name)
     assert column is not None
-    default = None
-    if not column.nullable and isinstance(column.default, ColumnDefault):
-        default = column.default.arg if column.default.is_scalar else None
     return _Field(
         field.data_key or name,
         column.key,
         bool(column.nullable),
-        _converter(column, field.deserialize),
-        default,
+        _converter(column, field),
+        _null(column),
+        None if column.nullable else _default(column),
     )
 
 
-def _converter(column: Column[Any], deserialize: Convert) -> Convert:
+def _null(column: Column[Any]) -> Any:
+    """Return what is written for a null: in a JSON column None would be written as JSON's null, not SQL's."""
+    if not isinstance(column.type, JSON):
+        return None
+    return null() if column.nullable else JSON.NULL
+
+
+def _is_null(field: _Field, data: Mapping[str, Any]) -> bool:
+    """Whether a column that can't be null has JSON's null."""
+    return field.null is JSON.NULL and field.data_key in data
+
+
+def _default(column: Column[Any]) -> Any:
+    """Return the value that a column has by default; None if it has none, or one that only the database can make."""
+    if isinstance(column.default, ColumnDefault):
+        return column.default.arg if column.default.is_scalar else None
+    told = getattr(column.server_default, "arg", None)
+    if isinstance(told, True_ | False_):
+        return isinstance(told, True_)
+    text = told if isinstance(told, str) else getattr(told, "text", None)
+    if not isinstance(text, str):
+        return None
     try:
-        kind = column.type.python_type
+        return _DEFAULTS[column.type.python_type](text.strip("'"))
+    except (NotImplementedError, KeyError, ValueError):
+        return None
+
+
+def _converter(column: Column[Any], field: Any) -> Convert:
+    try:
+        kind: Any = column.type.python_type
     except NotImplementedError:
-        return deserialize
+        kind = object
+    if isinstance(column.type, Enum) and kind is str:
+        return _one_of(column.type.enums)
     if kind is str:
         return _text(getattr(column.type, "length", None))
-    return (
-        {int: _integer, float: _real, bool: _truth, dict: _json, list: _json}.get(kind, deserialize)
-        if kind is not uuid.UUID
-        else uuid.UUID
-    )
+    if kind in _CHECKED:
+        return _CHECKED[kind]
+    return _typed(kind, field)
+
+
+def _typed(kind: Any, field: Any) -> Convert:
+    """Return the conversion by a schema's field and, if that leaves the value as it was received, by its type."""
+
+    def typed(value: Any) -> Any:
+        loaded = field.deserialize(value)
+        if kind is bytes and isinstance(field, fields.String):
+            return loaded.encode()
+        return typed_value(kind, loaded)
+
+    return typed
+
+
+def _one_of(texts: Sequence[str]) -> Convert:
+    def one_of(value: Any) -> str:
+        if value not in texts:
+            raise ValueError("not one of the values of the column")
+        return str(value)
+
+    return one_of
 
 
 def _text(length: int | None) -> Convert:
@@ -246,14 +345,14 @@ def _text(length: int | None) -> Convert:
         if length is not None and len(value) > length:
             raise ValueError(f"longer than {length} characters")
         if "\0" in value:
-            raise ValueError("it holds a NUL character")
+            raise ValueError("it contains a NUL character")
         return value
 
     return text
 
 
 def _integer(value: Any) -> int:
-    if type(value) is not int or abs(value) > _MAX_INTEGER:
+    if type(value) is not int or not -_MAX_INTEGER - 1 <= value <= _MAX_INTEGER:
         raise TypeError("not a whole number of 64 bits")
     return value
 
@@ -272,3 +371,14 @@ def _truth(value: Any) -> bool:
 
 def _json(value: Any) -> Any:
     return value
+
+
+#: Types whose values are stored as received.
+_CHECKED: dict[Any, Convert] = {
+    int: _integer,
+    float: _real,
+    bool: _truth,
+    dict: _json,
+    list: _json,
+    uuid.UUID: uuid.UUID,
+}

@@ -1,181 +1,105 @@
-"""The sync's API for programs, as a plain Flask blueprint: what an application mounts that has no API of its own.
-
-The vessel app describes the same in OpenAPI (`blueprints/sync`).
-"""
+"""The sync's API for programs, as a plain Flask blueprint that any application mounts."""
 
 from __future__ import annotations
 
-import http
+from collections.abc import Callable
 from typing import Any
 
-import orjson
-from flask import Blueprint, Response, current_app, request, url_for
+from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
-from arus.changes import MAX_LIMIT
 from arus.errors import (
     CatchupBusyError,
     CatchupOffError,
     CatchupRequestError,
     ChangeError,
     LogUnavailableError,
+    NotAshoreError,
     UnknownCatchupError,
     UnknownChangeError,
 )
-from arus.extension import AppState, state_of_app
-from arus.message import ChangeState
 
 from .access import Rule, guard
+from .arguments import load_body, load_query
+from .operations import OPERATIONS, ApiOperation
+from .problems import InvalidError, problem, problem_of, sentence
 
-DEFAULT_LIMIT = 50
+_STATUSES: dict[type[Exception], int] = {
+    UnknownChangeError: 404,
+    UnknownCatchupError: 404,
+    NotAshoreError: 404,
+    ChangeError: 409,
+    CatchupOffError: 409,
+    CatchupBusyError: 429,
+    LogUnavailableError: 503,
+}
+#: `Retry-After` by status, in seconds.
+_RETRY_AFTER = {429: "60", 503: "5"}
 
 
 def sync_api(
     name: str = "arus_api", *, allow: Rule | None = None, url_prefix: str = "/api/sync"
 ) -> Blueprint:
-    """Return the blueprint of the API: `/health`, `/changes`, `/catchup`; errors are problem+json.
+    """Return the blueprint of the API, with a route for each of `OPERATIONS`; errors are problem+json.
 
     :param name: the blueprint's name.
-    :param allow: who may use it; everybody when not given.
-    :param url_prefix: where it is, unless `register_blueprint` says otherwise.
+    :param allow: the access rule; without one only an application in debug mode answers.
+    :param url_prefix: the URL prefix, unless `register_blueprint` sets another.
     """
     blueprint = Blueprint(name, __name__, url_prefix=url_prefix)
-    guard(blueprint, allow, otherwise=True)
-    blueprint.register_error_handler(HTTPException, _failed)
+    actions = {operation.name: operation.action for operation in OPERATIONS}
+    guard(blueprint, allow, actions, otherwise=True)
+    for operation in OPERATIONS:
+        blueprint.add_url_rule(
+            operation.rule, operation.name, _view(operation), methods=[operation.method]
+        )
+    blueprint.register_error_handler(HTTPException, problem_of)
+    blueprint.register_error_handler(CatchupRequestError, _refuse)
     for error, status in _STATUSES.items():
         blueprint.register_error_handler(error, _teller(status))
-
-    @blueprint.get("/health")
-    def health() -> ResponseReturnValue:
-        """Where the sync stands."""
-        return _json(_state().health())
-
-    @blueprint.get("/changes")
-    def changes() -> ResponseReturnValue:
-        """A page of the change log, newest first."""
-        page = _state().changes(
-            states=_states(), entity=_entity(), limit=_limit(), cursor=_cursor()
-        )
-        items = [change.document() for change in page.items]
-        return _json({"items": items, "next": None if page.next is None else str(page.next)})
-
-    @blueprint.get("/changes/<message_id>")
-    def change(message_id: str) -> ResponseReturnValue:
-        """One change, with the row that it carries."""
-        return _json(_state().change(message_id).document())
-
-    @blueprint.post("/changes/<message_id>/retry")
-    def retry(message_id: str) -> ResponseReturnValue:
-        """Send a quarantined one after all, with its row's present data."""
-        return _json(_state().retry_change(message_id).document())
-
-    @blueprint.post("/changes/<message_id>/discard")
-    def discard(message_id: str) -> ResponseReturnValue:
-        """Give a quarantined one up."""
-        return _json(_state().discard_change(message_id).document())
-
-    @blueprint.post("/catchup")
-    def ask() -> ResponseReturnValue:
-        """Ask that rows are sent again."""
-        try:
-            document = orjson.loads(request.get_data())
-        except orjson.JSONDecodeError as error:
-            return _problem(400, f"The body is not valid JSON: {error}")
-        queued = _state().request_catchup(document, "http")
-        place = url_for(f"{name}.catchup", catchup_id=queued.catchup_id)
-        answer = {"catchupId": queued.catchup_id, "status": queued.status}
-        return _json(answer, 202, {"Location": place})
-
-    @blueprint.get("/catchup/<catchup_id>")
-    def catchup(catchup_id: str) -> ResponseReturnValue:
-        """How far a catch-up has come."""
-        return _json(_state().catchup(catchup_id).document())
-
+    for failure in (OperationalError, InterfaceError, PoolTimeoutError):
+        blueprint.register_error_handler(failure, _fail)
     return blueprint
 
 
-_STATUSES: dict[type[Exception], int] = {
-    UnknownChangeError: 404,
-    UnknownCatchupError: 404,
-    ChangeError: 409,
-    CatchupOffError: 409,
-    CatchupRequestError: 422,
-    CatchupBusyError: 429,
-    LogUnavailableError: 503,
-}
+def _view(operation: ApiOperation) -> Callable[..., Response]:
+    def view(**values: Any) -> Response:
+        if operation.query is not None:
+            values["query"] = load_query(operation.query(), request)
+        if operation.body is not None:
+            values["document"] = load_body(operation.body(), request)
+        return operation.view(**values)
+
+    view.__name__ = operation.name
+    view.__doc__ = operation.summary
+    return view
 
 
-class _QueryError(HTTPException):
-    code = 422
+def _refuse(error: CatchupRequestError) -> Response:
+    return problem_of(InvalidError(error.errors))
 
 
-def _state() -> AppState:
-    return state_of_app(current_app)
-
-
-def _states() -> list[ChangeState]:
-    wanted = [word for text in request.args.getlist("state") for word in text.split(",") if word]
-    unknown = sorted(set(wanted) - set(ChangeState))
-    if unknown:
-        raise _QueryError(f"state: must be one of {', '.join(ChangeState)}")
-    return [state for state in ChangeState if state in wanted]
-
-
-def _entity() -> str | None:
-    entity = request.args.get("entity")
-    if entity is not None and entity not in _state().entities():
-        raise _QueryError(f"entity: must be one of {', '.join(_state().entities())}")
-    return entity
-
-
-def _limit() -> int:
-    given = request.args.get("limit", str(DEFAULT_LIMIT))
-    if not (given.isascii() and given.isdigit() and len(given) < 6 and 0 < int(given) <= MAX_LIMIT):
-        raise _QueryError(f"limit: takes 1 to {MAX_LIMIT}")
-    return int(given)
-
-
-def _cursor() -> int | None:
-    given = request.args.get("cursor")
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdigit() and len(given) < 19 and int(given)):
-        raise _QueryError("cursor: not a cursor of this list")
-    return int(given)
-
-
-def _json(
-    document: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    return Response(orjson.dumps(document), status, headers, mimetype="application/json")
-
-
-def _problem(status: int, detail: str, errors: dict[str, list[str]] | None = None) -> Response:
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": request.path,
-    }
-    if errors:
-        document["errors"] = errors
-    return Response(orjson.dumps(document), status, content_type="application/problem+json")
-
-
-def _failed(error: HTTPException) -> ResponseReturnValue:
-    if error.response is not None:
-        return error.get_response()
-    return _problem(error.code or 500, error.description or "")
-
-
-def _teller(status: int) -> Any:
+def _teller(status: int) -> Callable[[Exception], Response]:
     def tell(error: Exception) -> Response:
-        text = str(error)
-        answer = _problem(status, f"{text[:1].upper()}{text[1:]}.", getattr(error, "errors", None))
-        if status == 429:
-            answer.headers["Retry-After"] = "60"
-        return answer
+        return _problem(status, sentence(error))
 
     return tell
+
+
+def _fail(error: SQLAlchemyError) -> ResponseReturnValue:
+    """Answer a database failure: by the application's own error handler if it has one, otherwise with 503."""
+    handlers = current_app.error_handler_spec[None][None]
+    for kind in type(error).__mro__:
+        if kind in handlers and issubclass(kind, SQLAlchemyError):
+            answer: ResponseReturnValue = current_app.ensure_sync(handlers[kind])(error)
+            return answer
+    current_app.logger.error("[MQTT Reliable Sync] the database can't be used: %s", error)
+    return _problem(503, "The database can't be used at the moment; try again later.")
+
+
+def _problem(status: int, detail: str) -> Response:
+    headers = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else {}
+    return problem(status, detail, headers=headers)

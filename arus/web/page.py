@@ -1,4 +1,4 @@
-"""The sync page, as a blueprint that any Flask application registers under a prefix of its own."""
+"""The sync page, as a blueprint that any Flask application can register."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from flask import (
     Blueprint,
     Response,
     abort,
-    current_app,
     redirect,
     render_template,
     request,
@@ -20,7 +19,6 @@ from flask import (
 )
 from flask.typing import ResponseReturnValue
 
-from arus.changes import find_change, list_changes
 from arus.errors import (
     CatchupBusyError,
     CatchupOffError,
@@ -29,33 +27,43 @@ from arus.errors import (
     UnknownChangeError,
     UnknownMessageError,
 )
-from arus.extension import AppState, state_of_app
-from arus.followers import read_followers
-from arus.message import ChangeState, iso
-from arus.overview import (
-    find_conflict,
-    read_conflicts,
-)
-from arus.parked import find_parked, list_parked
-from arus.requests import ALL, parse, parse_since
+from arus.inbound.dead_letters import find_dead_letter, list_dead_letters
+from arus.ops.overview import find_conflict, read_conflicts
+from arus.ops.record import Record, read_record
+from arus.ops.record_file import as_csv
+from arus.outbox.changes import find_change, list_changes
+from arus.outbox.followers import read_followers
+from arus.protocol.entries import ChangeState
+from arus.protocol.messages import ALL
+from arus.protocol.requests import parse_since, read_request
+from arus.protocol.times import iso, now_ms
+from arus.runtime import current
 
 from . import parts
-from .access import Rule, guard
+from .access import Action, Rule, guard
 from .words import helpers
 
-#: The page alone, for an application that gives no base template.
+#: The base template for an application that provides none.
 OWN_BASE = "arus/base.html"
-#: What holds for `OWN_BASE`; an application's own template has the application's policy.
+#: Sent only with `OWN_BASE`; with an application's own template, the policy is the application's.
 POLICY = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+#: Days that a record may be of; the second is shown first.
+SPANS = (7, 30, 90)
 #: Rows of a list on one page.
 PAGE_SIZE = 50
 
 _REQUEST = re.compile(r"[0-9a-f]{32}")
 
 Answer = ResponseReturnValue
+
+#: What the access rule is asked about, by endpoint; the others view.
+_ACTIONS: dict[str, Action] = {
+    "ask": "catchup",
+    **dict.fromkeys(("decide", "act", "decide_dead_letter", "act_dead_letter"), "decide"),
+}
 
 
 def sync_page(
@@ -70,9 +78,9 @@ def sync_page(
 
     :param name: the blueprint's name, before the dot in `url_for("arus_sync.index")`.
     :param base: the template that the pages extend; it has the blocks `title`, `arus_head` and `arus_main`.
-    :param allow: who may see and use the page; everybody when not given.
-    :param zone: the time zone of the charts, `Europe/Oslo`; the reader's own when not given.
-    :param url_prefix: where it is, unless `register_blueprint` says otherwise.
+    :param allow: the access rule; without one only an application in debug mode answers.
+    :param zone: the time zone of the charts, such as `Europe/Oslo`; the reader's own when not given.
+    :param url_prefix: the URL prefix, unless `register_blueprint` sets another.
     """
     blueprint = Blueprint(
         name,
@@ -82,7 +90,7 @@ def sync_page(
         static_folder="static",
         static_url_path="/static",
     )
-    guard(blueprint, allow, otherwise=False)
+    may = guard(blueprint, allow, _ACTIONS, otherwise=False)
 
     @blueprint.context_processor
     def words() -> dict[str, Any]:
@@ -91,6 +99,7 @@ def sync_page(
             "arus_base": base,
             "arus": name,
             "arus_zone": zone() if callable(zone) else zone or "",
+            "arus_may": may,
         }
 
     @blueprint.after_request
@@ -113,6 +122,8 @@ def sync_page(
 
 
 def _add_overview(blueprint: Blueprint) -> None:
+    _add_record(blueprint)
+
     @blueprint.get("/")
     def index() -> Answer:
         """The page."""
@@ -120,8 +131,8 @@ def _add_overview(blueprint: Blueprint) -> None:
 
     @blueprint.get("/live")
     def live() -> Answer:
-        """What has changed since the page last heard: pieces of HTML, and points of the charts."""
-        view = parts.read_overview(_state())
+        """What has changed since the page's last poll: pieces of HTML, and points of the charts."""
+        view = parts.read_overview(current())
         known = request.args
         changed = {
             piece: html
@@ -140,38 +151,48 @@ def _add_overview(blueprint: Blueprint) -> None:
 
     @blueprint.post("/catchup")
     def ask() -> Answer:
-        """Ask for a catch-up."""
-        state = _state()
-        typed = {name: request.form.get(name, "").strip() for name in ("entity", "since", "limit")}
-        errors: dict[str, list[str]] = {}
-        document: dict[str, Any] = {"entity": typed["entity"], "limit": None}
-        given = request.form.get("request", "")
-        if _REQUEST.fullmatch(given):
-            document["requestId"] = given  # a double click asks once
-        if typed["since"]:
-            try:
-                document["since"] = iso(round(parse_since(typed["since"]).timestamp() * 1000))
-            except ValueError as error:
-                errors["since"] = [str(error)]
-        if typed["limit"]:
-            document["limit"] = _whole(typed["limit"]) or typed["limit"]
+        """Request a catch-up."""
+        return _ask()
+
+
+def _ask() -> Answer:
+    state = current()
+    typed = {name: request.form.get(name, "").strip() for name in ("entity", "since", "limit")}
+    document, errors = _request_of(typed)
+    try:
+        read_request(document, state.entities())
+        if not errors:
+            asked = state.catchups.request(document)
+            url = _url("index", asked=asked.catchup_id, _anchor="arus-catchups")
+            return redirect(url, 303)
+    except CatchupRequestError as error:
+        errors = {**error.errors, **errors}
+    except CatchupOffError:
+        errors["_schema"] = ["ashore"]
+    except CatchupBusyError as error:
+        errors["_schema"] = [str(error)]
+    return _index(422, typed=typed, errors=errors)
+
+
+def _request_of(typed: dict[str, str]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return the document of a catch-up request as typed, and the errors of fields that can't be parsed."""
+    errors: dict[str, list[str]] = {}
+    document: dict[str, Any] = {"entity": typed["entity"], "limit": None}
+    given = request.form.get("request", "")
+    if _REQUEST.fullmatch(given):
+        document["requestId"] = given  # a double click makes one request
+    if typed["since"]:
         try:
-            parse(document, state.entities())
-            if not errors:
-                asked = state.request_catchup(document, "http")
-                url = _url("index", asked=asked.catchup_id, _anchor="arus-catchups")
-                return redirect(url, 303)
-        except CatchupRequestError as error:
-            errors = {**error.errors, **errors}
-        except CatchupOffError:
-            errors["_schema"] = ["ashore"]
-        except CatchupBusyError as error:
-            errors["_schema"] = [str(error)]
-        return _index(422, typed=typed, errors=errors)
+            document["since"] = iso(round(parse_since(typed["since"]).timestamp() * 1000))
+        except ValueError as error:
+            errors["since"] = [str(error)]
+    if typed["limit"]:
+        document["limit"] = _whole(typed["limit"]) or typed["limit"]
+    return document, errors
 
 
 def _index(status: int = 200, **form: Any) -> Answer:
-    state = _state()
+    state = current()
     view = parts.read_overview(state)
     rendered = parts.render_parts(view)
     page = render_template(
@@ -189,6 +210,35 @@ def _index(status: int = 200, **form: Any) -> Answer:
     return page, status
 
 
+# --- the ship's record ---------------------------------------------------------------------------
+
+
+def _add_record(blueprint: Blueprint) -> None:
+    @blueprint.get("/report")
+    def report() -> Answer:
+        """The record of some days, to read and to print."""
+        days = _span()
+        return render_template("arus/report.html", record=_record(days), spans=SPANS, chosen=days)
+
+    @blueprint.get("/report.csv")
+    def report_csv() -> Answer:
+        """The same, a line for each day."""
+        response = Response(as_csv(_record(_span())), content_type="text/csv; charset=utf-8")
+        response.headers["Content-Disposition"] = 'attachment; filename="record.csv"'
+        return response
+
+
+def _span() -> int:
+    days = _whole(request.args.get("days"))
+    return days if days in SPANS else SPANS[1]
+
+
+def _record(days: int) -> Record:
+    state, end = current(), now_ms()
+    with state.engine.connect() as connection:
+        return read_record(connection, state.data_budget, end - days * 86_400_000, end)
+
+
 # --- the change log ------------------------------------------------------------------------------
 
 
@@ -196,7 +246,7 @@ def _add_changes(blueprint: Blueprint) -> None:
     @blueprint.get("/changes")
     def changes() -> Answer:
         """The change log, newest first."""
-        state = _state()
+        state = current()
         states = [s for s in ChangeState if s in request.args.getlist("state")]
         entity = request.args.get("entity") or None
         if entity is not None and entity not in state.entities():
@@ -221,20 +271,20 @@ def _add_changes(blueprint: Blueprint) -> None:
 
     @blueprint.get("/changes/<message_id>")
     def change(message_id: str) -> Answer:
-        """One change: what it carries and what became of it."""
+        """One change: its data and its timeline."""
         return _change(message_id)
 
     @blueprint.get("/changes/<message_id>/<any(retry, discard):action>")
     def decide(message_id: str, action: str) -> Answer:
-        """Ask whether that is really meant."""
+        """Ask for confirmation."""
         return _change(message_id, asks=action)
 
     @blueprint.post("/changes/<message_id>/<any(retry, discard):action>")
     def act(message_id: str, action: str) -> Answer:
-        """Send a quarantined change after all, or give it up."""
-        state = _state()
+        """Retry or discard a quarantined change."""
+        state = current()
         try:
-            (state.retry_change if action == "retry" else state.discard_change)(message_id)
+            (state.changes.retry if action == "retry" else state.changes.discard)(message_id)
         except UnknownChangeError:
             abort(404)
         except ChangeError as error:
@@ -243,7 +293,7 @@ def _add_changes(blueprint: Blueprint) -> None:
 
 
 def _change(message_id: str, status: int = 200, **more: Any) -> Answer:
-    state = _state()
+    state = current()
     with state.db.engine.connect() as connection:
         try:
             found = find_change(connection, message_id)
@@ -268,55 +318,57 @@ def _add_inbound(blueprint: Blueprint) -> None:
     def conflicts() -> Answer:
         """Conflicts, newest first."""
         before = _whole(request.args.get("cursor"))
-        with _state().db.engine.connect() as connection:
+        with current().db.engine.connect() as connection:
             found = read_conflicts(connection, limit=PAGE_SIZE + 1, before=before)
         return _list("arus/conflicts.html", found, before)
 
     @blueprint.get("/conflicts/<conflict_id>")
     def conflict(conflict_id: str) -> Answer:
         """One conflict: both versions, and which of them won."""
-        with _state().db.engine.connect() as connection:
+        with current().db.engine.connect() as connection:
             found = find_conflict(connection, conflict_id)
         if found is None:
             abort(404)
         return render_template("arus/conflict.html", conflict=found)
 
     @blueprint.get("/inbox")
-    def inbox() -> Answer:
-        """Parked messages, newest first."""
-        with _state().db.engine.connect() as connection:
-            found = list_parked(connection, PAGE_SIZE)
-        return render_template("arus/inbox.html", items=found)
+    def dead_letters() -> Answer:
+        """Dead letters, newest first."""
+        with current().db.engine.connect() as connection:
+            found = list_dead_letters(connection, PAGE_SIZE)
+        return render_template("arus/dead_letters.html", items=found)
 
-    @blueprint.get("/inbox/<int:parked_id>")
-    def parked(parked_id: int) -> Answer:
-        """One parked message."""
-        return _parked(parked_id)
+    @blueprint.get("/inbox/<int:letter_id>")
+    def dead_letter(letter_id: int) -> Answer:
+        """One dead letter."""
+        return _dead_letter(letter_id)
 
-    @blueprint.get("/inbox/<int:parked_id>/<any(replay, discard):action>")
-    def decide_parked(parked_id: int, action: str) -> Answer:
-        """Ask whether that is really meant."""
-        return _parked(parked_id, asks=action)
+    @blueprint.get("/inbox/<int:letter_id>/<any(replay, discard):action>")
+    def decide_dead_letter(letter_id: int, action: str) -> Answer:
+        """Ask for confirmation."""
+        return _dead_letter(letter_id, asks=action)
 
-    @blueprint.post("/inbox/<int:parked_id>/<any(replay, discard):action>")
-    def act_parked(parked_id: int, action: str) -> Answer:
-        """Hand a parked message to its handlers once more, or give it up."""
-        state = _state()
-        _parked(parked_id)  # 404 where it is not there
+    @blueprint.post("/inbox/<int:letter_id>/<any(replay, discard):action>")
+    def act_dead_letter(letter_id: int, action: str) -> Answer:
+        """Replay or discard a dead letter."""
+        state = current()
+        _dead_letter(letter_id)  # 404 if there is none
         try:
-            (state.replay_parked if action == "replay" else state.discard_parked)(parked_id)
+            (state.dead_letters.replay if action == "replay" else state.dead_letters.discard)(
+                letter_id
+            )
         except Exception as error:  # noqa: BLE001  # what the application's handler raises is shown
-            return _parked(parked_id, 409, trouble=f"{type(error).__name__}: {error}")
-        return redirect(_url("inbox", done=action), 303)
+            return _dead_letter(letter_id, 409, trouble=f"{type(error).__name__}: {error}")
+        return redirect(_url("dead_letters", done=action), 303)
 
 
-def _parked(parked_id: int, status: int = 200, **more: Any) -> Answer:
+def _dead_letter(letter_id: int, status: int = 200, **more: Any) -> Answer:
     try:
-        with _state().db.engine.connect() as connection:
-            found = find_parked(connection, parked_id if parked_id < 2**63 else 0)
+        with current().db.engine.connect() as connection:
+            found = find_dead_letter(connection, letter_id if letter_id < 2**63 else 0)
     except UnknownMessageError:
         abort(404)
-    return render_template("arus/parked.html", message=found, **more), status
+    return render_template("arus/dead_letter.html", message=found, **more), status
 
 
 def _list(template: str, found: list[Any], before: int | None) -> Answer:
@@ -327,16 +379,12 @@ def _list(template: str, found: list[Any], before: int | None) -> Answer:
     )
 
 
-def _state() -> AppState:
-    return state_of_app(current_app)
-
-
 def _url(endpoint: str, **values: Any) -> str:
     return url_for(f".{endpoint}", **values)
 
 
 def _whole(given: str | None) -> int | None:
-    """Return a number that an address or a form gives; None for anything that the log can't hold."""
+    """Parse a number from a URL or a form; None for anything that can't be a number of the log."""
     if given is None or not (given.isascii() and given.isdigit()) or len(given) > 18:
         return None
     return int(given) or None

@@ -1,4 +1,4 @@
-"""The pieces of the sync page that change while somebody looks, read from the database in one go."""
+"""The pieces of the sync page that are updated while it is open, read from the database on one connection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from flask import render_template
 from sqlalchemy import Connection
 
-from arus.extension import AppState
-from arus.followers import FollowerStatus, read_followers
-from arus.forecast import Estimate, Sample, arrival_rate, time_to_drain, time_to_full
-from arus.message import ChangeState, now_ms
-from arus.overview import (
+from arus.catchup.requests import DIGEST_OF_ALL, CatchupStatus, recent
+from arus.inbound.dead_letters import DeadLetter, list_dead_letters
+from arus.ops.forecast import Sample
+from arus.ops.outlook import Outlook, read_outlook
+from arus.ops.overview import (
     ConflictRecord,
     Counts,
     Day,
@@ -24,52 +24,52 @@ from arus.overview import (
     read_counts,
     read_day,
 )
-from arus.parked import ParkedMessage, list_parked
-from arus.requests import DIGEST_OF_ALL, CatchupStatus, recent
-from arus.status import SyncStatus, read_status
+from arus.outbox.brokers import KnownBroker, read_broker
+from arus.outbox.followers import FollowerStatus, read_followers
+from arus.outbox.status import SyncStatus, read_status
+from arus.protocol.entries import ChangeState
+from arus.protocol.times import now_ms
+from arus.runtime import Runtime
 
 from .chip import Chip, chip_of
 
-#: Pieces of the page, each a template of its own: `arus/_<name>.html`.
+#: Pieces of the page, each with its own template: `arus/_<name>.html`.
 PARTS = ("chip", "link", "counts", "outages", "owner", "followers", "catchups", "attention")
-#: Of each list on the page: the newest.
+#: How many of the newest items each list on the page shows.
 SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All that the page shows, of one moment."""
+    """All that the page shows, at one moment."""
 
     now: int
     chip: Chip
     status: SyncStatus
     counts: Counts
     day: Day
-    #: Until the queue is full at the rate of the last day, and until it is empty; None: not known.
-    full: Estimate | None
-    drain: Estimate | None
-    #: Changes a day.
-    per_day: float
+    outlook: Outlook
     followers: Sequence[FollowerStatus]
     catchups: Sequence[CatchupStatus]
     conflicts: Sequence[ConflictRecord]
     conflict_count: int
-    parked: Sequence[ParkedMessage]
-    parked_count: int
-    #: Where the broker is, without credentials.
+    dead_letters: Sequence[DeadLetter]
+    dead_letter_count: int
+    #: What is known of the broker, and its address without credentials.
+    known: KnownBroker
     broker: str
     prefix: str
     retention_days: float
     states: Sequence[ChangeState] = field(default=tuple(ChangeState))
 
 
-def read_overview(state: AppState) -> Overview:
+def read_overview(state: Runtime) -> Overview:
     """Read all that the page shows."""
     with state.db.engine.connect() as connection:
         return _read(connection, state)
 
 
-def _read(connection: Connection, state: AppState) -> Overview:
+def _read(connection: Connection, state: Runtime) -> Overview:
     settings = state.settings
     now = now_ms()
     status = read_status(
@@ -77,33 +77,34 @@ def _read(connection: Connection, state: AppState) -> Overview:
         enabled=settings.local_mode,
         owned=settings.local_mode and state.lock.is_held(connection),
         max_queue_size=settings.max_queue_size,
+        budget=state.data_budget,
     )
     counts = read_counts(connection)
     day = read_day(connection, now=now, complete_since=counts.complete_since)
-    rate = arrival_rate(day.samples, depth=status.depth, observed_from=day.observed_from, now=now)
     return Overview(
         now=now,
         chip=chip_of(status, now),
         status=status,
         counts=counts,
         day=day,
-        full=time_to_full(depth=status.depth, limit=status.max_queue_size, rate=rate),
-        drain=time_to_drain(depth=status.depth, samples=day.samples),
-        per_day=rate * 86_400,
+        outlook=read_outlook(connection, status, day, merges=settings.supersede_always),
         followers=read_followers(connection),
         catchups=_catchups(connection),
         conflicts=read_conflicts(connection, limit=SHOWN),
         conflict_count=count_conflicts(connection),
-        parked=list_parked(connection, SHOWN),
-        parked_count=count_parked(connection),
+        dead_letters=list_dead_letters(connection, SHOWN),
+        dead_letter_count=count_parked(connection),
+        known=read_broker(connection, str(settings.broker)),
         broker=str(settings.broker),
-        prefix=settings.topic_prefix,
+        prefix=settings.topics.prefix_of(status.vessel_id)
+        if status.vessel_id is not None
+        else settings.topic_prefix,
         retention_days=settings.retention_days,
     )
 
 
 def _catchups(connection: Connection) -> list[CatchupStatus]:
-    """Return the newest catch-ups; a request for a digest is kept like one, but sends no rows."""
+    """Return the newest catch-ups, without the requests for a digest, which are stored with them."""
     found = recent(connection, 4 * SHOWN)
     return [run for run in found if run.entities[0].entity != DIGEST_OF_ALL][:SHOWN]
 
@@ -114,14 +115,14 @@ def render_parts(overview: Overview) -> dict[str, str]:
 
 
 def digest(html: str) -> str:
-    """Tell whether a page shows this piece already."""
+    """Return a short hash, by which a page recognises a piece that it already shows."""
     return blake2s(html.encode(), digest_size=6).hexdigest()
 
 
 def chart_points(samples: Sequence[Sample], after: int) -> list[list[int]]:
-    """Return samples of minutes from `after` on, as the charts take them: minute, depth, published.
+    """Return the samples from the minute `after` on, as the charts expect them: minute, depth, published.
 
-    The minute `after` itself is in it: it may not have been over when it was read.
+    The minute `after` is included: it may not have been over when it was read last.
     """
     return [
         [sample.minute, sample.depth, sample.published]
@@ -132,7 +133,7 @@ def chart_points(samples: Sequence[Sample], after: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """An hour of the charts, in figures."""
+    """The figures of one hour of the charts."""
 
     begin: int
     depth: int
@@ -140,7 +141,7 @@ class Hour:
 
 
 def hours(day: Day) -> list[Hour]:
-    """Return the hours of the day in which something moved or waited, the newest first."""
+    """Return the hours of the day in which changes were delivered or waiting, the newest first."""
     size = 3_600_000
     found: dict[int, Any] = {}
     depth = 0

@@ -1,8 +1,8 @@
-"""What templates show texts, times and numbers with: the application's own means where it has them."""
+"""Template helpers for texts, times and numbers; the application's own are used if it has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,43 +10,52 @@ import orjson
 from flask import current_app
 from markupsafe import Markup, escape
 
-from arus.forecast import in_units
-from arus.message import iso
+from arus.ops.forecast import in_units
+from arus.outbox.usage import in_units as in_bytes
+from arus.protocol.times import iso
 
-#: Characters of a payload that are shown.
+#: Maximum number of characters of a payload that are shown.
 MOST_SHOWN = 100_000
 
 
 def helpers() -> dict[str, Any]:
-    """Return what every template of the page may use."""
+    """Return the helpers of the page's templates."""
     env = current_app.jinja_env
+    number = env.filters.get("local_number", plain_number)
     found: dict[str, Any] = {
         "when": env.filters.get("local_time", utc_time),
-        "number": env.filters.get("local_number", plain_number),
+        "number": number,
+        "size": lambda size: _size(size, number),
         "said": env.filters.get("tr", str),
         "units": in_units,
         "utc": iso,
         "pretty": pretty,
     }
     if "_" not in env.globals:
-        # An application without translations: texts are as written here.
+        # An application without translations: texts are not translated.
         found |= {"_": untranslated, "ngettext": untranslated_plural}
     return found
 
 
 def untranslated(text: str, **values: Any) -> str:
-    """Return a text as it is, with its values: what gettext does where there is no translation."""
+    """Return a text with its values filled in, as gettext does without a translation."""
     return _filled(text, values)
 
 
 def untranslated_plural(one: str, many: str, num: int, **values: Any) -> str:
-    """Return one of two texts, with its values."""
+    """Return the singular or the plural text, with its values filled in."""
     return _filled(one if num == 1 else many, {"num": num, **values})
 
 
 def _filled(text: str, values: Mapping[str, Any]) -> str:
-    # As Jinja's own gettext: values are escaped, the text is ours.
+    # As Jinja's own gettext: values are escaped; the text itself is trusted.
     return Markup(text) % {name: escape(value) for name, value in values.items()}  # noqa: S704
+
+
+def _size(size: float, number: Callable[[float], str]) -> str:
+    """Return bytes in a readable unit."""
+    value, _, unit = in_bytes(size).partition(" ")
+    return f"{number(float(value))}\u00a0{unit}"
 
 
 def utc_time(milliseconds: int | None) -> Markup:
@@ -65,7 +74,7 @@ def plain_number(value: float) -> str:
 
 
 def pretty(payload: bytes | Mapping[str, Any] | None) -> str:
-    """Return a JSON payload for reading; what is none is shown as it came."""
+    """Return a JSON payload indented; other payloads as they are."""
     try:
         value = orjson.loads(payload) if isinstance(payload, bytes) else payload
         text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()

@@ -1,4 +1,4 @@
-"""Peers that are not written in Python, pinned in package-lock.json."""
+"""Peers not written in Python, pinned in package-lock.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLACE = Path(__file__).resolve().parent
 
 
 def mqtt_js(*arguments: str) -> dict[str, Any] | None:
-    """What `drain.mjs` prints; None, and nothing run, where there is no node; without arguments an empty answer."""
+    """Run `drain.mjs` and return what it prints; without arguments an empty result; None if there is no Node.js."""
     if not _installed():
         return None
     return run_json(["node", str(_PLACE / "drain.mjs"), *arguments]) if arguments else {}
@@ -22,7 +22,7 @@ def mqtt_js(*arguments: str) -> dict[str, Any] | None:
 
 @cache
 def _installed() -> bool:
-    """Install what the lock says, where there is npm."""
+    """Install the packages of the lock file if there is npm."""
     if shutil.which("npm") is None:
         return False
     if not (_PLACE / "node_modules" / "mqtt").exists():

@@ -1,4 +1,4 @@
-"""Alerts: what the sensors report."""
+"""Alerts: reports from the sensors."""
 
 from extensions import sync
 

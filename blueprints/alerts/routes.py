@@ -12,7 +12,7 @@ from .schemas import AcknowledgementSchema, AlertSchema
 from .service import acknowledge, alerts
 
 blueprint = Blueprint(
-    "alerts", __name__, url_prefix="/api/alerts", description="Alerts: what the sensors report"
+    "alerts", __name__, url_prefix="/api/alerts", description="Alerts: reports from the sensors"
 )
 add_routes(blueprint, alerts)
 
@@ -22,5 +22,5 @@ add_routes(blueprint, alerts)
 @blueprint.response(200, AlertSchema, headers=WRITTEN)
 @blueprint.alt_response(409, description=CONFLICT)
 def acknowledge_alert(data: dict[str, str | None], row_id: str) -> Any:
-    """Acknowledge an alert; once more changes nothing."""
+    """Acknowledge an alert; acknowledging it again changes nothing."""
     return answer(acknowledge(row_id, data.get("acknowledged_by")))

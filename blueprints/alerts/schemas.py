@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from flask_babel import lazy_gettext as lazy
 from marshmallow import fields
 
+from arus.protocol.casing import CamelSchema
 from blueprints.common.fields import (
-    CamelSchema,
     Choice,
     Real,
     Reference,
@@ -13,6 +14,7 @@ from blueprints.common.fields import (
     Text,
     Timestamp,
     example_row,
+    shown,
 )
 
 ALERT_TYPES = ("warning", "critical")
@@ -35,19 +37,27 @@ class AlertSchema(RowSchema):
     )
     patch_example = {"message": "Bearing temperature above its limit, pump stopped"}
 
-    equipment_id = Reference(required=True)
-    sensor_type = Text(100, required=True)
-    alert_type = Choice(ALERT_TYPES, required=True)
-    message = Text(1000, required=True)
-    value = Real(required=True)
-    threshold = Real(required=True)
-    acknowledged = fields.Boolean()
-    acknowledged_at = Timestamp(allow_none=True)
-    acknowledged_by = Text(200)
+    equipment_id = Reference(required=True, metadata=shown(lazy("Equipment")))
+    sensor_type = Text(
+        100,
+        required=True,
+        metadata=shown(lazy("Sensor"), shape="reading", hint=lazy("temperature")),
+    )
+    alert_type = Choice(
+        ALERT_TYPES,
+        required=True,
+        metadata=shown(lazy("Severity"), shape="severity", initial="warning"),
+    )
+    message = Text(1000, required=True, metadata=shown(lazy("Message")))
+    value = Real(required=True, metadata=shown(lazy("Value")))
+    threshold = Real(required=True, metadata=shown(lazy("Threshold")))
+    acknowledged = fields.Boolean(metadata=shown(lazy("Acknowledged")))
+    acknowledged_at = Timestamp(allow_none=True, metadata=shown(lazy("Acknowledged at")))
+    acknowledged_by = Text(200, metadata=shown(lazy("Acknowledged by")))
 
 
 class AcknowledgementSchema(CamelSchema):
-    """Who has seen the alert."""
+    """Who acknowledges the alert."""
 
     example = {"acknowledgedBy": "Chief engineer"}
 

@@ -1,4 +1,4 @@
-"""What can be done with alerts."""
+"""Operations on alerts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .schemas import AlertSchema
 
 
 def settle(alert: Alert) -> Errors:
-    """Let the fields of the acknowledgement agree: an alert that isn't acknowledged has no others."""
+    """Keep the acknowledgement's fields consistent: clear them if the alert is not acknowledged."""
     if alert.acknowledged:
         alert.acknowledged_at = alert.acknowledged_at or utcnow()
     else:
@@ -19,7 +19,7 @@ def settle(alert: Alert) -> Errors:
     return {}
 
 
-alerts = Resource(Alert, AlertSchema, "alert", ("message", "sensor_type"), settle=settle)
+alerts = Resource(Alert, AlertSchema, "alert", settle=settle)
 
 
 def acknowledge(alert_id: str, by: str | None) -> Written[Alert]:

@@ -1,1 +1,1 @@
-"""What the features share: fields, the resource, problems, paging, idempotency."""
+"""Code shared by the features: fields, the resource, problems, paging, idempotency."""

@@ -1,4 +1,4 @@
-"""A database that can't do what it is asked for: what the client and the log are told."""
+"""Database failures: the response to the client and the line in the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_MIGRATED = "The database is not migrated: run `flask --app wsgi db upgrade`.
 BUSY = "The database is busy: nothing was written; try again."
 UNAVAILABLE = "The database is not available: nothing was written; try again later."
 
-#: SQLSTATEs (or their classes) of PostgreSQL that have nothing to do with the statement.
+#: SQLSTATEs (or their classes) of PostgreSQL that are not caused by the statement.
 _BUSY_STATES = ("40", "55P03", "57014", "53300")
 _UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006", "3D000", "28")
 _UNKNOWN_TABLE_STATES = ("42P01", "42703", "3F000")
@@ -36,7 +36,7 @@ _UNAVAILABLE_CODES = {
 
 
 def explain(error: DBAPIError | PoolTimeoutError) -> str | None:
-    """Return what to say about the state of the database; None when the statement is to blame."""
+    """Describe the state of the database that caused an error; None if the statement caused it."""
     if isinstance(error, PoolTimeoutError):
         return BUSY
     cause = error.orig
@@ -44,7 +44,7 @@ def explain(error: DBAPIError | PoolTimeoutError) -> str | None:
         return _explain_sqlite(cause)
     state: str | None = getattr(cause, "sqlstate", None)
     if state is None:
-        # No answer from the server: the connection failed.
+        # The server gave no answer: the connection failed.
         return (
             UNAVAILABLE
             if type(cause).__name__ in {"OperationalError", "ConnectionTimeout"}
@@ -69,7 +69,7 @@ def _explain_sqlite(cause: sqlite3.Error) -> str | None:
 
 
 def register_failures(app: Flask) -> None:
-    """Answer 503 where the database, and not the request or the code, is to blame."""
+    """Answer 503 to errors that are caused by the database's state, not by the request or the code."""
 
     def answer(error: DBAPIError | PoolTimeoutError) -> Response:
         db.session.rollback()

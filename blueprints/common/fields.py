@@ -1,4 +1,4 @@
-"""Fields of the JSON representation, each with its bounds, and the schema all resources inherit."""
+"""Fields of the JSON representation, each with its limits, and the base schema of all resources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from marshmallow import Schema, fields, validate
+from flask_babel import lazy_gettext as lazy
+from marshmallow import ValidationError, fields, validate
+
+from arus.protocol.casing import CamelSchema
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -17,24 +20,30 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-def camel(name: str) -> str:
-    """Return the JSON key of a snake_case name."""
-    head, *tail = name.split("_")
-    return head + "".join(word.capitalize() for word in tail)
-
-
 def is_id(text: object) -> bool:
-    """Say whether `text` has the form of a row id."""
+    """Return whether `text` has the form of a row id."""
     return isinstance(text, str) and _UUID.fullmatch(text) is not None
 
 
 def iso(moment: datetime) -> str:
-    """Return `moment` as it goes out: UTC, ISO 8601, milliseconds, Z."""
+    """Format `moment` for messages and responses: UTC, ISO 8601, milliseconds, Z."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def shown(label: Any, *, shape: str = "", hint: Any = "", initial: str = "") -> dict[str, Any]:
+    """Return field metadata for the pages that can't be derived from the field's type.
+
+    :param label: the field's name for people.
+    :param shape: how a list and a page show it, if not like other fields of its type.
+    :param hint: an example, shown in an empty input.
+    :param initial: the initial value in a new form, if the table has no default.
+    """
+    given = {"label": label, "shape": shape, "hint": hint, "initial": initial}
+    return {name: value for name, value in given.items() if value}
+
+
 class Text(fields.String):
-    """A text without surrounding blanks; a blank one counts as none."""
+    """A text without surrounding whitespace; a blank text counts as missing."""
 
     default_error_messages = {
         "control": "Control characters are not accepted.",
@@ -49,7 +58,7 @@ class Text(fields.String):
         self.metadata = {"maxLength": maximum, **self.metadata}
 
     def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the text; a blank one is taken for null, before that is validated."""
+        """Return the text; a blank one is treated as null, before validation."""
         if isinstance(value, str) and not value.strip():
             value = None
         return super().deserialize(value, *args, **kwargs)
@@ -58,14 +67,14 @@ class Text(fields.String):
         text = super()._deserialize(value, attr, data, **kwargs).strip()
         if len(text) > self.maximum:
             raise self.make_error("too_long", maximum=self.maximum)
-        # PostgreSQL has no NUL in a text, and no other of these is ever meant.
+        # PostgreSQL can't store NUL in a text, and the other control characters are never intended.
         if any(ord(character) < 32 and character not in "\n\r\t" for character in text):
             raise self.make_error("control")
         return text
 
 
 class Choice(Text):
-    """One of a few words."""
+    """One of a fixed set of words."""
 
     def __init__(self, choices: tuple[str, ...], **kwargs: Any) -> None:
         kwargs.setdefault("allow_none", False)
@@ -89,7 +98,7 @@ class Reference(Text):
 
 
 class Whole(fields.Integer):
-    """A whole number within bounds; 3 and "3" are, 3.5 is not."""
+    """A whole number within limits; 3 and "3" are accepted, 3.5 is not."""
 
     def __init__(self, minimum: int, maximum: int, **kwargs: Any) -> None:
         super().__init__(validate=validate.Range(minimum, maximum), **kwargs)
@@ -100,15 +109,25 @@ class Whole(fields.Integer):
         return super()._validated(value)
 
 
+class Priority(Whole):
+    """A priority from 1 (at once) to 5 (when time permits)."""
+
+    LEVELS = (1, 2, 3, 4, 5)
+
+    def __init__(self, **kwargs: Any) -> None:
+        metadata = shown(lazy("Priority"), shape="priority")
+        super().__init__(self.LEVELS[0], self.LEVELS[-1], metadata=metadata, **kwargs)
+
+
 class Real(fields.Float):
-    """A number within bounds."""
+    """A number within limits."""
 
     def __init__(self, minimum: float = -1e15, maximum: float = 1e15, **kwargs: Any) -> None:
         super().__init__(validate=validate.Range(minimum, maximum), **kwargs)
 
 
 class Timestamp(fields.Field[datetime]):
-    """A time in UTC: ISO 8601 with milliseconds and Z; one without an offset is taken for UTC."""
+    """A time in UTC: ISO 8601 with milliseconds and Z; a time without an offset is read as UTC."""
 
     default_error_messages = {
         "invalid": "Not a valid time: ISO 8601 is expected, like 2026-11-22T08:00:00.000Z.",
@@ -138,7 +157,7 @@ class Timestamp(fields.Field[datetime]):
 
 
 class Document(fields.Dict):
-    """A small JSON object: a handful of levels, a few kilobytes."""
+    """A small JSON object, limited in size and in levels of nesting."""
 
     LEVELS = 6
     SIZE = 16_384
@@ -176,12 +195,60 @@ class Document(fields.Dict):
                 self._check(item, levels - 1)
 
 
-class CamelSchema(Schema):
-    """snake_case here, camelCase in JSON; unknown keys are errors."""
+def one_line(text: str) -> str:
+    """Return a text with a space for each run of whitespace, and none around it."""
+    return " ".join(text.split())
 
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        """Name the JSON key of a field that doesn't name its own."""
-        field_obj.data_key = field_obj.data_key or camel(field_name)
+
+class Line(Text):
+    """A text of one line."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> str:
+        return one_line(super()._deserialize(value, attr, data, **kwargs))
+
+
+class StepSchema(CamelSchema):
+    """Something to tick off."""
+
+    text = Line(200, required=True)
+    done = fields.Boolean(load_default=False)
+
+
+class Steps(fields.List[Any]):
+    """A list of things to tick off, in order."""
+
+    MOST = 100
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            fields.Nested(StepSchema),
+            allow_none=True,
+            validate=validate.Length(max=self.MOST),
+            **kwargs,
+        )
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+        # A PATCH gives some fields of a row, but whole steps.
+        return super()._deserialize(value, attr, data, **{**kwargs, "partial": False})
+
+    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return value  # it was checked when it was written
+
+
+class AnyOf(fields.List[Any]):
+    """A filter of a list: repeated in a query, it stands for either value."""
+
+    def __init__(self, inner: fields.Field[Any]) -> None:
+        super().__init__(inner, metadata=inner.metadata)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)
+        except ValidationError as error:
+            # The same message for each wrong value says no more.
+            messages = error.messages_dict.values() if isinstance(error.messages, dict) else []
+            said = [text for each in messages for text in each] or error.messages
+            raise ValidationError(list(dict.fromkeys(said))) from error
 
 
 def example_row(row_id: str, **fields: Any) -> dict[str, Any]:
@@ -191,19 +258,19 @@ def example_row(row_id: str, **fields: Any) -> dict[str, Any]:
 
 
 class RowSchema(CamelSchema):
-    """What every row has."""
+    """The fields that every row has."""
 
-    #: A row, and a change of one, for the API's description.
+    #: Examples of a row and of a PATCH, for the OpenAPI document.
     example: ClassVar[dict[str, Any]] = {}
     patch_example: ClassVar[dict[str, Any]] = {}
 
     id = Reference(dump_only=True)
     version = fields.Integer(dump_only=True)
-    created_at = Timestamp(dump_only=True)
+    created_at = Timestamp(dump_only=True, metadata=shown(lazy("Created")))
     updated_at = Timestamp(dump_only=True)
 
     def handle_error(self, error: Any, data: Any, **_kwargs: Any) -> None:
-        """Tell a key that is the server's to set from one that does not exist."""
+        """Report a read-only key as such, not as an unknown one."""
         if not isinstance(data, Mapping) or not isinstance(error.messages, dict):
             return
         for field in self.dump_fields.values():

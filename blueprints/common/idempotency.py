@@ -1,4 +1,4 @@
-"""Idempotency keys: a POST that is sent again creates nothing twice."""
+"""Idempotency keys: a POST that is sent again does not create a second row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from flask import request
+from flask import g, request
 from sqlalchemy import Index, String, delete, insert, select
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -23,7 +23,7 @@ PRUNED_AT_ONCE = 100
 
 
 class IdempotencyRecord(Base):
-    """What a key has created."""
+    """The row that a key has created."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)
@@ -37,7 +37,7 @@ class IdempotencyRecord(Base):
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """A client's name for one request, with what that request asks for."""
+    """A client's key for one request, with a hash of the request."""
 
     key: str
     route: str
@@ -45,22 +45,25 @@ class IdempotencyKey:
 
     @classmethod
     def of(cls, key: str, route: str, data: Mapping[str, Any]) -> IdempotencyKey:
-        """Return the key of a request to `route` with `data`."""
+        """Return the `IdempotencyKey` of a request to `route` with `data`."""
         if not 0 < len(key) <= 200 or not key.isprintable():
             raise InvalidError({HEADER: ["1 to 200 printable characters are expected."]})
+        if actor := g.get("actor", ""):
+            # A key is its caller's own: nobody learns of another's row by guessing it.
+            route = f"{route} {hashlib.sha256(actor.encode()).hexdigest()[:32]}"
         digest = hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
         return cls(key, route, digest)
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> IdempotencyKey | None:
-        """Return the key that the current request names, if it does."""
+        """Return the key of the current request, if it has one."""
         key = request.headers.get(HEADER)
         return None if key is None else cls.of(key, request.path, data)
 
     def created(self) -> str | None:
-        """Return the id of the row that this request created before, if it did.
+        """Return the id of the row that an earlier, identical request created, if there is one.
 
-        :raises ProblemError: the key was used for another request.
+        :raises ProblemError: the key was used for a different request.
         """
         query = select(IdempotencyRecord.request_hash, IdempotencyRecord.row_id).where(
             IdempotencyRecord.key == self.key, IdempotencyRecord.route == self.route
@@ -75,7 +78,7 @@ class IdempotencyKey:
     def record(self, row_id: str) -> None:
         """Record, in the current transaction, that this request creates `row_id`.
 
-        :raises sqlalchemy.exc.IntegrityError: the same request did so at the same time.
+        :raises sqlalchemy.exc.IntegrityError: an identical request did so at the same time.
         """
         _prune()
         db.session.execute(
@@ -86,7 +89,7 @@ class IdempotencyKey:
 
 
 def _prune() -> None:
-    """Remove some of what is out of date; skips what another worker is removing, so never waits."""
+    """Delete some expired records; skip those that another worker is deleting, so as not to wait."""
     table = IdempotencyRecord
     expired = (
         select(table.key, table.route)
@@ -95,6 +98,6 @@ def _prune() -> None:
         .limit(PRUNED_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
-    # Read first: a DELETE, even of nothing, would take SQLite's write lock.
+    # Read first: a DELETE takes SQLite's write lock even if it matches no row.
     for key, route in db.session.execute(expired).all():
         db.session.execute(delete(table).where(table.key == key, table.route == route))

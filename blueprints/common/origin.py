@@ -1,4 +1,4 @@
-"""Which page, of which site, has made a browser send a request."""
+"""Protection against cross-site requests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["SAFE_METHODS", "is_same_origin", "refuse_foreign_writes"]
 
 
 def refuse_foreign_writes() -> None:
-    """Refuse a write to the API that a page of another site has sent; programs may send what they like.
+    """Refuse a write to the API that was sent by a page of another site; programs are not restricted.
 
-    The vessel's network is trusted, so nothing else would keep a page out that a browser on board shows.
+    The vessel's network is trusted: without this check, any web page open on board could write to the API.
 
-    :raises ProblemError: it was sent from elsewhere.
+    :raises ProblemError: the request was sent by another site's page.
     """
     if request.method in SAFE_METHODS or not request.path.startswith("/api/"):
         return

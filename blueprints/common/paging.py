@@ -1,4 +1,4 @@
-"""Pages by keyset, newest first: rows that come and go meanwhile are neither skipped nor repeated."""
+"""Keyset paging, newest first: rows added or deleted meanwhile cause no skipped or repeated rows."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def encode(row: Row) -> str:
 
 
 def decode(cursor: str) -> tuple[datetime, str]:
-    """Return where `cursor` continues.
+    """Return the position of `cursor`: a time and an id.
 
-    :raises InvalidError: it is not one of ours.
+    :raises InvalidError: it is not a cursor of this list.
     """
     try:
         moment, _, row_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")

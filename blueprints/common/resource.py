@@ -1,9 +1,9 @@
-"""A resource: what can be done with the rows of one table, whoever asks (the API, a page, a command)."""
+"""A resource: the operations on the rows of one table, used by the API, the pages and the commands."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -14,26 +14,28 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
 from arus import Receipt
+from arus.protocol.casing import CamelSchema, camel
 from extensions import db, sync
 from extensions.api import Errors, InvalidError, ProblemError, field_errors
-from extensions.database import Row, new_id
+from extensions.database import new_id
+from extensions.text_keys import SearchedRow, complete_keys, equals_text, has_text
 
-from .fields import CamelSchema, Document, RowSchema, Text, Whole, camel, is_id
+from .fields import AnyOf, Document, RowSchema, Steps, Text, Whole, is_id
 from .idempotency import IdempotencyKey
 from .paging import DEFAULT_LIMIT, MAX_LIMIT, page
 
-R = TypeVar("R", bound=Row)
+R = TypeVar("R", bound=SearchedRow)
 
-#: Characters of a text that a list is filtered by.
+#: Maximum length of a text filter.
 MAX_FILTER = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Written(Generic[R]):
-    """A row as it was committed."""
+    """A committed row."""
 
     row: R
-    #: What carries the change ashore; None where nothing was captured.
+    #: The id of the message that sends the change ashore; None if nothing was captured.
     receipt: Receipt | None = None
     #: An earlier, identical request wrote it.
     replayed: bool = False
@@ -49,22 +51,20 @@ def _nothing(_row: Any) -> None:
 
 @dataclass(frozen=True)
 class Resource(Generic[R]):
-    """One table's rows, and the rules they keep."""
+    """The rows of one table, with their rules."""
 
     model: type[R]
     schema: type[RowSchema]
-    #: What a row is called, in messages.
+    #: The name of a row in messages.
     noun: str
-    #: Attributes that `q` looks into.
-    searched: tuple[str, ...]
-    #: Completes a new or changed row and returns what is wrong with it as a whole, by JSON key.
+    #: Completes a new or changed row, and returns the errors of the row as a whole by JSON key.
     settle: Callable[[R], Errors] = _accept
-    #: Called in the transaction that inserts or deletes a row, just before.
+    #: Called just before a row is inserted or deleted, in the same transaction.
     on_create: Callable[[R], None] = _nothing
     on_delete: Callable[[R], None] = _nothing
 
     def load(self, data: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
-        """Return the attributes given in `data` (JSON keys; texts as a form sends them will do).
+        """Return the attributes in `data`, which has JSON keys; texts from a form are accepted as values.
 
         :raises InvalidError: a field is not valid.
         """
@@ -82,20 +82,40 @@ class Resource(Generic[R]):
         cursor: str | None = None,
         **filters: Any,
     ) -> tuple[list[R], str | None]:
-        """Return a page of the rows that match, newest first, and the cursor of the next."""
+        """Return a page of the matching rows, newest first, and the cursor of the next page.
+
+        :param filters: the values that each attribute may have.
+        """
+        complete_keys(self.model)
         query = select(self.model)
-        for name, value in filters.items():
-            query = query.where(getattr(self.model, name) == value)
+        for name, values in filters.items():
+            query = query.where(or_(*(self.equals(name, value) for value in values)))
         if q:
-            query = query.where(
-                or_(
-                    *(
-                        getattr(self.model, name).icontains(q, autoescape=True)
-                        for name in self.searched
-                    )
-                )
-            )
+            query = query.where(has_text(self.model, q))
         return page(query, self.model, limit, cursor)
+
+    def batches(
+        self, size: int, *, limit: int | None = None, **filters: Any
+    ) -> Iterator[Sequence[R]]:
+        """Return all matching rows, newest first, `size` of them at a time.
+
+        :param limit: at most so many rows.
+        """
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            wanted = size if left is None else min(size, left)
+            rows, cursor = self.list(limit=wanted, cursor=cursor, **filters)
+            yield rows
+            if cursor is None:
+                return
+            left = None if left is None else left - len(rows)
+
+    def equals(self, name: str, value: Any) -> Any:
+        """Return the condition that an attribute has a value; texts are compared as people do."""
+        if value is not None and name in self.model.searched:
+            return equals_text(self.model, name, value)
+        return getattr(self.model, name) == value
 
     def get(self, row_id: str) -> R:
         """Return one row.
@@ -113,7 +133,7 @@ class Resource(Generic[R]):
         key: IdempotencyKey | None = None,
         then: Callable[[R], None] = _nothing,
     ) -> Written[R]:
-        """Insert a row; `then` is called in the same transaction, once it is inserted.
+        """Insert a row; `then` is called after the insert, in the same transaction.
 
         :raises ProblemError: the row is not valid, or conflicts with another.
         """
@@ -140,7 +160,7 @@ class Resource(Generic[R]):
         return Written(row, sync.publish_change("create", row))
 
     def replay(self, key: IdempotencyKey) -> Written[R] | None:
-        """Return what the request of `key` created before, if it did."""
+        """Return the row that an earlier request with `key` created, if there is one."""
         row_id = key.created()
         if row_id is None:
             return None
@@ -155,9 +175,9 @@ class Resource(Generic[R]):
         data: Mapping[str, Any],
         matches: Callable[[int], bool] | None = None,
     ) -> Written[R]:
-        """Change a row; `matches` is asked whether its version is the one that the change was made for.
+        """Change a row if `matches` accepts its version.
 
-        :raises ProblemError: there is no such row, it is not valid, or was changed meanwhile.
+        :raises ProblemError: there is no such row, it is not valid, or it was changed meanwhile.
         """
         row = self._get_matching(row_id, matches)
         with db.session.no_autoflush:
@@ -197,7 +217,7 @@ class Resource(Generic[R]):
 
     @cached_property
     def patch_schema(self) -> RowSchema:
-        """The schema of a change: any of the fields."""
+        """The schema of a PATCH: any of the fields."""
         name = self.schema.__name__.removesuffix("Schema") + "PatchSchema"
         return type(name, (self.schema,), {"example": self.schema.patch_example})(partial=True)
 
@@ -210,7 +230,7 @@ class Resource(Generic[R]):
             {
                 "items": fields.List(fields.Nested(self.schema)),
                 "next": fields.String(
-                    allow_none=True, metadata={"description": "the `cursor` of the next page"}
+                    allow_none=True, metadata={"description": "the `cursor` for the next page"}
                 ),
             },
             name=self.schema.__name__.removesuffix("Schema") + "PageSchema",
@@ -218,21 +238,32 @@ class Resource(Generic[R]):
 
     @cached_property
     def query_schema(self) -> type[Schema]:
-        """The schema of a list's query: each field as a filter, and what pages."""
-        filters: dict[str, Any] = {
-            name: _as_filter(field)
-            for name, field in self.schema._declared_fields.items()
-            if name not in {"id", "version"} and not isinstance(field, Document)
-        }
+        """The schema of a list's query: each field as a filter, and the paging parameters."""
         return CamelSchema.from_dict(
             {
-                **filters,
-                "q": Text(200, metadata={"description": "looked for in the texts"}),
+                **self._filters(),
                 "limit": Whole(1, MAX_LIMIT, load_default=DEFAULT_LIMIT),
-                "cursor": Text(200, metadata={"description": "`next` of the page before"}),
+                "cursor": Text(200, metadata={"description": "`next` of the previous page"}),
             },
             name=self.schema.__name__.removesuffix("Schema") + "QuerySchema",
         )
+
+    @cached_property
+    def csv_query_schema(self) -> type[Schema]:
+        """The schema of the query of a list as CSV: the same filters, and all rows unless there is a limit."""
+        limit = Whole(1, 2**31 - 1, metadata={"description": "the newest so many; all without it"})
+        return CamelSchema.from_dict(
+            {**self._filters(), "limit": limit},
+            name=self.schema.__name__.removesuffix("Schema") + "CsvQuerySchema",
+        )
+
+    def _filters(self) -> dict[str, Any]:
+        filters: dict[str, Any] = {
+            name: AnyOf(_as_filter(field))
+            for name, field in self.schema._declared_fields.items()
+            if name not in {"id", "version"} and not isinstance(field, Document | Steps)
+        }
+        return {**filters, "q": Text(200, metadata={"description": "searched for in the texts"})}
 
     def _get_matching(self, row_id: str, matches: Callable[[int], bool] | None) -> R:
         row = self.get(row_id)
@@ -262,7 +293,7 @@ class Resource(Generic[R]):
         return errors
 
     def _why_kept(self, row_id: str) -> str:
-        """Return the sentence that says which rows refer to this one."""
+        """Return a sentence about the rows that refer to this one."""
         counts = []
         for table in db.metadata.sorted_tables:
             for constraint in table.foreign_key_constraints:
@@ -290,9 +321,9 @@ def _as_filter(field: fields.Field[Any]) -> fields.Field[Any]:
     field.required = field.dump_only = False
     field.load_default = missing
     if isinstance(field, Text):
-        # An address has its own bound, which no server puts higher than some thousand bytes.
+        # The length of a URL is limited anyway, to some thousand bytes by any server.
         field.maximum = min(field.maximum, MAX_FILTER)
         field.metadata = {**field.metadata, "maxLength": field.maximum}
-    # A blank filter asks for the rows that have none.
+    # A blank filter selects the rows without a value.
     field.pre_load = [lambda value: None if value == "" else value]
     return field

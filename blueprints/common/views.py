@@ -1,4 +1,4 @@
-"""The routes that every resource has."""
+"""The routes of every resource."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ IF_MATCH = {
     "in": "header",
     "name": "If-Match",
     "schema": {"type": "string"},
-    "description": 'the `ETag` that the row had: `"<version>"`',
+    "description": 'the `ETag` of the row as last read: `"<version>"`',
 }
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": HEADER,
     "schema": {"type": "string", "maxLength": 200},
-    "description": "makes a retry of this request safe",
+    "description": "makes it safe to retry this request",
 }
 
 IF_NONE_MATCH = {
     "in": "header",
     "name": "If-None-Match",
     "schema": {"type": "string"},
-    "description": "the `ETag` of what the client has: 304 while that is the present version",
+    "description": "the `ETag` of the client's copy: 304 if that is the current version",
 }
 ETAG = {"schema": {"type": "string"}, "description": "the row's version, for `If-Match`"}
-LOCATION = {"schema": {"type": "string"}, "description": "where the row is"}
+LOCATION = {"schema": {"type": "string"}, "description": "the URL of the row"}
 SYNC_MESSAGE_ID = {
     "schema": {"type": "string"},
-    "description": "the message that carries the change ashore; absent where nothing is captured",
+    "description": "the id of the message that sends the change ashore; absent if nothing is captured",
 }
 WRITTEN = {"ETag": ETAG, "Sync-Message-Id": SYNC_MESSAGE_ID}
 CREATED = {
@@ -48,12 +48,12 @@ CREATED = {
         "description": "an earlier request with the same key has created the row",
     },
 }
-STALE = "The row is not the one that `If-Match` names."
+STALE = "The row's version is not the one in `If-Match`."
 CONFLICT = "A row that it depends on was changed at the same time: try again."
 
 
 def if_match() -> Callable[[int], bool] | None:
-    """Return the test of a version that the request's `If-Match` asks for, if it has one."""
+    """Return a function that checks a version against the request's `If-Match`, if it has one."""
     tags = request.if_match
     if "If-Match" not in request.headers:
         return None
@@ -61,7 +61,7 @@ def if_match() -> Callable[[int], bool] | None:
 
 
 def row_headers(written: Written[Any], location: str | None = None) -> dict[str, str]:
-    """Return the headers of an answer to a write."""
+    """Return the headers of the response to a write."""
     headers = {"ETag": f'"{written.row.version}"'}
     if location:
         headers["Location"] = location
@@ -73,7 +73,7 @@ def row_headers(written: Written[Any], location: str | None = None) -> dict[str,
 
 
 def answer(written: Written[Any], status: int = 200, location: str | None = None) -> Any:
-    """Return the answer to a write: the row as it went into the log, or for the schema to serialise."""
+    """Return the response to a write: the row's JSON from the log, or the row for the schema to serialise."""
     headers = row_headers(written, location)
     if written.receipt and written.receipt.data:
         return Response(written.receipt.data, status, headers, mimetype="application/json")
@@ -82,6 +82,11 @@ def answer(written: Written[Any], status: int = 200, location: str | None = None
 
 def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
     """Add list, create, read, update and delete of `resource` to `blueprint`."""
+    blueprint.add_url_rule("", "rows", _rows(blueprint, resource))
+    blueprint.add_url_rule("/<row_id>", "row", _one_row(blueprint, resource))
+
+
+def _rows(blueprint: Blueprint, resource: Resource[Any]) -> type[MethodView]:
     schema = resource.schema
     one = f"{blueprint.name}.row"
 
@@ -96,16 +101,24 @@ def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
         @blueprint.arguments(schema)
         @blueprint.response(201, schema, headers=CREATED)
         @blueprint.alt_response(409, description=CONFLICT)
-        @blueprint.alt_response(410, description="What the key has created was deleted since.")
+        @blueprint.alt_response(
+            410, description="The row that the key has created was deleted since."
+        )
         @blueprint.doc(parameters=[IDEMPOTENCY_KEY])
         def post(self, data: dict[str, Any]) -> Any:
             """Create."""
             written = resource.create(data, IdempotencyKey.from_request(data))
             return answer(written, 201, url_for(one, row_id=written.row.id))
 
+    return Rows
+
+
+def _one_row(blueprint: Blueprint, resource: Resource[Any]) -> type[MethodView]:
+    schema = resource.schema
+
     class OneRow(MethodView):
         @blueprint.response(200, schema, headers={"ETag": ETAG})
-        @blueprint.alt_response(304, description="The client has it as it is.", success=True)
+        @blueprint.alt_response(304, description="The client's copy is current.", success=True)
         @blueprint.doc(parameters=[IF_NONE_MATCH])
         def get(self, row_id: str) -> tuple[Row, int, dict[str, str]] | Response:
             """Read one."""
@@ -132,9 +145,8 @@ def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
             """Delete."""
             written = resource.delete(row_id, if_match())
             response = Response(status=204, headers=row_headers(written))
-            # Of what is gone there is neither a version nor a type.
+            # A deleted row has no version, and the empty response no content type.
             del response.headers["ETag"], response.headers["Content-Type"]
             return response
 
-    blueprint.add_url_rule("", "rows", Rows)
-    blueprint.add_url_rule("/<row_id>", "row", OneRow)
+    return OneRow

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from flask_babel import lazy_gettext as lazy
 from marshmallow import fields, validate
 
-from blueprints.common.fields import RowSchema, Text, example_row
+from blueprints.common.fields import RowSchema, Text, example_row, shown
 
 
 class CrewSchema(RowSchema):
@@ -23,11 +24,11 @@ class CrewSchema(RowSchema):
     )
     patch_example = {"onDuty": False}
 
-    name = Text(200, required=True)
-    rank = Text(100)
-    department = Text(100)
-    email = Text(254, validate=validate.Email())
-    phone = Text(50)
-    active = fields.Boolean()
-    on_duty = fields.Boolean()
-    notes = Text(5000)
+    name = Text(200, required=True, metadata=shown(lazy("Name")))
+    rank = Text(100, metadata=shown(lazy("Rank"), hint=lazy("Second Engineer")))
+    department = Text(100, metadata=shown(lazy("Department"), hint=lazy("Engine")))
+    email = Text(254, validate=validate.Email(), metadata=shown(lazy("Email")))
+    phone = Text(50, metadata=shown(lazy("Phone")))
+    active = fields.Boolean(metadata=shown(lazy("On board")))
+    on_duty = fields.Boolean(metadata=shown(lazy("On duty")))
+    notes = Text(5000, metadata=shown(lazy("Notes")))

@@ -1,4 +1,4 @@
-"""What can be done with the crew."""
+"""Operations on the crew."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from blueprints.common.resource import Resource
 from .models import CrewMember
 from .schemas import CrewSchema
 
-crew = Resource(CrewMember, CrewSchema, "member of the crew", ("name", "rank", "email", "notes"))
+crew = Resource(CrewMember, CrewSchema, "member of the crew")

@@ -1,1 +1,1 @@
-"""A believable ship, for trying out."""
+"""Demo data: a realistic ship."""

@@ -28,7 +28,7 @@ blueprint = Blueprint("demo", __name__, cli_group="demo")
 
 @blueprint.cli.command("load")
 def load() -> None:
-    """Fill an empty database with a believable ship; leaves any other as it is."""
+    """Fill an empty database with the data of a realistic ship; do nothing if it has rows."""
     if _filled():
         click.echo("The database has rows already: nothing loaded.")
         return
@@ -36,7 +36,7 @@ def load() -> None:
     ship = Ship(today, Random(SEED))
     equipment = _add(Equipment, ship.equipment())
     crew = _add(CrewMember, ship.crew())
-    schedules = _add(MaintenanceSchedule, ship.schedules(equipment))
+    schedules = _add(MaintenanceSchedule, ship.schedules(equipment, crew))
     orders = _add(WorkOrder, ship.work_orders(equipment, crew))
     alerts = _add(Alert, ship.alerts(equipment))
     db.session.commit()
@@ -60,6 +60,6 @@ def _add(model: type[Row], rows: Iterable[dict[str, Any]]) -> list[str]:
             number(row)
         db.session.add(row)
         added.append(row)
-    # The tables refer to one another: each is written before the next.
+    # The tables refer to one another, so each is written before the next.
     db.session.flush()
     return [row.id for row in added]

@@ -1,7 +1,7 @@
-"""The ship of the demo: a handy-size bulk carrier as rows, the same at each start.
+"""The data of the demo ship: a handy-size bulk carrier, the same at each start.
 
-Codes are those of the SFI group system that owners use: 6xx machinery main components, 7xx systems
-for them, 4xx ship equipment, 3xx cargo, 5xx crew and passengers, 8xx common systems.
+The codes follow the SFI group system, which ship owners use: 6xx machinery main components, 7xx systems for
+machinery main components, 4xx ship equipment, 3xx cargo, 5xx crew and passengers, 8xx common systems.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Machine:
     location: str
     criticality: str
     specifications: dict[str, Any]
-    #: Sensor, unit, threshold: what it can raise alerts with.
+    #: Sensor, unit and threshold of its alerts.
     sensor: tuple[str, str, float] | None = None
 
 
@@ -134,7 +134,7 @@ CREW = (
     ("Lito Villareal", "Messman", "Galley"),
 )
 
-#: Words of the maintenance of a type of machine, by the months between.
+#: Maintenance jobs: interval in months, type, description, minutes.
 ROUTINES = (
     (1, "inspection", "Monthly inspection: leaks, fastenings, noise; log the running hours.", 60),
     (3, "preventive", "Quarterly service: clean or change filters, grease, check alignment.", 240),
@@ -153,16 +153,31 @@ FAULTS = (
 )  # fmt: skip
 
 
+#: What each larger job consists of, and how many steps of it are done in each status.
+STEPS = (
+    "Lock out and tag the machine",
+    "Dismantle, clean and inspect",
+    "Measure and note the clearances",
+    "Assemble with new seals",
+    "Test run, then hand over to the watch",
+)
+DONE = {"open": 0, "cancelled": 1, "in_progress": 2, "completed": len(STEPS)}
+
+
+def _steps(done: int) -> list[dict[str, Any]]:
+    return [{"text": text, "done": number < done} for number, text in enumerate(STEPS)]
+
+
 @dataclass(frozen=True, slots=True)
 class Ship:
-    """All rows of the demo as attributes of their models, made from one seed and one day."""
+    """All rows of the demo as attributes of their models, generated from a seed and a day."""
 
     today: datetime
     random: Random
 
     @property
     def commissioned(self) -> datetime:
-        """When the system came on board, with the lists of equipment and crew."""
+        """The day on which the system was installed, with the lists of equipment and crew."""
         return self.today - timedelta(days=120)
 
     def equipment(self) -> Iterator[dict[str, Any]]:
@@ -195,8 +210,8 @@ class Ship:
                 "on_duty": number % 3 != 2,
             }
 
-    def schedules(self, equipment_ids: list[str]) -> Iterator[dict[str, Any]]:
-        """A year of maintenance: eight weeks back, the rest ahead."""
+    def schedules(self, equipment_ids: list[str], crew_ids: list[str]) -> Iterator[dict[str, Any]]:
+        """A year of maintenance: eight weeks in the past, the rest in the future."""
         for number, equipment_id in enumerate(equipment_ids):
             months, kind, text, minutes = ROUTINES[number % len(ROUTINES)]
             first = (
@@ -204,12 +219,14 @@ class Ship:
                 - timedelta(days=56)
                 + timedelta(days=self.random.randint(0, 27), hours=8)
             )
-            for turn in range(max(2, min(4, 12 // months))):
-                due = first + timedelta(days=round(30.44 * months * turn))
+            for fenced in range(max(2, min(4, 12 // months))):
+                due = first + timedelta(days=round(30.44 * months * fenced))
                 overdue = due < self.today - timedelta(days=14) and self.random.random() < 0.1
                 past = "overdue" if overdue else "completed"
+                engineer = 4 + self.random.randint(0, 4)
                 yield {
-                    "created_at": self.commissioned + timedelta(hours=1, minutes=4 * number + turn),
+                    "created_at": self.commissioned
+                    + timedelta(hours=1, minutes=4 * number + fenced),
                     "equipment_id": equipment_id,
                     "scheduled_date": due,
                     "maintenance_type": kind,
@@ -217,13 +234,14 @@ class Ship:
                     "estimated_duration": minutes,
                     "description": text,
                     "status": past if due < self.today else "scheduled",
-                    "assigned_to": CREW[4 + self.random.randint(0, 4)][0],
+                    "assigned_to": CREW[engineer][0],
+                    "assigned_crew_id": crew_ids[engineer],
                 }
 
     def work_orders(
         self, equipment_ids: list[str], crew_ids: list[str], count: int = 80
     ) -> Iterator[dict[str, Any]]:
-        """Work orders of the last three months: the older the likelier closed."""
+        """Work orders of the last three months; older ones are more likely to be closed."""
         engineers = [
             crew_ids[number]
             for number, (_, _, department) in enumerate(CREW)
@@ -255,6 +273,9 @@ class Ship:
                 else None,
                 "planned_start_date": start,
                 "planned_end_date": start + timedelta(hours=hours),
+                "steps": _steps(DONE[status])
+                if number % 3 == 0 or status == "in_progress"
+                else None,
             }
 
     def _status(self, age: float) -> str:

@@ -1,1 +1,1 @@
-"""The API's description for people."""
+"""The API's documentation for people."""

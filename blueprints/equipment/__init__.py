@@ -1,7 +1,8 @@
-"""Equipment: what is on board."""
+"""Equipment: the machinery on board."""
 
 from extensions import sync
 
+from . import hours  # noqa: F401  # for its listener
 from .models import Equipment
 from .schemas import EquipmentSchema
 

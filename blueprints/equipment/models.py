@@ -7,16 +7,19 @@ from typing import Any
 from sqlalchemy import JSON, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from extensions.database import Row, list_indexes
+from extensions.database import list_indexes
+from extensions.text_keys import SearchedRow, attach_triggers, key_of, search_indexes
 
 
-class Equipment(Row):
+class Equipment(SearchedRow):
     """A piece of equipment on board."""
 
     __tablename__ = "equipment"
-    __table_args__ = list_indexes(
-        "equipment", "type", "manufacturer", "location", "is_active", "criticality_level"
+    __table_args__ = (
+        *list_indexes("equipment", "is_active", "criticality_level"),
+        *search_indexes("equipment", "name", "type", "location", "manufacturer"),
     )
+    searched = ("name", "type", "manufacturer", "model", "serial_number", "location")
 
     name: Mapped[str] = mapped_column(String(200))
     type: Mapped[str] = mapped_column(String(100))
@@ -26,4 +29,13 @@ class Equipment(Row):
     location: Mapped[str | None] = mapped_column(String(100))
     is_active: Mapped[bool] = mapped_column(default=True)
     criticality_level: Mapped[str | None] = mapped_column(String(20), default="medium")
+    #: By its counter, as somebody has last entered it.
+    running_hours: Mapped[float | None]
     specifications: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    name_key: Mapped[str | None] = key_of("name")
+    type_key: Mapped[str | None] = key_of("type")
+    location_key: Mapped[str | None] = key_of("location")
+    manufacturer_key: Mapped[str | None] = key_of("manufacturer")
+
+
+attach_triggers(Equipment)

@@ -9,6 +9,9 @@ from blueprints.common.views import add_routes
 from .service import equipment
 
 blueprint = Blueprint(
-    "equipment", __name__, url_prefix="/api/equipment", description="Equipment: what is on board"
+    "equipment",
+    __name__,
+    url_prefix="/api/equipment",
+    description="Equipment: the machinery on board",
 )
 add_routes(blueprint, equipment)

@@ -1,4 +1,4 @@
-"""What can be done with equipment."""
+"""Operations on equipment."""
 
 from __future__ import annotations
 
@@ -11,5 +11,4 @@ equipment = Resource(
     Equipment,
     EquipmentSchema,
     "piece of equipment",
-    ("name", "type", "manufacturer", "model", "serial_number", "location"),
 )

@@ -1,1 +1,1 @@
-"""Whether the process lives and can serve."""
+"""Liveness, readiness and metrics of the process."""

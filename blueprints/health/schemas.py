@@ -1,4 +1,4 @@
-"""What a supervisor is told."""
+"""Schemas of the health endpoints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from marshmallow import Schema, fields, validate
 
 
 class AliveSchema(Schema):
-    """The process lives."""
+    """The process is alive."""
 
     example = {"status": "ok"}
 

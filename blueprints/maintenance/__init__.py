@@ -1,4 +1,4 @@
-"""Maintenance: what falls due when."""
+"""Maintenance: schedules and their due dates."""
 
 from extensions import sync
 

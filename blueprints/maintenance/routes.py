@@ -18,7 +18,7 @@ blueprint = Blueprint(
     "maintenance_schedules",
     __name__,
     url_prefix="/api/maintenance-schedules",
-    description="Maintenance schedules: what falls due when",
+    description="Maintenance schedules: due dates of maintenance",
 )
 add_routes(blueprint, maintenance_schedules)
 
@@ -27,7 +27,7 @@ add_routes(blueprint, maintenance_schedules)
 @blueprint.arguments(ScheduledWorkOrderSchema(partial=True), required=False)
 @blueprint.response(201, WorkOrderSchema, headers=CREATED)
 @blueprint.alt_response(409, description=CONFLICT)
-@blueprint.alt_response(410, description="What the key has created was deleted since.")
+@blueprint.alt_response(410, description="The row that the key has created was deleted since.")
 @blueprint.doc(parameters=[IDEMPOTENCY_KEY])
 def create_work_order(data: dict[str, Any], row_id: str) -> Any:
     """Create the work order of a schedule."""

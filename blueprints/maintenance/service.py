@@ -1,4 +1,4 @@
-"""What can be done with maintenance schedules."""
+"""Operations on maintenance schedules."""
 
 from __future__ import annotations
 
@@ -8,27 +8,39 @@ from typing import Any
 
 from blueprints.common.idempotency import IdempotencyKey
 from blueprints.common.resource import Resource, Written
+from blueprints.equipment.models import Equipment
 from blueprints.work_orders.models import WorkOrder
 from blueprints.work_orders.service import work_orders
-from extensions.api import ProblemError
+from extensions import db
+from extensions.api import Errors, ProblemError
 
 from .models import MaintenanceSchedule
+from .people import settle_assignment
+from .recurring import follow_interval, settle_hours
 from .schemas import MaintenanceScheduleSchema
 
+
+def settle(schedule: MaintenanceSchedule) -> Errors:
+    """Keep the person and the name of the assignment consistent, and the hours at which it is due."""
+    settle_assignment(schedule)
+    follow_interval(schedule)
+    if schedule.interval_hours is not None and schedule.due_hours is None:
+        equipment = db.session.get(Equipment, schedule.equipment_id)
+        settle_hours(schedule, None if equipment is None else equipment.running_hours)
+    return {}
+
+
 maintenance_schedules = Resource(
-    MaintenanceSchedule,
-    MaintenanceScheduleSchema,
-    "maintenance schedule",
-    ("maintenance_type", "description", "assigned_to"),
+    MaintenanceSchedule, MaintenanceScheduleSchema, "maintenance schedule", settle=settle
 )
 
 
 def raise_work_order(
     schedule_id: str, data: Mapping[str, Any], key: IdempotencyKey | None = None
 ) -> Written[WorkOrder]:
-    """Create the work order of a schedule; `data` goes before what the schedule says.
+    """Create the work order of a schedule; `data` overrides the schedule's fields.
 
-    :raises ProblemError: there is no such schedule, or it has its work order.
+    :raises ProblemError: there is no such schedule, or it already has a work order.
     """
     schedule = maintenance_schedules.get(schedule_id)
     if key and (earlier := work_orders.replay(key)):
@@ -51,6 +63,7 @@ def _order_of(schedule: MaintenanceSchedule) -> dict[str, Any]:
         "description": schedule.description,
         "priority": schedule.priority,
         "maintenance_type": schedule.maintenance_type,
+        "assigned_crew_id": schedule.assigned_crew_id,
         "estimated_hours": None if minutes is None else round(minutes / 60, 2),
         "planned_start_date": schedule.scheduled_date,
         "planned_end_date": (

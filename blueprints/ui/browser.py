@@ -1,29 +1,28 @@
-"""What a page owes its browser: security headers, refusal of foreign forms, readable errors."""
+"""Security headers, refusal of forms from other sites, and error pages."""
 
 from __future__ import annotations
 
 from flask import Response, abort, render_template, request
 
+from arus.web.problems import PROBLEM
 from blueprints.common.origin import SAFE_METHODS, is_same_origin
-from extensions.openapi import PROBLEM
+from extensions.hosts import MACHINE_PATHS
 
-#: No inline code or styles, nothing from elsewhere; Pico's icons are data: images.
+#: No inline scripts or styles, nothing from other sites; Pico's icons are data: images.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
-#: Never pages, whoever asks.
-MACHINE_PATHS = ("/api/", "/metrics", "/healthz", "/readyz")
 
 
 def refuse_foreign_forms() -> None:
-    """Refuse a write that a page of another site has sent."""
+    """Refuse a write that was sent by a page of another site."""
     if request.method not in SAFE_METHODS and not is_same_origin(otherwise=False):
         abort(403, "The form was not sent from a page of this server.")
 
 
 def secure(response: Response) -> Response:
-    """Add the headers of a page."""
+    """Add the security headers of a page."""
     response.headers.setdefault("Content-Security-Policy", POLICY)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "same-origin")
@@ -34,12 +33,12 @@ def secure(response: Response) -> Response:
 
 
 def is_htmx() -> bool:
-    """Whether the answer goes into a page rather than being one."""
+    """Return whether htmx sent the request, so that the response is a piece of a page."""
     return request.headers.get("HX-Request") == "true"
 
 
 def show_problem(response: Response) -> Response:
-    """Turn a problem document into a page where a person asked for one."""
+    """Turn a problem document into a page if the browser asked for a page."""
     wants_page = (
         response.mimetype == PROBLEM
         and not request.path.startswith(MACHINE_PATHS)

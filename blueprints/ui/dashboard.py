@@ -1,4 +1,4 @@
-"""The overview: what is to be done on board, the most pressing first."""
+"""The dashboard: outstanding work on board, the most urgent first."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from datetime import timedelta
 from sqlalchemy import func, select
 
 from blueprints.alerts.models import Alert
+from blueprints.common.fields import Priority
 from blueprints.maintenance.models import MaintenanceSchedule
 from blueprints.work_orders.models import WorkOrder
 from extensions import db
 from extensions.database import utcnow
 
-from .kinds import KINDS, OPEN_ORDER, OPEN_SCHEDULE, PRIORITIES
+from . import who
+from .choices import OPEN_ORDER, OPEN_SCHEDULE, overdue_schedules
+from .kinds import KINDS
 from .lists import Item, items
 
-#: Rows of a kind that the overview shows; the lists have the rest.
+#: Maximum number of rows of each kind on the dashboard; the lists show the rest.
 SHOWN = 8
 SOON = timedelta(days=7)
 
@@ -26,9 +29,9 @@ class Counts:
     """The figures at the top."""
 
     overdue: int
-    #: Due within `SOON`, the overdue not among them.
+    #: Due within `SOON`, without the overdue.
     due: int
-    #: Unfinished work orders by priority, and in all.
+    #: Unfinished work orders by priority, and in total.
     orders: dict[int, int]
     all_orders: int
     critical: int
@@ -36,11 +39,11 @@ class Counts:
 
 
 def counts() -> Counts:
-    """Return how much there is to do."""
+    """Count the outstanding work."""
     now = utcnow()
     schedule, order, alert = MaintenanceSchedule, WorkOrder, Alert
     open_schedules = select(func.count()).where(schedule.status.in_(OPEN_SCHEDULE))
-    overdue = db.session.scalar(open_schedules.where(schedule.scheduled_date < now)) or 0
+    overdue = db.session.scalar(select(func.count()).where(overdue_schedules())) or 0
     due = db.session.scalar(
         open_schedules.where(schedule.scheduled_date >= now, schedule.scheduled_date < now + SOON)
     )
@@ -49,7 +52,7 @@ def counts() -> Counts:
         .where(order.status.in_(OPEN_ORDER))
         .group_by(order.priority)
     )
-    orders = dict.fromkeys(PRIORITIES, 0) | dict(db.session.execute(by_priority).all())
+    orders = dict.fromkeys(Priority.LEVELS, 0) | dict(db.session.execute(by_priority).all())
     by_severity = (
         select(alert.alert_type, func.count())
         .where(alert.acknowledged.is_(False))
@@ -66,11 +69,48 @@ def counts() -> Counts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Mine:
+    """The open work of the person at the tablet."""
+
+    #: Their id and name.
+    crew_id: str
+    name: str
+    orders: list[Item]
+    schedules: list[Item]
+
+
+def mine() -> Mine | None:
+    """Return the open work of the person at the tablet; None if it is not known who that is."""
+    member = who.member()
+    if member is None:
+        return None
+    order, schedule = WorkOrder, MaintenanceSchedule
+    orders = (
+        select(order)
+        .where(order.assigned_crew_id == member.id, order.status.in_(OPEN_ORDER))
+        .order_by(order.priority, order.created_at, order.id)
+        .limit(SHOWN)
+    )
+    schedules = (
+        select(schedule)
+        .where(schedule.assigned_crew_id == member.id, schedule.status.in_(OPEN_SCHEDULE))
+        .order_by(schedule.scheduled_date, schedule.id)
+        .limit(SHOWN)
+    )
+    return Mine(
+        member.id,
+        member.name,
+        items(KINDS["work-orders"], db.session.scalars(orders).all(), "li"),
+        items(KINDS["schedules"], db.session.scalars(schedules).all(), "li"),
+    )
+
+
 def pressing_orders() -> list[Item]:
-    """Return unfinished work orders, by priority, then the oldest."""
+    """Return unfinished work orders by priority, then the oldest first."""
     order = WorkOrder
     found: list[WorkOrder] = []
-    # One status at a time, so that an index has the order.
+    # One status at a time, so that an index provides the order.
     for status in OPEN_ORDER:
         query = (
             select(order)
@@ -84,7 +124,7 @@ def pressing_orders() -> list[Item]:
 
 
 def pressing_alerts() -> list[Item]:
-    """Return alerts that nobody has acknowledged, the newest first."""
+    """Return unacknowledged alerts, the newest first."""
     query = (
         select(Alert)
         .where(Alert.acknowledged.is_(False))

@@ -1,4 +1,4 @@
-"""A form as the page shows it: what was typed, and what is wrong with it."""
+"""Forms: the typed values and their errors."""
 
 from __future__ import annotations
 
@@ -6,44 +6,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from blueprints.work_orders.steps import listed, merged
 from extensions.api import Errors, InvalidError
 from extensions.database import Row, new_id
 
-from .inputs import Input
+from .inputs import Input, lines_of
 
-#: Names the inputs that carry what a form showed when it was opened.
+#: Prefix of the hidden inputs with the values that the form showed when it was opened.
 WAS = "was."
-#: Names the inputs that carry which side of a conflict is taken.
+#: Prefix of the inputs with the chosen side of each conflict.
 USE = "use."
+#: Prefixes of the inputs with a text to search options for, and of the text that was searched for last.
+LOOK = "look."
+LOOKED = "looked."
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form, fresh or with what was typed into it."""
+    """A form, new or with typed values."""
 
-    #: Id of the element that holds it.
+    #: The id of its HTML element.
     id: str
     inputs: tuple[Input, ...]
-    #: Sent along, so that a second click or a retry creates nothing twice.
+    #: The idempotency key, so that a second click or a retry does not create a second row.
     key: str = field(default_factory=new_id)
     values: Mapping[str, str] = field(default_factory=dict)
-    #: What the row had when the form was opened, and its version then; 0 for a new row.
+    #: The row's values when the form was opened, and its version then; 0 for a new row.
     was: Mapping[str, str] = field(default_factory=dict)
+    #: The texts to search options for, by key: of a browser without scripts.
+    looks: Mapping[str, str] = field(default_factory=dict)
+    #: Whether one of them is new: the form is to be shown with what was found, not saved.
+    looking: bool = False
     version: int = 0
     errors: Errors = field(default_factory=dict)
-    #: Said above a fresh form: what the last one has done.
+    #: A message shown above a new form: the result of the previous one.
     flash: str = ""
 
     @classmethod
     def of_row(cls, form_id: str, inputs: tuple[Input, ...], row: Row) -> Form:
-        """Return a form that shows a row."""
-        values = {each.key: each.text_of(row) for each in inputs}
+        """Return a form with a row's values."""
+        values = {each.key: plain(each.text_of(row)) for each in inputs}
         return cls(form_id, inputs, values=values, was=values, version=row.version)
 
     @property
     def open(self) -> bool:
         """Whether it is unfolded."""
-        return bool(self.errors)
+        return bool(self.errors) or self.looking
 
     @property
     def first_error(self) -> str | None:
@@ -52,7 +60,7 @@ class Form:
 
     @property
     def other_errors(self) -> list[str]:
-        """What is wrong, but at no field of the form."""
+        """The errors that belong to no field of the form."""
         names = {each.key for each in self.inputs}
         return [
             message
@@ -62,17 +70,24 @@ class Form:
         ]
 
     def value(self, each: Input) -> str:
-        """Return what a field shows."""
+        """Return the value that a field shows."""
         return self.values.get(each.key, each.default)
 
     def filled(self, typed: Mapping[str, str]) -> Form:
-        """Return this form with what was sent, for another look at it."""
+        """Return this form with the values that were sent."""
         version = typed.get("version", "")
+        looks = {each.key: typed.get(LOOK + each.key, "").strip() for each in self.inputs}
         return replace(
             self,
             key=typed.get("idempotency_key") or self.key,
             values={each.key: _typed(each, typed, each.key) for each in self.inputs},
-            was={each.key: _plain(typed.get(WAS + each.key, "")) for each in self.inputs},
+            was={
+                each.key: plain(typed[WAS + each.key])
+                for each in self.inputs
+                if WAS + each.key in typed
+            },
+            looks=looks,
+            looking=any(text != typed.get(LOOKED + key, "") for key, text in looks.items()),
             version=int(version) if version.isdecimal() and len(version) < 10 else 0,
         )
 
@@ -81,28 +96,52 @@ class Form:
         return replace(self, errors=errors, key=new_id() if new_key else self.key)
 
     def done(self, flash: str) -> Form:
-        """Return a fresh form that says what was done."""
+        """Return a new form with a message about the previous one."""
         return Form(self.id, self.inputs, flash=flash)
 
-    def data(self) -> dict[str, Any]:
-        """Return what was typed as the schemas take it: a blank field is one not given.
+    def merged_with(self, row: Row) -> Form:
+        """Return this form with the lists of `row`, which somebody has changed meanwhile, and what was edited in them."""
+        values, was = dict(self.values), dict(self.was)
+        for each in self.inputs:
+            if each.control == "steps":
+                theirs = plain(each.text_of(row))
+                lists = (was.get(each.key, theirs), values[each.key], theirs)
+                values[each.key] = "\n".join(merged(*map(lines_of, lists)))
+                was[each.key] = theirs
+        return replace(self, values=values, was=was)
 
-        :raises InvalidError: a text can't be read at all.
+    def data(self) -> dict[str, Any]:
+        """Return the typed values as the schemas expect them; a blank field is left out.
+
+        :raises InvalidError: a value can't be parsed.
         """
         return {key: value for key, value in self._read(self.inputs).items() if value is not None}
 
-    def changes(self, row: Row, *, unless: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """Return, as the schemas take it, what was typed otherwise than `row` has it.
+    def is_edited(self, each: Input, row: Row) -> bool:
+        """Return whether a field was changed since the form was opened.
 
-        :param unless: keys to leave as the row has them.
-        :raises InvalidError: a text can't be read at all.
+        A browser sends the line ends of a text in a form of its own, and never those of the row.
+        """
+        shown = self.was.get(each.key)
+        return self.values[each.key] != (plain(each.text_of(row)) if shown is None else shown)
+
+    def changes(self, row: Row, *, unless: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """Return the edited values that differ from those of `row`, as the schemas expect them.
+
+        :param unless: keys whose values in the row are kept.
+        :raises InvalidError: a value can't be parsed.
         """
         changed = tuple(
             each
             for each in self.inputs
-            if each.key not in unless and self.values[each.key].strip() != each.text_of(row).strip()
+            if each.key not in unless
+            and self.is_edited(each, row)
+            and self.values[each.key].strip() != plain(each.text_of(row)).strip()
         )
-        return self._read(changed)
+        return {
+            key: _in_the_form_of(getattr(row, each.name), each, value)
+            for each, (key, value) in zip(changed, self._read(changed).items(), strict=True)
+        }
 
     def _read(self, inputs: tuple[Input, ...]) -> dict[str, Any]:
         read: dict[str, Any] = {}
@@ -119,37 +158,38 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A field that a stale form and the row have differently."""
+    """A field whose value in a stale form differs from the row's."""
 
     input: Input
     mine: str
     theirs: str
-    #: Whether the person at the form has changed it, and whether somebody else has.
+    #: Whether the user of the form has changed it, and whether somebody else has.
     by_me: bool
     by_them: bool
 
     @property
     def choice(self) -> str:
-        """The side taken unless a person says otherwise: never the overwriting one."""
+        """The preselected side: never the one that would overwrite another person's change."""
         return "mine" if self.by_me and not self.by_them else "theirs"
 
     @property
     def mine_said(self) -> str:
-        """The form's value for a reader."""
+        """The form's value as people read it."""
         return self.input.said(self.mine)
 
     @property
     def theirs_said(self) -> str:
-        """The row's value for a reader."""
+        """The row's value as people read it."""
         return self.input.said(self.theirs)
 
 
 def differences(form: Form, row: Row) -> list[Difference]:
-    """Return where a stale form and the row differ."""
+    """Return the differences between a stale form and the row."""
     found = []
     for each in form.inputs:
-        mine, theirs, was = form.values[each.key], each.text_of(row), form.was[each.key]
+        mine, theirs = form.values[each.key], plain(each.text_of(row))
         if mine.strip() != theirs.strip():
+            was = form.was.get(each.key, theirs)
             found.append(Difference(each, mine, theirs, mine != was, theirs != was))
     return found
 
@@ -157,11 +197,28 @@ def differences(form: Form, row: Row) -> list[Difference]:
 def _typed(each: Input, typed: Mapping[str, str], name: str) -> str:
     text = typed.get(name)
     if each.control == "flag":
-        # A box that is not ticked is not sent.
+        # Browsers do not send a checkbox that is not ticked.
         return "true" if text in {"true", "on"} else "false"
-    return each.default if text is None else _plain(text)
+    return each.default if text is None else plain(text)
 
 
-def _plain(text: str) -> str:
-    """Return a text with the line ends that rows have."""
-    return text.replace("\r\n", "\n")
+def plain(text: str) -> str:
+    """Return a text with line feeds as line ends: browsers read and send all line ends alike."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _in_the_form_of(before: Any, each: Input, value: Any) -> Any:
+    """Return an edited value with what the form does not show of the one before."""
+    if each.control == "steps":
+        return listed([step["text"] for step in value or ()], before or ())
+    return _with_line_ends_of(before, value)
+
+
+def _with_line_ends_of(before: object, value: Any) -> Any:
+    """Return an edited text with the line ends that it had before, if these were all of one kind."""
+    if not isinstance(before, str) or not isinstance(value, str):
+        return value
+    for end in ("\r\n", "\r"):
+        if end in before and not set("\r\n") & set(before.replace(end, "")):
+            return value.replace("\n", end)
+    return value

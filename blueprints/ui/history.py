@@ -1,4 +1,4 @@
-"""What belongs to a row: a piece of equipment's history, a person's work, a schedule's orders."""
+"""Related rows: a piece of equipment's history, a person's work, a schedule's orders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from blueprints.maintenance.models import MaintenanceSchedule
 from blueprints.work_orders.models import WorkOrder
 from extensions import db
 from extensions.database import Row
+from extensions.text_keys import equals_text
 
+from .choices import OPEN_ORDER, OPEN_SCHEDULE, UNFINISHED
 from .i18n import _
-from .kinds import KINDS, OPEN_ORDER, OPEN_SCHEDULE, UNFINISHED, Kind
+from .kinds import KINDS, Kind
 from .lists import Item, items
 
-#: Rows of one kind that a history shows; the lists have the rest.
+#: Maximum number of rows of one kind in a history; the lists show the rest.
 MOST = 20
-#: Of the lists that have all of a history: what else their addresses ask for.
+#: Further query arguments of the lists that show a complete history.
 _EVERYTHING: dict[str, dict[str, Any]] = {
     "work-orders": {},
     "alerts": {},
@@ -37,16 +39,16 @@ class Section:
     id: str
     title: str
     items: list[Item]
-    #: Said where there are none.
+    #: The text shown if there are none.
     none: str = ""
-    #: Whether they are of several kinds, in the order of their times.
+    #: Whether the rows are of several kinds, ordered by time.
     mixed: bool = False
-    #: What leads on to all of them: (text, address).
+    #: Links to the complete lists: (text, URL).
     more: list[tuple[str, str]] = field(default_factory=list)
 
 
 def related(kind: Kind, row: Row) -> list[Section]:
-    """Return what belongs to a row."""
+    """Return the sections of rows that are related to a row."""
     of_kind = {
         "equipment": _of_equipment,
         "crew": _of_crew,
@@ -57,7 +59,7 @@ def related(kind: Kind, row: Row) -> list[Section]:
 
 
 def moment_of(row: Row) -> datetime:
-    """Return when, in a history, a row took place."""
+    """Return the time at which a history shows a row."""
     return row.scheduled_date if isinstance(row, MaintenanceSchedule) else row.created_at
 
 
@@ -88,15 +90,15 @@ def _of_equipment(row: Any) -> list[Section]:
     return [
         Section(
             "coming",
-            _("Coming maintenance"),
+            _("Upcoming maintenance"),
             _cards("schedules", coming),
-            none=_("Nothing is scheduled."),
+            none=_("No maintenance is scheduled."),
         ),
         Section(
             "history",
             _("History"),
             past,
-            none=_("Nothing has happened yet."),
+            none=_("No history yet."),
             mixed=True,
             more=everything,
         ),
@@ -110,27 +112,29 @@ def _of_crew(row: Any) -> list[Section]:
         order.priority, order.created_at, order.id
     )
     finished = _newest(own.where(order.status.not_in(OPEN_ORDER)), order)
+    by_name = schedule.assigned_crew_id.is_(None) & equals_text(schedule, "assigned_to", row.name)
+    assigned = (schedule.assigned_crew_id == row.id) | by_name
     due = (
         select(schedule)
-        .where(schedule.assigned_to == row.name, schedule.status.in_(OPEN_SCHEDULE))
+        .where(assigned, schedule.status.in_(OPEN_SCHEDULE))
         .order_by(schedule.scheduled_date, schedule.id)
     )
     every = url_for("ui.rows", kind="work-orders", crew=row.id)
     return [
         Section(
             "assigned",
-            _("Work orders to do"),
+            _("Outstanding work orders"),
             _cards("work-orders", unfinished),
-            none=_("No work order is assigned."),
-            more=[(_("All of them"), url_for("ui.rows", kind="work-orders", crew=row.id, status=UNFINISHED))],
+            none=_("No work orders are assigned."),
+            more=[(_("View all"), url_for("ui.rows", kind="work-orders", crew=row.id, status=UNFINISHED))],
         ),
-        Section("due", _("Maintenance to do"), _cards("schedules", due), none=_("None.")),
+        Section("due", _("Outstanding maintenance"), _cards("schedules", due), none=_("None.")),
         Section(
             "finished",
-            _("Finished work orders"),
+            _("Closed work orders"),
             _cards("work-orders", finished),
             none=_("None yet."),
-            more=[(_("All of them"), every)],
+            more=[(_("View all"), every)],
         ),
     ]  # fmt: skip
 
@@ -148,7 +152,7 @@ def _of_alert(row: Any) -> list[Section]:
     return [
         Section(
             "orders",
-            _("Unfinished work orders of this piece of equipment"),
+            _("Outstanding work orders for this equipment"),
             _cards("work-orders", _newest(query, WorkOrder)),
             none=_("None."),
         )

@@ -1,4 +1,4 @@
-"""The pages' language, the ship's zone, and dates and numbers as the reader writes them."""
+"""The pages' language, the ship's time zone, and dates and numbers in the reader's format."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from babel import Locale
-from babel.dates import format_date, format_datetime
-from babel.messages.catalog import Catalog
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
-from babel.numbers import format_decimal, format_percent, get_decimal_symbol
-from babel.support import NullTranslations, Translations
-from flask import Flask, Response, current_app, has_request_context, request, url_for
-from flask_babel import Babel, Domain, get_locale, gettext, lazy_gettext, ngettext
+from babel import negotiate_locale
+from babel.numbers import get_decimal_symbol
+from flask import Flask, Response, g, has_app_context, has_request_context, request, url_for
+from flask_babel import (
+    Babel,
+    format_date,
+    format_datetime,
+    format_decimal,
+    format_percent,
+    get_locale,
+    get_timezone,
+    get_translations,
+)
+from flask_babel.speaklater import LazyString
 from markupsafe import Markup
 from werkzeug.routing import BuildError
 
@@ -28,25 +32,22 @@ from .messages import FROM_ELSEWHERE
 
 __all__ = ["LANGUAGES", "Language", "_", "init_i18n", "language", "lazy", "ngettext"]
 
-_ = gettext
-#: For texts at module level: translated when they are shown.
-lazy = lazy_gettext
-
+#: The catalogues; `make translations` updates and compiles them.
 TRANSLATIONS = Path(__file__).parent / "translations"
 COOKIE = "language"
-COOKIE_SECONDS = 400 * 24 * 3600  # the longest that browsers keep one
+COOKIE_SECONDS = 400 * 24 * 3600  # the maximum that browsers accept
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """A language that the pages speak."""
+    """A language of the pages."""
 
     code: str
-    #: As its speakers call it.
+    #: Its name in the language itself.
     name: str
-    #: Whose dates and numbers are written.
+    #: The locale of dates and numbers.
     locale: str
-    #: Patterns of a day of this year, and of another.
+    #: Date patterns for this year, and for other years.
     day: str
     day_of_year: str
 
@@ -56,61 +57,34 @@ LANGUAGES: dict[str, Language] = {
     for language in (
         Language("en", "English", "en_GB", "d MMM", "d MMM y"),
         Language("nb", "Norsk", "nb", "d. MMM", "d. MMM y"),
+        Language("el", "Ελληνικά", "el", "d MMM", "d MMM y"),
     )
 }
-#: What readers of other languages ask for, who read one of ours.
+#: Languages that browsers request, with the language of the pages that their readers understand.
 _ALIASES = {"no": "nb", "nn": "nb"}
 
 
-class PoDomain(Domain):
-    """Translations straight from the catalogues that people edit: no step to forget."""
-
-    def get_translations(self) -> NullTranslations:
-        """Return those of the reader's language."""
-        locale = get_locale()
-        return _translations(locale.language if locale else "en")
-
-
-@cache
-def catalogue(code: str) -> Catalog:
-    """Return the catalogue of a language."""
-    with (TRANSLATIONS / f"{code}.po").open("rb") as file:
-        return read_po(file, locale=code, abort_invalid=True)
-
-
-@cache
-def _translations(code: str) -> NullTranslations:
-    if not (TRANSLATIONS / f"{code}.po").exists():
-        return NullTranslations()
-    compiled = BytesIO()
-    write_mo(compiled, catalogue(code))
-    compiled.seek(0)
-    return Translations(compiled)
-
-
 def language() -> Language:
-    """Return the language of this answer."""
+    """Return the language of this response."""
     locale = get_locale()
     return LANGUAGES.get(locale.language if locale else "", LANGUAGES["en"])
 
 
 def chosen_code() -> str:
-    """Return what the reader has chosen, else what the browser prefers."""
+    """Return the code of the language that the reader has chosen, or else the browser prefers."""
     if not has_request_context():
         return "en"
     for chosen in (request.args.get("lang"), request.cookies.get(COOKIE)):
         if chosen in LANGUAGES:
             return chosen
-    for wanted in request.accept_languages.values():
-        code = wanted.partition("-")[0].lower()
-        code = _ALIASES.get(code, code)
-        if code in LANGUAGES:
-            return code
-    return "en"
+    # Werkzeug's best_match prefers an exact match to a higher quality: nb for "en-US,nb;q=0.3".
+    found = negotiate_locale(request.accept_languages.values(), [*LANGUAGES, *_ALIASES], sep="-")
+    code = (found or "en").lower()
+    return _ALIASES.get(code, code)
 
 
 def remember(response: Response) -> Response:
-    """Keep the language that was chosen, for the pages to come."""
+    """Store the chosen language in a cookie."""
     chosen = request.args.get("lang")
     if chosen in LANGUAGES and request.cookies.get(COOKIE) != chosen:
         response.set_cookie(
@@ -128,22 +102,49 @@ def remember(response: Response) -> Response:
 
 
 def in_language(code: str) -> str:
-    """Return the address of this page in a language."""
+    """Return the URL of this page in a language."""
     args = {name: value for name, value in request.args.items(multi=True) if name != "lang"}
     if request.method in {"GET", "HEAD"} and request.endpoint:
         try:
             return url_for(request.endpoint, **{**args, **(request.view_args or {}), "lang": code})
         except BuildError:
-            pass  # a page that is not addressed by its arguments alone
+            pass  # the page's URL can't be built from its arguments alone
     return url_for("ui.index", lang=code)
 
 
+# --- texts -------------------------------------------------------------------------------------
+
+
+def gettext(text: str, **values: Any) -> str:
+    """Translate a text, and put the values in their places."""
+    found: str = _texts().ugettext(text)
+    return found % values if values else found
+
+
+def ngettext(one: str, many: str, num: int, **values: Any) -> str:
+    """Translate a text with a number, in the form that the number takes."""
+    found: str = _texts().ungettext(one, many, num)
+    return found % {"num": num, **values}
+
+
+def lazy(text: str) -> Any:
+    """Mark a text at module level, which is translated when it is shown."""
+    return LazyString(gettext, text)
+
+
+_ = gettext
+
+
+def _texts() -> Any:
+    """Return the reader's texts, looked up once a request: a page has hundreds."""
+    if not has_app_context():
+        return get_translations()
+    if "translations" not in g:
+        g.translations = get_translations()
+    return g.translations
+
+
 # --- times -------------------------------------------------------------------------------------
-
-
-def ship_zone() -> ZoneInfo:
-    """Return the ship's zone."""
-    return ZoneInfo(current_app.config["SHIP_TIMEZONE"])
 
 
 def moment_of(value: datetime | str | float) -> datetime:
@@ -156,29 +157,28 @@ def moment_of(value: datetime | str | float) -> datetime:
 
 
 def local_time(value: datetime | str | float | None, *, seconds: bool = False) -> Markup:
-    """Return a moment as the ship's clocks show it, with UTC on hover; nothing for none."""
+    """Return a moment in ship's time, with UTC on hover; empty for None."""
     if value is None or value == "":
         return Markup("")
     moment = moment_of(value)
-    own, local = language(), moment.astimezone(ship_zone())
+    own, local = language(), moment.astimezone(get_timezone())
     pattern = "HH:mm:ss" if seconds else "HH:mm"
     if local.date() != (today := datetime.now(local.tzinfo).date()):
         day = own.day if local.year == today.year else own.day_of_year
         pattern = f"{day} {pattern}"
-    return _time(moment, format_datetime(local, pattern, locale=own.locale))
+    return _time(moment, format_datetime(moment, pattern))
 
 
 def local_date(value: datetime | date | str | float | None) -> Markup:
-    """Return the day of a moment on board, with UTC on hover; nothing for none."""
+    """Return the date of a moment in ship's time, with UTC on hover; empty for None."""
     if value is None or value == "":
         return Markup("")
-    own = language()
+    pattern = language().day_of_year
     if isinstance(value, date) and not isinstance(value, datetime):
-        shown = format_date(value, own.day_of_year, locale=own.locale)
+        shown = format_date(value, pattern)
         return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), shown)
     moment = moment_of(value)
-    local = moment.astimezone(ship_zone())
-    return _time(moment, format_datetime(local, own.day_of_year, locale=own.locale))
+    return _time(moment, format_datetime(moment, pattern))
 
 
 def _time(moment: datetime, shown: str) -> Markup:
@@ -189,20 +189,20 @@ def _time(moment: datetime, shown: str) -> Markup:
 
 
 def ship_input(value: datetime | str | float | None) -> str:
-    """Return a moment for `<input type="datetime-local">`, on the ship's clock."""
+    """Return a moment for `<input type="datetime-local">`, in ship's time."""
     if value is None or value == "":
         return ""
-    return f"{moment_of(value).astimezone(ship_zone()):%Y-%m-%dT%H:%M}"
+    return f"{moment_of(value).astimezone(get_timezone()):%Y-%m-%dT%H:%M}"
 
 
 def ship_moment(typed: str) -> str:
-    """Return what was typed into a `datetime-local` as UTC in ISO 8601; other text as it is."""
+    """Return the ship's time typed into a `datetime-local` as UTC in ISO 8601; other text unchanged."""
     try:
         moment = datetime.fromisoformat(typed.strip())
     except ValueError:
         return typed
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=ship_zone())
+        moment = moment.replace(tzinfo=get_timezone())
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -210,34 +210,34 @@ def ship_moment(typed: str) -> str:
 
 
 def local_number(value: float | None, digits: int = 10) -> str:
-    """Return a number with at most `digits` significant digits, as the reader writes it."""
+    """Return a number with at most `digits` significant digits, in the reader's format."""
     if value is None:
         return ""
     plain = value if isinstance(value, int) else float(f"{value:.{digits}g}")
-    return str(format_decimal(plain, "#,##0.##########", locale=language().locale))
+    return str(format_decimal(plain, "#,##0.##########"))
 
 
 def local_percent(value: float) -> str:
-    """Return a share, 0 to 1, as the reader writes it."""
-    return str(format_percent(value, locale=language().locale))
+    """Return a fraction from 0 to 1 as a percentage in the reader's format."""
+    return str(format_percent(value))
 
 
 def number_input(value: float | str | None) -> str:
-    """Return a number for a text field: the reader's decimal sign, nothing between thousands."""
+    """Return a number for a text field: with the reader's decimal sign, without thousands separators."""
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:.10g}".replace(".", get_decimal_symbol(language().locale))
+    return f"{value:.10g}".replace(".", get_decimal_symbol(get_locale()))
 
 
 def typed_number(text: str) -> str:
-    """Return what was typed as schemas read it, with a point; other text as it is.
+    """Return a typed number with a decimal point, as the schemas expect it; other text unchanged.
 
-    `2,5` is two and a half in any language; `1,234` is refused where it could be a thousand.
+    `2,5` is two and a half in any language; `1,234` is refused in languages where it could mean a thousand.
     """
     plain = re.sub(r"\s", "", text)
     if not re.fullmatch(r"[+-]?\d+,\d+", plain):
         return plain if re.fullmatch(r"[+-]?\d+(\.\d+)?", plain) else text
-    comma_is_decimal = get_decimal_symbol(language().locale) == ","
+    comma_is_decimal = get_decimal_symbol(get_locale()) == ","
     if not comma_is_decimal and re.search(r",\d{3}$", plain):
         return text
     return plain.replace(",", ".")
@@ -247,9 +247,9 @@ def typed_number(text: str) -> str:
 
 
 def translated(text: object) -> str:
-    """Return a text that a library or a service wrote, such as a field's error, translated.
+    """Translate a text from a library or a service, such as a field's error.
 
-    Texts with values in them are found by their pattern in `FROM_ELSEWHERE`.
+    Texts that contain values are matched by their pattern in `FROM_ELSEWHERE`.
     """
     said = str(text)
     if language().code == "en" or not said:
@@ -282,12 +282,17 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def init_i18n(app: Flask) -> None:
-    """Give `app` its languages, and templates what they show times and numbers with."""
-    babel = Babel(default_domain="messages")
-    babel.domain_instance = PoDomain()
-    babel.init_app(
+    """Add the languages to `app`, and the filters for times and numbers to its templates."""
+    Babel().init_app(
         app,
-        locale_selector=lambda: Locale.parse(LANGUAGES[chosen_code()].locale),
+        default_translation_directories=str(TRANSLATIONS),
+        locale_selector=lambda: LANGUAGES[chosen_code()].locale,
+        timezone_selector=lambda: ZoneInfo(app.config["SHIP_TIMEZONE"]),
+    )
+    app.jinja_env.install_gettext_callables(  # type: ignore[attr-defined]  # of jinja2.ext.i18n
+        lambda text: _texts().ugettext(text),
+        lambda one, many, number: _texts().ungettext(one, many, number),
+        newstyle=True,
     )
     app.after_request(remember)
     app.jinja_env.filters.update(

@@ -1,4 +1,4 @@
-"""The inputs of forms: from a row to what a person edits, and from what was typed to JSON."""
+"""The inputs of forms: convert a row's values to editable text, and typed text to JSON."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import orjson
 
-from blueprints.common.fields import camel
+from arus.protocol.casing import camel
+from blueprints.common.fields import one_line
 
 from .i18n import _, lazy, number_input, ship_input, ship_moment, typed_number
 
-#: Values and what they are called.
+#: Values and their labels.
 Options = list[tuple[str, str]]
 
-#: What the enumerated values are called.
+#: Labels of the enumerated values.
 WORDS = {
     "open": lazy("open"),
     "in_progress": lazy("in progress"),
@@ -36,18 +37,18 @@ WORDS = {
     "2": lazy("2, high"),
     "3": lazy("3, normal"),
     "4": lazy("4, low"),
-    "5": lazy("5, when there is time"),
+    "5": lazy("5, when time permits"),
 }
 
 
 def word(value: object) -> str:
-    """Return what a person calls an enumerated value."""
+    """Return the label of an enumerated value."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return str(WORDS.get(text, text))
 
 
 def words(values: Sequence[object]) -> Options:
-    """Return options of enumerated values."""
+    """Return enumerated values as options."""
     return [(str(value), word(value)) for value in values]
 
 
@@ -55,33 +56,38 @@ def words(values: Sequence[object]) -> Options:
 class Input:
     """One field of a form."""
 
-    #: The attribute of the row.
+    #: The row's attribute.
     name: str
     label: Any
-    #: text, area, choice, reference, number, whole, moment, flag or pairs.
+    #: text, area, choice, reference, number, whole, moment, flag, pairs or steps.
     control: str = "text"
     required: bool = False
-    #: Of a choice: its values. Of a reference: what offers rows; takes the present id.
+    #: For a choice: its values. For a reference: the function that offers rows (`choices.Offer`).
     values: tuple[object, ...] = ()
-    offered: Callable[[str], Options] | None = None
+    offered: Callable[[Sequence[str], str], Any] | None = None
     hint: Any = ""
-    #: half, third or blank for the whole width.
+    #: half, third, or blank for the full width.
     width: str = ""
     default: str = ""
 
     @property
     def key(self) -> str:
-        """Its name in the form, which is that of the JSON."""
+        """Its name in the form, which is the JSON key."""
         return camel(self.name)
 
     def options(self, present: str = "") -> Options:
-        """Return what can be chosen."""
+        """Return the options that are offered at a time; `present` is always among them."""
         if self.offered:
-            return self.offered(present)
-        return words(self.values)
+            options: Options = self.offered([present] if present else [], "").options
+        else:
+            options = words(self.values)
+        if present and present not in dict(options):
+            # Written by another program: a form must not replace it by the first option.
+            options = [(present, word(present)), *options]
+        return options
 
     def text_of(self, row: object) -> str:
-        """Return the row's value as the form has it."""
+        """Return the row's value as text for the form."""
         value = getattr(row, self.name)
         if value is None:
             return ""
@@ -94,11 +100,13 @@ class Input:
                 return "true" if value else "false"
             case "pairs":
                 return pairs_text(value)
+            case "steps":
+                return "\n".join(step["text"] for step in value)
             case _:
                 return str(value)
 
     def said(self, text: str) -> str:
-        """Return a form's text as a person reads it."""
+        """Return a form's text as people read it."""
         if self.control in {"choice", "reference"}:
             return dict(self.options(text)).get(text, text)
         if self.control == "flag":
@@ -106,9 +114,9 @@ class Input:
         return text.replace("T", " ") if self.control == "moment" else text
 
     def value_of(self, text: str) -> Any:
-        """Return what was typed as the schemas take it; blank is null.
+        """Return the typed text as the schemas expect it; blank is null.
 
-        :raises ValueError: the text of pairs is none; its message says why.
+        :raises ValueError: the text is not valid as pairs; the message says why.
         """
         if not text.strip():
             return None
@@ -119,21 +127,33 @@ class Input:
                 return typed_number(text)
             case "pairs":
                 return pairs_of(text)
+            case "steps":
+                return [{"text": line} for line in lines_of(text)]
             case _:
                 return text
 
 
+def step_mark(step: dict[str, Any]) -> str:
+    """Return the box that shows whether a step is done."""
+    return "\N{BALLOT BOX WITH CHECK}" if step["done"] else "\N{BALLOT BOX}"
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text that are not blank, each as it is stored as a step."""
+    return [one_line(line) for line in text.split("\n") if line.strip()]
+
+
 def pairs_text(document: dict[str, Any]) -> str:
-    """Return a JSON object as lines of `name: value`; one whose names don't allow it, as JSON."""
+    """Return a JSON object as lines of `name: value`; as JSON if its names don't allow that."""
     if any(not _plain(name) or ":" in name or name.startswith("{") for name in document):
         return json.dumps(document, ensure_ascii=False, indent=1)
     return "\n".join(f"{name}: {_scalar_text(value)}" for name, value in document.items())
 
 
 def pairs_of(text: str) -> Any:
-    """Return the JSON object that lines of `name: value`, or JSON, stand for.
+    """Parse lines of `name: value`, or JSON, to a JSON object.
 
-    :raises ValueError: they stand for none.
+    :raises ValueError: the text is neither.
     """
     if text.lstrip().startswith("{"):
         try:
@@ -148,23 +168,23 @@ def pairs_of(text: str) -> Any:
         name = name.strip()
         if not colon or not name:
             raise ValueError(
-                _('Each line is expected as "name: value"; this is none: %(line)s', line=line[:80])
+                _('Each line must be "name: value"; this one is not: %(line)s', line=line[:80])
             )
         if name in document:
-            raise ValueError(_("%(name)s is there twice.", name=name[:80]))
+            raise ValueError(_("%(name)s appears twice.", name=name[:80]))
         document[name] = _scalar_of(value.strip())
     return document
 
 
 def _scalar_text(value: Any) -> str:
-    # What would be read as something else, a number for one, is quoted.
+    # A text that would be parsed as something else, such as a number, is quoted.
     if isinstance(value, str) and _plain(value) and _scalar_of(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
 
 
 def _plain(text: str) -> bool:
-    """Whether a text is the same after it was a line, or a part of one, in a form."""
+    """Return whether a text is unchanged by writing it as a line, or part of one, and parsing it again."""
     return bool(text) and text.isprintable() and text == text.strip()
 
 

@@ -1,4 +1,4 @@
-"""What all pages share: the blueprint, the navigation, and answers that are pages or pieces of one."""
+"""Shared by all pages: the blueprint, the navigation, and responses that are pages or pieces of one."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ blueprint.after_app_request(show_problem)
 blueprint.add_app_template_filter(iso, "utc")
 blueprint.add_app_template_global(sync_view.chip, "sync_chip")
 blueprint.add_app_template_global(sync_view.vessel_id, "vessel_id")
+blueprint.add_app_template_global(sync_view.is_ashore, "is_ashore")
+blueprint.add_app_template_global(sync_view.shows_copies, "shows_copies")
+blueprint.add_app_template_global(sync_view.copy_of, "copy_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,51 +53,65 @@ class NavLink:
 
     text: Any
     endpoint: str
-    #: The kind of rows that it lists; blank where it leads elsewhere.
+    #: The kind of rows that it lists; blank for other pages.
     kind: str = ""
+    #: The right without which it is not shown.
+    right: str = "read"
+    #: Shown ashore alone, or aboard alone; None for both.
+    ashore: bool | None = None
 
     @property
     def url(self) -> str:
-        """Where it leads."""
+        """The URL it links to."""
         return url_for(self.endpoint, kind=self.kind) if self.kind else url_for(self.endpoint)
 
     @property
     def current(self) -> str:
-        """What `aria-current` says of it: nothing, that it is this page, or that this page is below."""
+        """The value of `aria-current`: for this page, for a page above this one, or empty."""
         if self.kind:
             here = (request.view_args or {}).get("kind") == self.kind
             return ("page" if request.endpoint == self.endpoint else "true") if here else ""
         own = self.endpoint.rpartition(".")[0]
-        if request.endpoint == self.endpoint:
+        if request.endpoint == self.endpoint or (self.ashore and request.endpoint == "ui.index"):
             return "page"
-        return "true" if own != "ui" and request.blueprint == own else ""
+        # The pages of `access` each have an entry of their own.
+        return "true" if own not in {"ui", "access"} and request.blueprint == own else ""
 
 
 NAVIGATION = (
-    NavLink(lazy("Overview"), "ui.index"),
+    NavLink(lazy("Dashboard"), "ui.index", ashore=False),
+    NavLink(lazy("Fleet"), "fleet.index", ashore=True),
     NavLink(lazy("Work orders"), "ui.rows", "work-orders"),
     NavLink(lazy("Alerts"), "ui.rows", "alerts"),
     NavLink(lazy("Maintenance"), "ui.rows", "schedules"),
+    NavLink(lazy("Calendar"), "ui.calendar"),
     NavLink(lazy("Equipment"), "ui.rows", "equipment"),
     NavLink(lazy("Crew"), "ui.rows", "crew"),
     NavLink(lazy("Sync"), "arus_sync.index"),
+    NavLink(lazy("People"), "access.users", right="administer"),
+    NavLink(lazy("Tokens"), "access.tokens_page", right="administer"),
 )
 
 
 @blueprint.app_template_global("navigation")
 def navigation() -> list[NavLink]:
-    """Return the links to what is there."""
-    return [link for link in NAVIGATION if link.endpoint in current_app.view_functions]
+    """Return the links to the pages that exist in this application."""
+    return [
+        link
+        for link in NAVIGATION
+        if link.endpoint in current_app.view_functions
+        and link.ashore in {None, sync_view.is_ashore()}
+    ]
 
 
 def page(template: str, status: int = 200, **context: Any) -> tuple[str, int]:
-    """Return a page, or for htmx what goes into its main part."""
+    """Return a page; for htmx only its main part."""
     layout = "ui/_bare.html" if is_htmx() else "ui/base.html"
     return render_template(template, layout=layout, **context), status
 
 
 def go(url: str, said: str = "") -> Response:
-    """Send the browser to another page, which says what was done."""
+    """Redirect the browser to another page, which shows the message `said`."""
     if said:
         flash(said)
     if is_htmx():
@@ -103,11 +120,11 @@ def go(url: str, said: str = "") -> Response:
 
 
 def back(otherwise: str) -> str:
-    """Return the page that the request was sent from, if it is one of ours."""
+    """Return the URL of the page that sent the request, if it is on this server; else `otherwise`."""
     source = urlsplit(request.referrer or "")
     if source.netloc != request.host:
         return otherwise
-    # One slash: two would name another host.
+    # Exactly one slash: a path with two would name another host.
     path = "/" + source.path.lstrip("/")
     return f"{path}?{source.query}" if source.query else path
 
@@ -118,11 +135,11 @@ def part(name: str, *args: Any) -> Markup:
 
 
 def partial(target: str, content: Markup, swap: str = "innerHTML") -> Markup:
-    """Return a piece of a page that goes where `target` says."""
+    """Return a piece of a page that htmx puts in the element `target`."""
     return part("partial", target, content, swap)
 
 
 def pieces(*parts: Markup) -> str:
-    """Return the pieces of a page that a write has changed, the chip among them."""
+    """Return the pieces of a page that a write has changed, including the chip."""
     chip = partial("#chip", part("chip", sync_view.chip()))
     return str(Markup("").join((*parts, chip)))

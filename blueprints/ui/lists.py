@@ -1,4 +1,4 @@
-"""Rows with all that is shown of them."""
+"""Rows with everything that the pages show of them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from typing import Any
 from extensions.database import Row
 
 from .kinds import KINDS, Kind, names
-from .sync_view import RowState, row_states
+from .sync_view import RowState, copies_of, row_states
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row as it is shown."""
+    """A row with everything that is shown of it."""
 
     kind: Kind
     row: Any
-    #: Names of the rows that it refers to, by attribute.
+    #: Names of the rows it refers to, by attribute.
     names: dict[str, str]
     state: RowState
-    #: What its columns and verbs are called, translated once for all rows.
+    #: Labels of its columns and verbs, translated once for all rows.
     labels: dict[str, str]
-    #: How it is shown: a card (li), a table's row (tr) or a page of its own.
+    #: How it is shown: as a card (li), a table row (tr) or a page.
     shape: str
-    #: Said below the row.
+    #: A message shown below the row.
     note: str = ""
-    #: Whether the keyboard goes on from here.
+    #: Whether it receives the keyboard focus.
     focus: bool = False
+    #: The vessel of whose row it is the copy; blank aboard.
+    vessel: str = ""
 
     @property
     def name(self) -> str:
-        """What the row is called."""
+        """The row's name."""
         return self.kind.name_of(self.row)
 
     @property
     def polled(self) -> str:
-        """What a page that shows it asks about."""
+        """The value by which an open page polls for changes of the row."""
         return ":".join(
             (self.kind.entity, self.row.id, self.state.kind, str(self.row.version), self.shape)
         )
@@ -46,12 +48,13 @@ class Item:
 def items(
     kind: Kind, rows: Sequence[Row], shape: str, *, note: str = "", focus: bool = False
 ) -> list[Item]:
-    """Return `rows`, all of one kind, with what is shown of them."""
+    """Return `rows`, all of the same kind, as items."""
     if not rows:
         return []
     labels = {column.name: str(column.label) for column in kind.columns}
     labels |= {verb.name: str(verb.label) for verb in kind.verbs}
     states = row_states(kind.entity, [row.id for row in rows])
+    vessels = copies_of(kind.entity, [row.id for row in rows])
     references = {column.name: column.shape for column in _references(kind)}
     known = {
         slug: names(slug, _ids(rows, [n for n, s in references.items() if s == slug]))
@@ -70,13 +73,14 @@ def items(
             shape,
             note,
             focus,
+            vessels.get(row.id, ""),
         )
         for row in rows
     ]
 
 
 def item(kind: Kind, row: Row, shape: str, *, note: str = "", focus: bool = False) -> Item:
-    """Return one row with what is shown of it."""
+    """Return one row as an item."""
     (only,) = items(kind, [row], shape, note=note, focus=focus)
     return only
 

@@ -1,15 +1,30 @@
-"""Texts that libraries and services write and the pages show, named here to be translated."""
+"""Texts from libraries and services that the pages show, listed here for translation."""
 
 from __future__ import annotations
 
 
 def mark(text: str) -> str:
-    """Return `text`, which is thereby found when texts to translate are collected."""
+    """Return `text`; the call marks it for the collection of texts to translate."""
     return text
 
 
-#: What stands in `{}` is kept.
+#: The values in `{}` are not translated.
 FROM_ELSEWHERE: tuple[str, ...] = (
+    # blueprints.access
+    mark("This name and password do not match, or the account is disabled."),
+    mark("There is somebody with this name already."),
+    mark("A name has 1 to 80 printable characters."),
+    mark("A password has 10 to 200 characters."),
+    mark("This password is easy to guess."),
+    mark("This is not your password."),
+    mark("Nobody else is an administrator."),
+    mark("This time has passed."),
+    mark("Engineer"),
+    mark("Administrator"),
+    mark("Read"),
+    mark("Write"),
+    mark("Metrics"),
+    mark("A token has one or more of read, write, sync, metrics."),
     # marshmallow
     mark("Missing data for required field."),
     mark("Field may not be null."),
@@ -72,13 +87,16 @@ FROM_ELSEWHERE: tuple[str, ...] = (
     mark("the broker closed the connection"),
     mark("the broker ended the connection: {reason}"),
     mark("the broker did not answer CONNECT in time"),
-    # what they speak of
+    mark("the broker closed the connection instead of answering CONNECT"),
+    mark("the broker refused the connection: {reason}"),
+    mark("{says}; fix: {fix}"),
+    # names used in these texts
     mark("work order"),
     mark("alert"),
     mark("piece of equipment"),
     mark("member of the crew"),
     mark("maintenance schedule"),
-    # HTTP's own words, as titles of error pages
+    # HTTP reason phrases, as titles of error pages
     mark("Bad Request"),
     mark("Forbidden"),
     mark("Not Found"),

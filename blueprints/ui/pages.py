@@ -1,36 +1,37 @@
-"""The pages of each kind of rows: list, one row, its forms, and what can be done to it."""
+"""The pages of each kind of rows: the list, one row, its forms and its actions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import request, url_for
+from flask import Response, jsonify, request, url_for
 
+from blueprints.common.csv_rows import BATCH, csv_response
 from blueprints.common.idempotency import IdempotencyKey
 from extensions import db
 from extensions.api import InvalidError, ProblemError
-from extensions.database import Row, utcnow
+from extensions.database import Row
 
-from . import listing, who
+from . import listing, saved_filters, who
 from .browser import is_htmx
-from .forms import USE, Form, differences
+from .choices import Offered, crew_offered, is_overdue
+from .derived import Filter
+from .forms import LOOK, LOOKED, USE, Difference, Form, differences
 from .history import related
 from .i18n import _, translated
 from .inputs import word
-from .kinds import KINDS, OPEN_SCHEDULE, Kind, Verb, crew_offered, kind_of
+from .kinds import KINDS, SLUGS, Kind, kind_of
 from .layout import Answer, back, blueprint, go, page, part, pieces
 from .lists import item, items
+from .row_history import history_of, retention_days
+from .verbs import Verb
 
-#: In addresses, `/<kind>` must not take the place of what others serve there.
-SLUGS = f"any({', '.join(repr(slug) for slug in KINDS)})"
+#: Before the name of a filter in the address of its options.
+FILTER = "filter."
 
 blueprint.add_app_template_filter(word, "word")
-
-
-@blueprint.app_template_global("overdue")
-def overdue(schedule: Any) -> bool:
-    """Whether a schedule's date has passed and it isn't done."""
-    return schedule.status in OPEN_SCHEDULE and schedule.scheduled_date < utcnow()
+blueprint.add_app_template_global(is_overdue, "overdue")
 
 
 @blueprint.get(f"/<{SLUGS}:kind>")
@@ -42,12 +43,22 @@ def rows(kind: str) -> Answer:
     return page(
         "ui/rows.html",
         kind=described,
+        filters=[_filter_shown(view, each) for each in described.filters],
         view=view,
         items=items(described, found.rows, "tr"),
         previous=found.previous,
         next=found.next,
         newest=listing.newest(described),
+        saved=saved_filters.saved(described),
     )
+
+
+@blueprint.get(f"/<{SLUGS}:kind>.csv")
+def rows_csv(kind: str) -> Response:
+    """The list that the same query shows, as CSV: all its pages, in its order."""
+    described = kind_of(kind)
+    view = listing.View.of(described, request.args)
+    return csv_response(described.resource.schema(), listing.batches(view, BATCH), kind)
 
 
 @blueprint.get(f"/<{SLUGS}:kind>/<row_id>")
@@ -60,6 +71,8 @@ def row(kind: str, row_id: str) -> Answer:
         kind=described,
         item=item(described, found, "page"),
         related=related(described, found),
+        history=history_of(described, found),
+        retention_days=retention_days,
     )
 
 
@@ -68,11 +81,14 @@ def new_row(kind: str) -> Answer:
     """Show the form for a new row; create it."""
     described = kind_of(kind)
     if request.method == "GET":
-        # An address may fill in the form: a new order for this piece of equipment.
+        # The URL may fill in the form, such as a new order for this piece of equipment.
         keys = {each.key for each in described.inputs}
         given = {key: text for key, text in request.args.items() if key in keys}
         return _form_page(described, Form("new", described.inputs, values=given))
-    created = create(described, Form("new", described.inputs).filled(request.form))
+    form = Form("new", described.inputs).filled(request.form)
+    if form.looking:
+        return _form_page(described, form)
+    created = create(described, form)
     if isinstance(created, Form):
         return _form_page(described, created, 422)
     return _saved(described, created)
@@ -80,7 +96,7 @@ def new_row(kind: str) -> Answer:
 
 @blueprint.route(f"/<{SLUGS}:kind>/<row_id>/edit", methods=["GET", "POST"])
 def edit_row(kind: str, row_id: str) -> Answer:
-    """Show the form for a row; change it, unless somebody else has meanwhile."""
+    """Show the form for a row; change the row unless somebody else has changed it meanwhile."""
     described = kind_of(kind)
     if request.method == "GET":
         found = described.resource.get(row_id)
@@ -90,6 +106,8 @@ def edit_row(kind: str, row_id: str) -> Answer:
         found = described.resource.get(row_id)
     except ProblemError:
         return _gone(described, form)
+    if form.looking:
+        return _form_page(described, form, row=found)
     if request.form.get("decide") == "mine":
         taken: frozenset[str] = frozenset()
     else:
@@ -103,7 +121,7 @@ def edit_row(kind: str, row_id: str) -> Answer:
 
 @blueprint.route(f"/<{SLUGS}:kind>/<row_id>/delete", methods=["GET", "POST"])
 def delete_row(kind: str, row_id: str) -> Answer:
-    """Ask whether a row is to be deleted; delete it."""
+    """Ask for confirmation to delete a row; delete it."""
     described = kind_of(kind)
     note, status = "", 200
     if request.method == "POST":
@@ -114,11 +132,11 @@ def delete_row(kind: str, row_id: str) -> Answer:
             if error.code not in {409, 412}:
                 raise
             db.session.rollback()
-            changed = _("This was changed in the meantime; here it is as it is now.")
+            changed = _("This was changed in the meantime. The current version is shown.")
             note = changed if error.code == 412 else translated(error.description)
             status = 409
         else:
-            return go(url_for("ui.rows", kind=kind), _("%(name)s is deleted.", name=name))
+            return go(url_for("ui.rows", kind=kind), _("%(name)s was deleted.", name=name))
     found = described.resource.get(row_id)
     return page(
         "ui/delete.html", status, kind=described, item=item(described, found, "page"), note=note
@@ -127,7 +145,7 @@ def delete_row(kind: str, row_id: str) -> Answer:
 
 @blueprint.post(f"/<{SLUGS}:kind>/<row_id>/<verb>")
 def act(kind: str, row_id: str, verb: str) -> Answer:
-    """Do something to a row, and show the row as it is then."""
+    """Carry out an action on a row and show the result."""
     described = kind_of(kind)
     what = described.verb(verb)
     if verb == "acknowledge" and who.must_be_asked():
@@ -140,20 +158,49 @@ def act(kind: str, row_id: str, verb: str) -> Answer:
         if error.code not in {409, 412}:
             raise
         db.session.rollback()
-        note = _("This was changed in the meantime; here it is as it is now.")
+        note = _("This was changed in the meantime. The current version is shown.")
     else:
         if what.makes:
             return _made(what, done.row, replayed=done.replayed)
     return _acted(described, described.resource.get(row_id), note)
 
 
+@blueprint.get(f"/ui/choices/<{SLUGS}:kind>/<name>")
+def choices(kind: str, name: str) -> Response:
+    """Search the options of a form's field, or with `filter.` before the name of a list's filter."""
+    described = kind_of(kind)
+    q = listing.search_text(request.args.get("q", ""))
+    present = request.args.getlist("present")[: listing.MOST_CHOSEN]
+    if name.startswith(FILTER):
+        chosen = {each.name: each for each in described.filters if each.searched}
+        found = chosen.get(name.removeprefix(FILTER))
+        offer: Any = found.offered if found else None
+    else:
+        offered = {each.key: each.offered for each in described.inputs if each.offered}
+        offer = offered.get(name)
+    if offer is None:
+        raise ProblemError(404, "There is no such page.")
+    options: Offered = offer(present, q)
+    body = {
+        "options": [{"value": value, "text": str(text)} for value, text in options.options],
+        "hasMore": options.has_more,
+    }
+    answer: Response = jsonify(body)
+    return answer
+
+
 @blueprint.get("/ui/who")
 def ask_who() -> Answer:
     """Ask who is at this tablet."""
+    present = request.cookies.get(who.COOKIE, "")
+    look = listing.search_text(request.args.get(f"{LOOK}by", ""))
+    crew = crew_offered([present] if present else [], look)
+    nobody = (who.NOBODY, _("not specified"))
     return page(
         "ui/who.html",
-        crew=crew_offered(),
-        present=request.cookies.get(who.COOKIE, ""),
+        crew=replace(crew, options=[nobody, *crew.options]),
+        look=look,
+        present=present,
         row_id=request.args.get("row_id", ""),
         then=request.args.get("then", ""),
     )
@@ -161,18 +208,22 @@ def ask_who() -> Answer:
 
 @blueprint.post("/ui/who")
 def answer_who() -> Answer:
-    """Remember who is at this tablet; acknowledge the alert that made us ask."""
+    """Remember who is at this tablet; acknowledge the alert for which the question was asked."""
+    look = request.form.get(f"{LOOK}by", "").strip()
+    if look != request.form.get(f"{LOOKED}by", ""):
+        asked: dict[str, Any] = {each: request.form.get(each, "") for each in ("row_id", "then")}
+        return go(url_for("ui.ask_who", **{**asked, f"{LOOK}by": look}))
     if row_id := request.form.get("row_id"):
         KINDS["alerts"].verb("acknowledge").do(row_id, lambda _version: True)
     then = request.form.get("then", "")
-    # Only to a page of ours: a path, and not one that names another host.
+    # Redirect only within this server: to a path that does not name another host.
     ours = then.startswith("/") and not then.startswith("//") and "\\" not in then
     answer = go(then if ours and then.isprintable() else url_for("ui.index"))
     return who.remember(answer, request.form.get("by", ""))
 
 
 def create(kind: Kind, form: Form) -> Row | Form:
-    """Create a row from a form; sent again, return the same. A form that can't be taken comes back with why."""
+    """Create a row from a form, or return the row if the form is sent again; if refused, the form with its errors."""
     try:
         data = kind.resource.load(form.data())
         row: Row = kind.resource.create(data, IdempotencyKey.of(form.key, request.path, data)).row
@@ -181,14 +232,35 @@ def create(kind: Kind, form: Form) -> Row | Form:
     except ProblemError as error:
         if error.code not in {409, 410, 422}:
             raise
-        # Whatever the key stood for is settled: the next attempt is a new one.
+        # The outcome for this key is final: the next attempt needs a new key.
         return form.refused({"": [str(error.description)]}, new_key=True)
     return row
 
 
 def is_version_shown(version: int) -> bool:
-    """Whether the page showed the row as it is."""
+    """Return whether the page showed the row's current version."""
     return request.form.get("version", str(version)) == str(version)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterShown:
+    """A filter of a list as the page shows it."""
+
+    filter: Filter
+    offered: Offered
+    #: The text that was searched for among its options, without scripts.
+    look: str
+
+    @property
+    def single(self) -> str:
+        """The choice that the list of options shows: none if there are several, which are shown one by one."""
+        chosen = self.offered.chosen
+        return chosen[0][0] if len(chosen) == 1 else ""
+
+
+def _filter_shown(view: listing.View, each: Filter) -> FilterShown:
+    look = listing.search_text(request.args.get(LOOK + each.name, "")) if each.searched else ""
+    return FilterShown(each, each.offered(view.chosen[each.name], look), look)
 
 
 def _form_page(
@@ -198,9 +270,14 @@ def _form_page(
 
 
 def _save(kind: Kind, form: Form, found: Row, taken: frozenset[str]) -> Answer:
-    """Change a row as a form says, but for the fields that are `taken` from the row."""
+    """Change a row to a form's values, except for the fields in `taken`, which keep the row's."""
     if form.version != found.version:
-        return _conflict(kind, form, found)
+        form = form.merged_with(found)
+        differing = differences(form, found)
+        if any(each.by_them for each in differing):
+            return _conflict(kind, form, found, differing)
+        # Nothing that the form shows is decided by this: what others have changed in it is kept.
+        form = replace(form, version=found.version)
     try:
         data = kind.resource.load(form.changes(found, unless=taken), partial=True)
         saved = kind.resource.update(found.id, data, lambda version: version == form.version)
@@ -212,20 +289,20 @@ def _save(kind: Kind, form: Form, found: Row, taken: frozenset[str]) -> Answer:
         db.session.rollback()
         now = _fresh(kind, found.id)
         if now.version != form.version:
-            return _conflict(kind, form, now)
+            return _save(kind, form, now, taken)
         return _form_page(kind, form.refused({"": [str(error.description)]}), 409, row=now)
     return _saved(kind, saved.row)
 
 
 def _saved(kind: Kind, row: Row) -> Answer:
     url = url_for("ui.row", kind=kind.slug, row_id=row.id)
-    return go(url, _("%(name)s is saved.", name=kind.name_of(row)))
+    return go(url, _("%(name)s was saved.", name=kind.name_of(row)))
 
 
-def _conflict(kind: Kind, form: Form, found: Row) -> Answer:
-    """Show both versions, and let a person choose."""
-    differing = differences(form, found)
-    if not differing:
+def _conflict(kind: Kind, form: Form, found: Row, differing: list[Difference]) -> Answer:
+    """Show both versions and let a person choose."""
+    # Who has edited nothing has nothing to decide: the newer version stands.
+    if not any(each.by_me for each in differing):
         return _saved(kind, found)
     return page(
         "ui/conflict.html",
@@ -239,11 +316,9 @@ def _conflict(kind: Kind, form: Form, found: Row) -> Answer:
 
 
 def _gone(kind: Kind, form: Form) -> Answer:
-    """Offer to create anew what somebody else has deleted while it was edited."""
+    """Offer to create again a row that somebody else has deleted while it was edited."""
     anew = Form("new", kind.inputs, values=form.values)
-    note = _(
-        "This was deleted in the meantime. What you typed is kept: it can be saved as a new one."
-    )
+    note = _("This was deleted in the meantime. Your input is kept and can be saved as a new one.")
     return _form_page(kind, anew, 409, note=note)
 
 
@@ -257,7 +332,9 @@ def _made(verb: Verb, created: Any, *, replayed: bool) -> Answer:
     kind = KINDS[verb.makes]
     name = kind.name_of(created)
     said = (
-        _("%(name)s was made before.", name=name) if replayed else _("%(name)s is made.", name=name)
+        _("%(name)s already exists.", name=name)
+        if replayed
+        else _("%(name)s was created.", name=name)
     )
     return go(url_for("ui.row", kind=kind.slug, row_id=created.id), said)
 

@@ -1,70 +1,76 @@
-"""`/`: the overview, its short forms, and what open pages ask about.
+"""`/`: the dashboard, its short forms, and the polling of open pages.
 
-Each form works with htmx, which gets the changed pieces of the page, and without scripts.
+Each form works with htmx, which receives the changed pieces of the page, and without scripts.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import cast
 from urllib.parse import parse_qsl
 
-from flask import Response, request, url_for
+from flask import Response, current_app, request, url_for
 from markupsafe import Markup
 from sqlalchemy import select
+from werkzeug.datastructures import MultiDict
 
 from blueprints.common.fields import is_id
 from extensions import db
 from extensions.api import InvalidError, ProblemError
 
-from . import dashboard, listing, pages, sync_view
+from . import calendar, dashboard, hours, listing, pages, saved_filters, search, sync_view, tick
 from .browser import is_htmx
 from .forms import Form
 from .i18n import _
-from .kinds import KINDS, Kind, kind_of
+from .kinds import KINDS, SLUGS, Kind, kind_of
 from .layout import Answer, blueprint, go, page, part, partial, pieces
 from .lists import items
 
-__all__ = ["blueprint"]
+__all__ = ["blueprint", "calendar", "hours", "saved_filters", "search", "tick"]
 
-#: More rows than a page shows are not asked about.
+#: Maximum number of rows that a page polls.
 MOST_ROWS = 1000
 BY_ENTITY = {kind.entity: kind for kind in KINDS.values()}
-#: What the overview is called where it asks what is new.
-OVERVIEW = "overview"
+#: The dashboard's name when it polls for new rows.
+DASHBOARD = "dashboard"
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 SHAPES = {"li", "tr", "page", "form"}
 
 
 @blueprint.get("/")
 def index() -> Answer:
-    """The overview."""
+    """The dashboard; ashore the fleet."""
+    if sync_view.is_ashore():
+        return cast("Answer", current_app.view_functions["fleet.index"]())
     return _index()
 
 
-@blueprint.post(f"/ui/<{pages.SLUGS}:kind>")
+@blueprint.post(f"/ui/<{SLUGS}:kind>")
 def create_row(kind: str) -> Answer:
-    """Create a row from a short form of the overview."""
+    """Create a row from a short form of the dashboard."""
     described = kind_of(kind)
     form = _short_form(described).filled(request.form)
+    if form.looking:
+        return _index(200, **{kind: form})
     row = pages.create(described, form)
     if isinstance(row, Form):
         return _refused(described, row)
-    said = _("%(name)s is saved.", name=described.name_of(row))
+    said = _("%(name)s was saved.", name=described.name_of(row))
     if not is_htmx():
         return go(url_for("ui.index", _anchor=f"{kind}-heading"), said)
     return pieces(
         part("short_form", described, form.done(said)),
         partial(f"#{kind}", part("cards", described, _pressing(described))),
         partial("#counts", part("counts", dashboard.counts())),
-        partial("#news", part("news", _overview(), url_for("ui.index"), 0)),
+        partial("#news", part("news", _shown_on_dashboard(), url_for("ui.index"), 0)),
     )
 
 
 @blueprint.post("/ui/refresh")
 def refresh() -> Answer:
-    """What has changed of the chip and the rows since the page last heard.
+    """Return the changes of the chip and the rows since the page's last poll.
 
-    A POST, because the rows that a page shows may be too many for an address.
+    It is a POST because the rows of a page may be too many for a URL.
     """
     shown: dict[str, dict[str, tuple[str, str, str]]] = {}
     for text in request.form.getlist("row")[:MOST_ROWS]:
@@ -88,7 +94,8 @@ def _index(status: int = 200, **forms: Form) -> Answer:
         "ui/index.html",
         status,
         counts=dashboard.counts(),
-        list=_overview(),
+        mine=dashboard.mine(),
+        list=_shown_on_dashboard(),
         forms={slug: forms.get(slug) or _short_form(KINDS[slug]) for slug in SHORT},
         kinds=KINDS,
         orders=_pressing(KINDS["work-orders"]),
@@ -122,7 +129,7 @@ def _refused(kind: Kind, form: Form) -> Answer:
 
 
 def _changed(kind: Kind, shown: dict[str, tuple[str, str, str]]) -> list[Markup]:
-    """Return the pieces of rows that are otherwise than a page shows them."""
+    """Return the pieces of rows that have changed since the page showed them."""
     versions: dict[str, int] = dict(
         db.session.execute(
             select(kind.model.id, kind.model.version).where(kind.model.id.in_(shown))
@@ -156,21 +163,21 @@ def _changed(kind: Kind, shown: dict[str, tuple[str, str, str]]) -> list[Markup]
     return changed
 
 
-def _overview() -> str:
-    """Return what the overview asks of the poll: whether there is something newer than it shows."""
-    return f"{OVERVIEW}?|{max(listing.newest(KINDS[slug]) for slug in SHORT)}"
+def _shown_on_dashboard() -> str:
+    """Return the value with which the dashboard polls for rows newer than those it shows."""
+    return f"{DASHBOARD}?|{max(listing.newest(KINDS[slug]) for slug in SHORT)}"
 
 
 def _new_rows(asked: str, known: str) -> list[Markup]:
-    """Return the link to rows that a list does not show yet, if their number has changed."""
+    """Return the link to rows that a list does not show yet, if their count has changed."""
     slug, _mark, rest = asked.partition("?")
     query, _mark, since = rest.rpartition("|")
-    if slug not in {OVERVIEW, *KINDS}:
+    if slug not in {DASHBOARD, *KINDS}:
         return []
-    args = dict(parse_qsl(query, keep_blank_values=True))
+    args = MultiDict(parse_qsl(query, keep_blank_values=True))
     try:
         moment = _START if not since else datetime.fromisoformat(since).astimezone(UTC)
-        shown = [KINDS[each] for each in SHORT] if slug == OVERVIEW else [KINDS[slug]]
+        shown = [KINDS[each] for each in SHORT] if slug == DASHBOARD else [KINDS[slug]]
         views = [listing.View.of(kind, args) for kind in shown]
         count = sum(listing.count_since(view, moment) for view in views)
     except (ValueError, OverflowError, InvalidError):
@@ -178,6 +185,6 @@ def _new_rows(asked: str, known: str) -> list[Markup]:
     if str(count) == known:
         return []
     url = url_for("ui.index")
-    if slug != OVERVIEW:
+    if slug != DASHBOARD:
         url = url_for("ui.rows", kind=slug, **views[0].address())
     return [partial("#news", part("news", asked, url, count))]

@@ -12,6 +12,6 @@ blueprint = Blueprint(
     "work_orders",
     __name__,
     url_prefix="/api/work-orders",
-    description="Work orders: what is to be done",
+    description="Work orders: the work to be done",
 )
 add_routes(blueprint, work_orders)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from flask_babel import lazy_gettext as lazy
+
 from blueprints.common.fields import (
     Choice,
+    Priority,
     Real,
     Reference,
     RowSchema,
+    Steps,
     Text,
     Timestamp,
-    Whole,
     example_row,
+    shown,
 )
 
 STATUSES = ("open", "in_progress", "completed", "cancelled")
@@ -35,19 +39,28 @@ class WorkOrderSchema(RowSchema):
         plannedStartDate="2026-11-23T06:00:00.000Z",
         plannedEndDate=None,
         scheduleId=None,
+        steps=[
+            {"text": "Lock out and tag the pump", "done": True},
+            {"text": "Measure the clearance", "done": False},
+        ],
     )
     patch_example = {"status": "in_progress", "actualHours": 1.5}
 
-    wo_number = Text(20, dump_only=True)
-    equipment_id = Reference(required=True)
-    reason = Text(500, required=True)
-    description = Text(5000)
-    status = Choice(STATUSES)
-    priority = Whole(1, 5)
-    maintenance_type = Text(50)
-    assigned_crew_id = Reference()
-    estimated_hours = Real(*HOURS, allow_none=True)
-    actual_hours = Real(*HOURS, allow_none=True)
-    planned_start_date = Timestamp(allow_none=True)
-    planned_end_date = Timestamp(allow_none=True)
-    schedule_id = Reference()
+    wo_number = Text(20, dump_only=True, metadata=shown(lazy("Number"), shape="code"))
+    equipment_id = Reference(required=True, metadata=shown(lazy("Equipment")))
+    reason = Text(
+        500, required=True, metadata=shown(lazy("Reason"), hint=lazy("The problem, in one line"))
+    )
+    description = Text(5000, metadata=shown(lazy("Description")))
+    status = Choice(STATUSES, metadata=shown(lazy("Status"), shape="status"))
+    priority = Priority()
+    maintenance_type = Text(50, metadata=shown(lazy("Type"), hint=lazy("corrective")))
+    assigned_crew_id = Reference(metadata=shown(lazy("Assigned to")))
+    estimated_hours = Real(*HOURS, allow_none=True, metadata=shown(lazy("Estimated hours")))
+    actual_hours = Real(*HOURS, allow_none=True, metadata=shown(lazy("Actual hours")))
+    planned_start_date = Timestamp(allow_none=True, metadata=shown(lazy("Planned start")))
+    planned_end_date = Timestamp(allow_none=True, metadata=shown(lazy("Planned end")))
+    schedule_id = Reference(metadata=shown(lazy("Schedule")))
+    steps = Steps(
+        metadata=shown(lazy("Steps"), hint=lazy("Lock out and tag the pump")),
+    )

@@ -1,12 +1,11 @@
-"""What can be done with work orders."""
+"""Operations on work orders."""
 
 from __future__ import annotations
 
-from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from blueprints.common.resource import Resource
-from blueprints.maintenance.models import MaintenanceSchedule
+from blueprints.maintenance.following import free_schedules
 from extensions import db
 from extensions.api import Errors
 from extensions.database import utcnow
@@ -24,7 +23,7 @@ def settle(order: WorkOrder) -> Errors:
 
 
 def number(order: WorkOrder) -> None:
-    """Give `order` the next number of the year.
+    """Assign the next number of the year to `order`.
 
     The counter's row stays locked until the transaction ends, so that numbers have no gaps.
     """
@@ -38,19 +37,16 @@ def number(order: WorkOrder) -> None:
     order.wo_number = f"WO-{year}-{last:04d}"
 
 
-def unlink_schedules(order: WorkOrder) -> None:
-    """Take `order` out of the schedules that it was raised for."""
-    query = select(MaintenanceSchedule).where(MaintenanceSchedule.work_order_id == order.id)
-    for schedule in db.session.scalars(query):
-        schedule.work_order_id = None
+def leave_schedules(order: WorkOrder) -> None:
+    """Free the schedules for which `order` was created."""
+    free_schedules(db.session(), order)
 
 
 work_orders = Resource(
     WorkOrder,
     WorkOrderSchema,
     "work order",
-    ("wo_number", "reason", "description"),
     settle=settle,
     on_create=number,
-    on_delete=unlink_schedules,
+    on_delete=leave_schedules,
 )

@@ -1,4 +1,4 @@
-"""A fishing vessel's catch log: one model that reaches the shore, and the sync page for the skipper.
+"""A fishing vessel's catch log: one synchronised model, and the sync page for the skipper.
 
 flask --app examples.catch_log.app init-db
 gunicorn examples.catch_log.app:app
@@ -16,7 +16,7 @@ from marshmallow import Schema, fields, validate
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arus import ReliableSync
-from arus.web import sync_api, sync_page
+from arus.web import Action, sync_api, sync_page
 
 
 class Base(DeclarativeBase):
@@ -28,7 +28,7 @@ sync = ReliableSync()
 
 
 class Haul(Base):
-    """What one haul of the net brought."""
+    """The catch of one haul of the net."""
 
     __tablename__ = "haul"
     id: Mapped[str] = mapped_column(primary_key=True, default=lambda: str(uuid4()))
@@ -39,7 +39,7 @@ class Haul(Base):
 
 
 class HaulSchema(Schema):
-    """A haul as it is written down and sent ashore."""
+    """A haul as entered and sent ashore."""
 
     id = fields.String(dump_only=True)
     version = fields.Integer(dump_only=True)
@@ -50,8 +50,8 @@ class HaulSchema(Schema):
 sync.register(Haul, "hauls", schema=HaulSchema)
 
 
-def is_skipper() -> Any:
-    """The access rule of the sync page: the crew is refused, a stranger is sent to the door."""
+def is_skipper(_action: Action) -> Any:
+    """The access rule of the sync page: the crew is refused, a stranger is redirected to the login page."""
     return session["role"] == "skipper" if "role" in session else redirect(url_for("door"))
 
 
@@ -72,12 +72,12 @@ def create_app() -> Flask:
 
 
 def log() -> Any:
-    """The log, the newest haul last."""
+    """Show the log, the newest haul last."""
     return render_template("log.html", hauls=db.session.scalars(db.select(Haul)).all())
 
 
 def write_down() -> Any:
-    """Write a haul down: that is all it takes to send it ashore."""
+    """Store a haul; the commit is all that is needed to send it ashore."""
     if errors := (schema := HaulSchema()).validate(request.form):
         return errors, 422
     db.session.add(Haul(**schema.load(request.form)))
@@ -86,7 +86,7 @@ def write_down() -> Any:
 
 
 def door() -> Any:
-    """Say who you are; a real application asks for a password."""
+    """The login page; a real application asks for a password."""
     if request.method == "POST":
         session["role"] = request.form["role"]
         return redirect(url_for("log"), 303)

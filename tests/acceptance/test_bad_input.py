@@ -150,6 +150,15 @@ def check_degraded(app: GunicornApp, waiting: int) -> None:
     assert health["mqtt"]["queuedMessages"] == waiting
 
 
+def subscribed(directory: Path, port: int, *options: str) -> tuple[Mosquitto, Subscriber]:
+    """A broker that is down, and a subscriber of which it has the session: nothing is missed when it is back."""
+    broker = Mosquitto(directory, port=port, options=options)
+    subscriber = Subscriber(port, "vessel/sync/equipment", client_id="ashore")
+    with broker, subscriber:
+        subscriber.stop()
+    return broker, subscriber
+
+
 def check_arrived(subscriber: Subscriber, ids: list[str]) -> None:
     """Each of the rows arrives, in the order of the commits, under numbers without a gap."""
     subscriber.wait_until(lambda: len(subscriber.changes()) >= len(ids), 20, "all the changes")
@@ -163,16 +172,14 @@ def test_changes_wait_for_a_broker_that_is_not_there(
     tmp_path: Path, migrated_database_url: str
 ) -> None:
     port = free_port()
+    broker, subscriber = subscribed(tmp_path / "broker", port)
     settings = settings_for(migrated_database_url, f"mqtt://127.0.0.1:{port}")
     with GunicornApp(tmp_path, settings) as app:
         ids = enter_equipment(app, 20)
         check_degraded(app, 20)
         eventually(lambda: "[MQTT Reliable Sync]" in app.log and "can't be reached" in app.log)
 
-        with (
-            Mosquitto(tmp_path / "broker", port=port) as broker,
-            Subscriber(broker.port, "vessel/sync/equipment") as subscriber,
-        ):
+        with broker, subscriber:
             app.wait_connected()
             check_arrived(subscriber, ids)
             # from now on at once
@@ -189,16 +196,14 @@ def test_changes_wait_for_a_broker_that_refuses_us(
         migrated_database_url, f"mqtt://127.0.0.1:{port}", MQTT_USERNAME="vessel"
     )
     settings["MQTT_PASSWORD"] = "hunter2"
+    broker, subscriber = subscribed(tmp_path / "lenient", port)
     with GunicornApp(tmp_path, settings) as app:
         with Mosquitto(tmp_path / "strict", port=port, users={"vessel": "another"}):
             ids = enter_equipment(app, 20)
             eventually(lambda: "ot authori" in app.log, message="the refusal is logged")
             check_degraded(app, 20)
 
-        with (
-            Mosquitto(tmp_path / "lenient", port=port) as broker,
-            Subscriber(broker.port, "vessel/sync/equipment") as subscriber,
-        ):
+        with broker, subscriber:
             app.wait_connected()
             check_arrived(subscriber, ids)
         assert "hunter2" not in app.log
@@ -212,22 +217,21 @@ def test_changes_wait_for_a_broker_to_speak_tls(
     settings = settings_for(
         migrated_database_url, f"mqtts://localhost:{port}", MQTT_TLS_CA=str(certificates.ca)
     )
+    broker, subscriber = subscribed(
+        tmp_path / "tls",
+        plain,
+        f"listener {port} 127.0.0.1",
+        f"cafile {certificates.ca}",
+        f"certfile {certificates.server_cert}",
+        f"keyfile {certificates.server_key}",
+    )
     with GunicornApp(tmp_path, settings) as app:
         with Mosquitto(tmp_path / "plain", port=port):
             ids = enter_equipment(app, 20)
             eventually(lambda: "does the broker speak TLS there?" in app.log)
             check_degraded(app, 20)
 
-        options = (
-            f"listener {port} 127.0.0.1",
-            f"cafile {certificates.ca}",
-            f"certfile {certificates.server_cert}",
-            f"keyfile {certificates.server_key}",
-        )
-        with (
-            Mosquitto(tmp_path / "tls", port=plain, options=options),
-            Subscriber(plain, "vessel/sync/equipment") as subscriber,
-        ):
+        with broker, subscriber:
             app.wait_connected()
             check_arrived(subscriber, ids)
             assert app.health()["mqtt"]["tlsEnabled"] is True

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.browser import ARGUMENTS, strict_page
+from tests.support.broker import find_program
+from tests.support.browser import ARGUMENTS, choose, strict_page
 from tests.support.gunicorn_app import GunicornApp
-from tests.support.mosquitto import Mosquitto, find_program
+from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 
 pytestmark = [
@@ -64,7 +65,7 @@ def report(page: Page, reason: str) -> None:
     form = page.locator("#work-order-form")
     if not form.locator("details").evaluate("details => details.open"):
         form.get_by_text("New work order").click()
-    form.get_by_label("Equipment").select_option(label="Main engine")
+    choose(form, "Equipment", "Main engine")
     form.get_by_label("Reason").fill(reason)
     form.get_by_role("button", name="Create").click()
     expect(row(page, reason)).to_be_visible()
@@ -89,7 +90,7 @@ def test_a_work_order_waits_for_the_link_and_goes_ashore(
     expect(form.get_by_label("Reason")).to_have_value("Fuel leak at cylinder 4")
     expect(form.get_by_label("Hours")).to_have_value("a few")
 
-    form.get_by_label("Equipment").select_option(label="Main engine")
+    choose(form, "Equipment", "Main engine")
     form.get_by_label("Hours").fill("2.5")
     form.get_by_role("button", name="Create").click()
     order = row(ship, "Fuel leak at cylinder 4")
@@ -110,7 +111,9 @@ def test_a_work_order_waits_for_the_link_and_goes_ashore(
 def test_work_is_started_and_completed_one_step_a_click(ship: Page, app: GunicornApp) -> None:
     report(ship, "Clean the sea chest")
     order = row(ship, "Clean the sea chest")
-    # a double click that is slower than the answer: its second click meets another button
+    # A double click that is slower than the answer: its second click meets another button. The events' clock
+    # stands still, for a slow machine takes longer between the two than any double click.
+    ship.evaluate("Object.defineProperty(Event.prototype, 'timeStamp', { get: () => 1000 })")
     box = order.get_by_role("button", name="Start").bounding_box()
     assert box
     place = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -150,7 +153,7 @@ def test_an_alert_is_raised_and_acknowledged(ship: Page, app: GunicornApp) -> No
     form.get_by_text("New alert").click()
     form.get_by_role("button", name="Create").click()
     expect(form.locator(".error")).to_have_count(5)
-    form.get_by_label("Equipment").select_option(label="Ballast pump 1")
+    choose(form, "Equipment", "Ballast pump 1")
     form.get_by_label("Message").fill("Bearing <b>hot</b>")
     form.get_by_label("Severity").select_option("critical")
     form.get_by_label("Sensor").fill("temperature")
@@ -169,7 +172,7 @@ def test_an_alert_is_raised_and_acknowledged(ship: Page, app: GunicornApp) -> No
 def test_a_double_click_creates_one_work_order(ship: Page, app: GunicornApp) -> None:
     form = ship.locator("#work-order-form")
     form.get_by_text("New work order").click()
-    form.get_by_label("Equipment").select_option(label="Main engine")
+    choose(form, "Equipment", "Main engine")
     form.get_by_label("Reason").fill("Once only")
     form.get_by_role("button", name="Create").dblclick()
     expect(row(ship, "Once only")).to_have_count(1)
@@ -197,8 +200,8 @@ def test_the_page_says_when_the_server_is_gone_and_keeps_what_was_typed(
 def test_a_phone_has_no_sideways_scrolling(ship: Page, app: GunicornApp) -> None:
     ship.set_viewport_size({"width": 360, "height": 740})
     report(ship, "A" * 120)
-    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert ship.evaluate(overflow) == 0
+    eviction = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert ship.evaluate(eviction) == 0
 
 
 def test_without_scripts_the_forms_work_too(app: GunicornApp, browser: Browser) -> None:
@@ -209,7 +212,7 @@ def test_without_scripts_the_forms_work_too(app: GunicornApp, browser: Browser) 
     report_form.get_by_text("New work order").click()
     report_form.get_by_role("button", name="Create").click()
     expect(page.locator("#work-order-form-reason-error")).to_be_visible()
-    page.locator("#work-order-form").get_by_label("Equipment").select_option(label="Main engine")
+    choose(page.locator("#work-order-form"), "Equipment", "Main engine")
     page.locator("#work-order-form").get_by_label("Reason").fill("By hand")
     page.locator("#work-order-form").get_by_role("button", name="Create").click()
     expect(row(page, "By hand")).to_have_count(1)
@@ -231,21 +234,24 @@ def test_what_the_broker_refuses_is_shown_as_failed_and_holds_up_nothing(
     app.post("/api/work-orders", {**order, "reason": "A short one"})
     page.goto(app.url)
     expect(row(page, "A short one").locator(".state")).to_have_text("delivered", timeout=SOON)
-    expect(row(page, "Too long a story").locator(".state")).to_have_text("failed", timeout=SOON)
-    expect(chip(page)).to_have_text("1 failed", timeout=SOON)
+    expect(row(page, "Too long a story").locator(".state")).to_have_text(
+        "quarantined", timeout=SOON
+    )
+    expect(chip(page)).to_have_text("1 quarantined", timeout=SOON)
 
 
-def test_ashore_the_chip_says_that_the_sync_is_off(
+def test_ashore_the_chip_says_that_nothing_is_followed_and_rows_have_no_state(
     start_app: Callable[..., GunicornApp], page: Page
 ) -> None:
     app = start_app({"LOCAL_MODE": "false"}, workers=1)
     equipment = app.post("/api/equipment", {"name": "Main engine", "type": "machinery"}).json
     order = {"equipmentId": equipment["id"], "reason": "Ashore"}
     app.post("/api/work-orders", order)
-    page.goto(app.url)
-    expect(chip(page)).to_have_text("sync off")
-    expect(row(page, "Ashore")).to_be_visible()
-    expect(row(page, "Ashore").locator(".state")).to_have_count(0)
+    page.goto(f"{app.url}/work-orders")
+    expect(chip(page)).to_have_text("not following")
+    listed = page.locator("tbody tr", has_text="Ashore")
+    expect(listed).to_be_visible()
+    expect(listed.locator(".state")).to_have_count(0)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_the_page_follows_the_broker_as_it_goes_away_and_comes_back(
 
     def in_figures() -> bool:
         ship.reload()  # what the charts show is not the page's memory
-        ship.get_by_text("The same in figures").click()
+        ship.get_by_text("Hourly figures").click()
         return "3" in ship.locator("details table td:last-child").all_inner_texts()
 
     wait_for(ship, in_figures)
@@ -114,7 +114,7 @@ def test_a_failed_change_is_found_looked_at_and_decided_on_by_keyboard(
     with strict_page(browser) as page:
         page.goto(f"{app.url}/")
         chip = page.locator("#chip a")
-        expect(chip).to_have_text("1 failed", timeout=SOON)
+        expect(chip).to_have_text("1 quarantined", timeout=SOON)
         chip.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("Synchronisation")
         expect(count(page, "quarantined")).to_have_text("1", timeout=SOON)
@@ -124,14 +124,14 @@ def test_a_failed_change_is_found_looked_at_and_decided_on_by_keyboard(
         expect(page.locator("pre")).to_contain_text('"name": "Fire pump"')
 
         page.get_by_role("link", name="Discard").press("Enter")
-        expect(page.get_by_text("Give it up?")).to_be_visible()
-        page.get_by_role("link", name="No, back").press("Enter")
+        expect(page.get_by_text("Discard this change?")).to_be_visible()
+        page.get_by_role("link", name="Back", exact=True).press("Enter")
         expect(page.locator("h1 + .arus-tag")).to_have_text("quarantined")
         assert app.request("PATCH", path, {"specifications": {}}).status == 200
         page.get_by_role("link", name="Retry").press("Enter")
-        expect(page.get_by_role("button", name="Yes, send it")).to_be_focused()
+        expect(page.get_by_role("button", name="Retry")).to_be_focused()
         page.keyboard.press("Enter")
-        expect(page.get_by_text("It flows again")).to_be_visible()
+        expect(page.get_by_text("queued again")).to_be_visible()
 
         def delivered() -> bool:
             page.reload()
@@ -147,9 +147,9 @@ def test_a_catch_up_is_asked_for_and_its_progress_is_seen(ship: Page, app: Gunic
     form = ship.locator(".arus-form")
     form.get_by_label("Since").fill("whenever")
     form.get_by_role("button", name="Send again").click()
-    expect(ship.locator("#arus-since-error")).to_contain_text("neither a time")
+    expect(ship.locator("#arus-since-error")).to_contain_text("Enter a time")
     expect(form.get_by_label("Since")).to_have_value("whenever")
-    form.get_by_label("What").select_option("equipment")
+    form.get_by_label("Entity").select_option("equipment")
     form.get_by_label("Since").fill("2h")
     form.get_by_role("button", name="Send again").click()
     run = ship.locator(".arus-runs > li")
@@ -193,18 +193,18 @@ def test_it_works_on_a_phone_in_the_dark_and_behind_a_prefix(
         page.goto(f"{proxy.url}/sync/")
         expect(page.locator("[data-arus-chart=depth] canvas")).to_be_visible(timeout=SOON)
         expect(page.locator("[data-arus-part=link]")).to_contain_text("Connected", timeout=SOON)
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert page.evaluate(overflow) == 0
+        eviction = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(eviction) == 0
         proxy.cut = True
-        expect(page.get_by_text("what is shown may be old")).to_be_visible(timeout=SOON)
+        expect(page.get_by_text("may be out of date")).to_be_visible(timeout=SOON)
         proxy.cut = False
-        expect(page.get_by_text("what is shown may be old")).to_be_hidden(timeout=SOON)
+        expect(page.get_by_text("may be out of date")).to_be_hidden(timeout=SOON)
         page.locator("#arus-count-all").click()
         assert page.url == f"{proxy.url}/sync/changes"
-        assert page.evaluate(overflow) == 0
+        assert page.evaluate(eviction) == 0
         page.locator("tbody a").first.click()
         expect(page.locator("pre")).to_be_visible()
-        assert page.evaluate(overflow) == 0
+        assert page.evaluate(eviction) == 0
 
 
 def test_without_scripts_the_page_tells_and_does_the_same(
@@ -217,7 +217,7 @@ def test_without_scripts_the_page_tells_and_does_the_same(
     page.goto(f"{app.url}/sync/")
     expect(page.locator("[data-arus-part=link]")).to_contain_text("Connected")
     page.locator(".arus-form").get_by_role("button", name="Send again").click()
-    expect(page.get_by_text("Asked for.")).to_be_visible()
+    expect(page.get_by_text("Catch-up requested.")).to_be_visible()
     page.locator("#arus-count-all").click()
     expect(page.locator("tbody tr")).to_have_count(1)
     context.close()

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from blueprints.ui import i18n
-from tests.support.browser import SHIP_HOST, Traffic, strict_page, walk
+from tests.support.browser import SHIP_HOST, Traffic, choose, strict_page, walk
 from tests.support.gunicorn_app import GunicornApp, flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
+from tools import translations
 
 pytestmark = [
     pytest.mark.browser,
@@ -103,7 +103,7 @@ def test_every_page_is_served_by_the_ship_alone_and_speaks_the_readers_language(
     app.wait_connected()
     english = {
         str(message.id)
-        for message in i18n.catalogue("nb")
+        for message in translations.load("nb")
         if message.id and isinstance(message.id, str) and message.id != message.string
     } - typed_by_people(app)
     root = f"http://{SHIP_HOST}:{app.port}/"
@@ -134,7 +134,7 @@ def test_every_page_works_behind_a_prefix(
         assert traffic.refused == []
 
         page.goto(f"{proxy.url}/work-orders/new")
-        page.get_by_label("Equipment").select_option(index=1)
+        choose(page, "Equipment", "Main engine")
         page.get_by_label("Reason").fill("Behind a prefix")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("Behind a prefix")
@@ -245,7 +245,7 @@ def test_a_row_is_made_changed_and_deleted_by_keyboard_alone(ship: Page, app: Gu
     ship.keyboard.type("Both sides.")
     tab_to(ship, ship.get_by_role("button", name="Save"))
     ship.keyboard.press("Enter")
-    expect(ship.get_by_text("Both sides.")).to_be_visible()
+    expect(ship.get_by_text("Both sides.", exact=True)).to_be_visible()
 
     tab_to(ship, ship.locator(f"a[href$='{row['id']}/delete']"))
     ship.keyboard.press("Enter")
@@ -275,14 +275,14 @@ def test_two_people_who_change_one_row_are_both_heard(
         other.get_by_label("Reason").fill("Overhaul the crane, by Bo")
         other.get_by_label("Actual hours").fill("4")
         other.get_by_role("button", name="Save").click()
-        expect(other.get_by_role("heading", level=1)).to_contain_text("Somebody else")
+        expect(other.get_by_role("heading", level=1)).to_have_text("Edit conflict")
         main = other.locator("main")
         expect(main).to_contain_text("Overhaul the crane, by Ann")
         expect(main).to_contain_text("Overhaul the crane, by Bo")
         # nothing is overwritten yet
         assert orders(app)[0]["reason"] == "Overhaul the crane, by Ann"
-        other.get_by_role("button", name="Save what is chosen").click()
-        expect(other.get_by_role("heading", level=1)).not_to_contain_text("Somebody else")
+        other.get_by_role("button", name="Save selection").click()
+        expect(other.get_by_role("heading", level=1)).not_to_have_text("Edit conflict")
     (kept,) = orders(app)
     # each said something that the other did not
     assert kept["description"] == "Ann has ordered the wire."
@@ -293,7 +293,7 @@ def test_a_double_click_makes_one_row_and_so_does_a_form_sent_again(
     ship: Page, app: GunicornApp
 ) -> None:
     ship.goto(f"http://{SHIP_HOST}:{app.port}/work-orders/new")
-    ship.get_by_label("Equipment").select_option(label="Main engine")
+    choose(ship, "Equipment", "Main engine")
     ship.get_by_label("Reason").fill("Once only")
     ship.get_by_role("button", name="Save").dblclick()
     expect(ship.get_by_role("heading", level=1)).to_contain_text("Once only")
@@ -315,11 +315,11 @@ def test_what_was_typed_outlives_a_lost_connection_and_a_reload(
         context.set_default_timeout(15_000)
         page = context.new_page()
         page.goto(f"{proxy.url}/work-orders/new")
-        page.get_by_label("Equipment").select_option(label="Main engine")
+        choose(page, "Equipment", "Main engine")
         page.get_by_label("Reason").fill("Typed between decks")
         proxy.cut = True
         page.get_by_role("button", name="Save").click()
-        expect(page.locator("#notice")).to_contain_text("What you typed is kept")
+        expect(page.locator("#notice")).to_contain_text("Your input is kept")
         expect(page.get_by_label("Reason")).to_have_value("Typed between decks")
         proxy.cut = False
         assert orders(app) == []

@@ -31,7 +31,7 @@ def start_catch_log(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Callable[[
     def start() -> int:
         port = free_port()
         environment = clean_environment(
-            SECRET_KEY="for-tests-only",
+            SECRET_KEY="for-tests-only-and-long-enough",
             DATABASE_URL=f"sqlite:///{tmp_path}/catch.sqlite",
             LOCAL_MODE="true",
             MQTT_BROKER_URL=mosquitto.url,
@@ -86,7 +86,7 @@ def test_a_haul_reaches_the_shore_and_the_skipper_sees_it(
     page = http.request(port, "GET", "/bridge/link/", headers=skipper)
     assert page.status == 200
     assert "Catch log of the" in page.text
-    assert "Every change accounted for" in page.text
+    assert "Changes by state" in page.text
 
     def delivered() -> bool:
         answer = http.request(port, "GET", "/bridge/api/changes?state=delivered", headers=skipper)

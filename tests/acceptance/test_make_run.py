@@ -2,132 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import sysconfig
-import threading
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from tests.support.gunicorn_app import ROOT, clean_environment
 from tests.support.http import request
-from tests.support.lifecycle import Started
-from tests.support.waiting import eventually, free_port
-from tools.processes import Child
+from tests.support.make_run import MakeRun, copy_to, create_work_order
+from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import free_port
 
-#: what a copy needs to run; the virtual environment is shared
-PARTS = (
-    *("Makefile", "app.py", "arus", "blueprints", "extensions", "gunicorn.conf.py"),
-    *("migrations", "requirements.lock", "tools", "wsgi.py"),
-)
-
-
-class MakeRun(Started):
-    """`make run` in a fresh copy of the repository, so that its instance folder is a new one."""
-
-    def __init__(self, copy: Path, settings: dict[str, str]) -> None:
-        self.copy = copy
-        self.port = int(settings["PORT"]) if settings["PORT"].isdecimal() else 0
-        self.lines: list[str] = []
-        self._env = clean_environment(**settings)
-        self._grown = threading.Condition()
-
-    def start(self) -> Self:
-        self.make = Child(
-            "make run",
-            ["make", "--no-print-directory", "run"],
-            cwd=self.copy,
-            env=self._env,
-            output=subprocess.PIPE,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        return self
-
-    @property
-    def output(self) -> str:
-        with self._grown:
-            return "\n".join(self.lines)
-
-    def wait_for_line(self, pattern: str, timeout: float = 60) -> str:
-        """The first line that matches, printed or still to come."""
-
-        def found() -> list[str]:
-            return [line for line in self.lines if re.search(pattern, line)]
-
-        with self._grown:
-            ended = self._grown.wait_for(
-                lambda: found() or not self._reader.is_alive() or self._ended, timeout
-            )
-            matches = found()
-        assert matches, f"no line {pattern!r} ({'ended' if ended else 'timeout'}):\n{self.output}"
-        return matches[0]
-
-    def wait_ready(self) -> None:
-        self.wait_for_line(r"The ship is at http://")
-
-    def processes(self) -> dict[int, str]:
-        """All processes that work in the copy: whatever this run started."""
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if (entry / "cwd").resolve() == self.copy or str(self.copy) in command:
-                    found[int(entry.name)] = command
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue  # ended while we looked
-        return found
-
-    def pid_of(self, words: str) -> int:
-        """The one process whose command holds `words` and that is the oldest of its kind."""
-        return min(pid for pid, command in self.processes().items() if words in command)
-
-    def assert_nothing_left(self, timeout: float = 20) -> None:
-        eventually(lambda: not self.processes(), timeout, message=f"all ended: {self.processes()}")
-
-    def close(self) -> None:
-        print(self.output[-8000:])
-        self.make.send(signal.SIGKILL)
-        self.make.wait(10)
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
-        self._reader.join(10)
-        self.make.kill()
-
-    _ended = False
-
-    def _read(self) -> None:
-        for line in self.make.stdout:
-            with self._grown:
-                self.lines.append(line.decode(errors="replace").rstrip("\n"))
-                self._grown.notify_all()
-        with self._grown:
-            self._ended = True
-            self._grown.notify_all()
+# one after the other: each `make run` takes port 1883 for its broker when it is free
+pytestmark = pytest.mark.xdist_group("make run")
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Iterator[Callable[..., MakeRun]]:
     """Starts `make run` with settings of its own."""
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for part in PARTS:
-        place = ROOT / part
-        if place.is_dir():
-            shutil.copytree(place, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(place, copy / part)
-    _share_virtual_environment(copy)
+    copy = copy_to(tmp_path / "copy")
     with ExitStack() as stack:
 
         def start(**settings: str) -> MakeRun:
@@ -137,31 +33,12 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., MakeRun]]:
         yield start
 
 
-def _share_virtual_environment(copy: Path) -> None:
-    """A `.venv` that finds this one's packages, with the stamps that say it is up to date."""
-    venv.create(copy / ".venv", symlinks=True)
-    packages = Path(sysconfig.get_path("purelib"))
-    place = copy / ".venv" / packages.relative_to(sys.prefix)
-    (place / "shared.pth").write_text(f"{packages}\n")
-    digest = hashlib.sha256((copy / "requirements.lock").read_bytes()).hexdigest()
-    (copy / ".venv" / ".made-in").write_text(f"{copy}\n")
-    (copy / ".venv" / ".installed-requirements.lock").write_text(f"{digest}  - {copy}\n")
-
-
-def _create_work_order(port: int, reason: str) -> None:
-    equipment = request(port, "GET", "/api/equipment?limit=1").json["items"][0]
-    answer = request(
-        port, "POST", "/api/work-orders", {"equipmentId": equipment["id"], "reason": reason}
-    )
-    assert answer.status == 201, answer.text
-
-
 def test_it_brings_up_a_ship_and_shows_a_change(make_run: Callable[..., MakeRun]) -> None:
     run = make_run()
     run.wait_ready()
     assert str(run.port) in run.wait_for_line(r"The ship is at http://")
     run.wait_for_line(r"messages: mosquitto at mqtt://127\.0\.0\.1:")
-    _create_work_order(run.port, "Fuel filter clogged")
+    create_work_order(run.port, "Fuel filter clogged")
     run.wait_for_line(r"vessel/sync/work_orders  create work_orders  #\d+  .*Fuel filter clogged")
     secret = run.copy / "instance" / "secret_key"
     assert secret.stat().st_mode & 0o777 == 0o600
@@ -178,7 +55,7 @@ def test_the_second_start_keeps_what_was_there(make_run: Callable[..., MakeRun])
     for start in ("first", "second"):
         run = make_run()
         run.wait_ready()
-        _create_work_order(run.port, f"{start} start")
+        create_work_order(run.port, f"{start} start")
         found = request(run.port, "GET", "/api/work-orders?q=start&limit=200").json["items"]
         reasons = {row["reason"] for row in found}
         run.make.send(signal.SIGTERM)
@@ -189,7 +66,7 @@ def test_the_second_start_keeps_what_was_there(make_run: Callable[..., MakeRun])
 def test_a_second_run_in_the_same_folder_is_refused(make_run: Callable[..., MakeRun]) -> None:
     make_run().wait_ready()
     second = make_run()
-    second.wait_for_line("another `make run` is at work in this folder")
+    second.wait_for_line("another `make run` is running in this folder")
     assert second.make.wait(20) != 0
 
 
@@ -206,7 +83,7 @@ def test_the_embedded_broker_serves_where_mosquitto_is_absent(
     run = make_run(PATH=str(programs))
     run.wait_ready()
     run.wait_for_line(r"messages: the embedded broker")
-    _create_work_order(run.port, "Bilge pump noisy")
+    create_work_order(run.port, "Bilge pump noisy")
     run.wait_for_line(r"vessel/sync/work_orders  create work_orders  #\d+  .*Bilge pump noisy")
     broker = Path("/proc", str(run.pid_of("tools.embedded_broker")), "environ").read_text()
     password = re.search(r"MQTT_PASSWORD=([^\0]+)", broker)
@@ -237,12 +114,44 @@ def test_no_process_is_left(
     run.assert_nothing_left()
 
 
-def test_it_says_so_and_stops_when_the_broker_dies(make_run: Callable[..., MakeRun]) -> None:
+def test_a_broker_that_ends_by_itself_is_started_again(make_run: Callable[..., MakeRun]) -> None:
     run = make_run()
     run.wait_ready()
-    os.kill(run.pid_of("mosquitto -c"), signal.SIGKILL)
-    run.wait_for_line(r"make run: mosquitto ended by itself \(signal SIGKILL\)")
-    assert run.make.wait(20) != 0
+    first = run.pid_of("mosquitto -c")
+    os.kill(first, signal.SIGKILL)
+    run.wait_for_line(r"mosquitto ended by itself \(signal SIGKILL\); it is started again in 5 s")
+    create_work_order(run.port, "Saved without a broker")
+    run.wait_for_line(r"the broker was started again")
+    run.wait_for_line(r"vessel/sync/work_orders  create .*Saved without a broker")
+    assert run.pid_of("mosquitto -c") != first
+    run.make.send(signal.SIGTERM)
+    run.assert_nothing_left()
+
+
+def test_b_and_enter_stop_and_start_the_broker(make_run: Callable[..., MakeRun]) -> None:
+    run = make_run()
+    run.wait_ready()
+    run.wait_for_line(r"b and Enter stops the broker")
+    run.type("b\n")
+    run.wait_for_line(r"the broker is stopped")
+    assert not [pid for pid, command in run.processes().items() if "mosquitto -c" in command]
+    create_work_order(run.port, "Saved in an outage")
+    run.type("b\n")
+    run.wait_for_line(r"the broker was started again")
+    run.wait_for_line(r"vessel/sync/work_orders  create .*Saved in an outage")
+    run.make.send(signal.SIGTERM)
+    run.assert_nothing_left()
+
+
+def test_a_broker_of_ones_own_is_not_stopped(
+    make_run: Callable[..., MakeRun], mosquitto: Mosquitto
+) -> None:
+    run = make_run(MQTT_BROKER_URL=mosquitto.url)
+    run.wait_ready()
+    run.type("b\n")
+    run.wait_for_line(r"the broker of MQTT_BROKER_URL was not started here, and is not stopped")
+    assert mosquitto.running
+    run.make.send(signal.SIGTERM)
     run.assert_nothing_left()
 
 

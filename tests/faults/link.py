@@ -100,14 +100,20 @@ class _Pipe:
 
 
 class Link:
-    """Listens on `port` and connects each caller with `broker_port`, under the rules of the moment."""
+    """Listens on `port` and connects each caller with `broker_port`, under the rules of the moment.
 
-    def __init__(self, port: int, broker_port: int, seed: int) -> None:
+    `distance` is the delay each way in seconds; drawn from the seed if not given.
+    """
+
+    def __init__(
+        self, port: int, broker_port: int, seed: int, *, distance: float | None = None
+    ) -> None:
         self.port = port
         self._broker_port = broker_port
         self._random = random.Random(seed)
         #: seconds each way in the best of times: what is never under way is never interrupted
-        self._distance = self._random.choice([0, 0.005, 0.05])
+        drawn = self._random.choice([0, 0.005, 0.05])
+        self._distance = drawn if distance is None else distance
         self._lock = threading.Lock()
         self._mode = Mode.OPEN
         self._satellite = False

@@ -10,6 +10,7 @@ from tests.faults.databases import free_directory
 SEED = 20_261_122
 
 
+@pytest.mark.postgresql
 @pytest.mark.timeout(1200)
 def test_followers_that_missed_something_become_equal_while_writes_go_on() -> None:
     figures = run(SEED, orders=600, updates=120, deletes=60, note=print)

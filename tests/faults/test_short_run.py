@@ -9,7 +9,7 @@ from tests.faults.oracle import table
 from tests.faults.run import run
 
 SEED = 20_261_122
-FAULTS = 26
+FAULTS = 18
 
 
 # An odd seed speaks MQTT 3.1.1, where a broker as shipped can lose without a word.

@@ -112,9 +112,11 @@ class Writer(threading.Thread):
         while not self._stopping.is_set():
             self._one()
             now = time.monotonic()
+            if now <= burst_until:
+                continue  # a burst that prolonged itself would fill the disk on a fast machine
             if self._random.random() < 0.02:
                 burst_until = now + 1
-            if now > burst_until:
+            else:
                 self._stopping.wait(self._random.uniform(0, 0.12))
 
     def _one(self) -> None:

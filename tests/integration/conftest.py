@@ -15,7 +15,7 @@ from sqlalchemy import Connection, MetaData
 
 from app import create_app
 from arus.database import open_engine
-from arus.schema import define
+from arus.outbox.tables import define
 from extensions import db, sync
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
@@ -57,7 +57,7 @@ def make_app() -> Iterator[Callable[..., Flask]]:
     def make(database_url: str, **config: Any) -> Flask:
         app = create_app(
             {
-                "SECRET_KEY": "for-tests-only",
+                "SECRET_KEY": "for-tests-only-and-long-enough",
                 "DATABASE_URL": database_url,
                 "LOCAL_MODE": "true",
                 "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}",

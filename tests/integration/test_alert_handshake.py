@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from arus.codec import FrameReader
+from arus.mqtt.packets import FrameReader
 from tests.support.mosquitto import Mosquitto
 from tests.support.scripted_broker import PUBCOMP, PUBLISH, PUBREC, PUBREL, packet
 from tests.support.subscriber import Subscriber
 from tests.support.vessel import Vessel, VesselProcess
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
+
+pytestmark = pytest.mark.slow
 
 ALERTS = "vessel/sync/alerts"
 _QOS_2 = 0x04
@@ -72,7 +74,9 @@ class Tripwire:
     def wait_sprung(self, count: int, timeout: float = 20) -> None:
         """Return once it has killed `count` times."""
         with self._changed:
-            enough = self._changed.wait_for(lambda: self.sprung >= count or self._failures, timeout)
+            enough = self._changed.wait_for(
+                lambda: self.sprung >= count or self._failures, timeout * PATIENCE
+            )
         assert not self._failures, self._failures
         assert enough, f"sprung {self.sprung} times; still waits for {self._moments[:1]}"
 
@@ -121,7 +125,7 @@ class Tripwire:
                 # what the broker still says after a kill is read to its end: a reset
                 # would take away from it what it has not read yet
                 while data := source.recv(65_536):
-                    for header, body in frames.feed(data):
+                    for header, body, _ in frames.feed(data):
                         if not cut.is_set():
                             self._pass(packet(header, body), sink, outward, counts, cut)
         except BaseException as error:  # noqa: BLE001  # shown by the test's thread
@@ -165,7 +169,7 @@ def writer(migrated_database_url: str) -> Iterator[Vessel]:
     """Commits changes and looks on; relays nothing."""
     vessel = Vessel(migrated_database_url)
     yield vessel
-    vessel.bell.close()
+    vessel.notifier.close()
     vessel.engine.dispose()
 
 
@@ -187,7 +191,7 @@ def test_an_alert_is_seen_once_through_sigkill_of_the_owner_at_each_packet(
     tmp_path: Path,
 ) -> None:
     subscriber = start_subscriber(ALERTS)
-    writer.commit(5, "alerts", ring=False)
+    writer.commit(5, "alerts", notify=False)
     processes: dict[int, VesselProcess] = {}
 
     def kill_the_owner() -> None:

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from arus import requests
+from arus.catchup import requests
 from extensions import sync
 from tests.integration.test_api_bad_input import problem
 
@@ -108,7 +108,25 @@ def test_more_than_one_a_second_is_told_when_to_come_back(client: FlaskClient) -
 
 def test_the_extension_lists_the_last_ones(app: Flask) -> None:
     with app.app_context():
-        first = sync.request_catchup({"entity": "crew"})
-        second = sync.request_catchup({"entity": "all"}, origin="cli")
-        assert sync.catchups() == [second, first]
-        assert sync.catchup(first.catchup_id) == first
+        first = sync.runtime().catchups.request({"entity": "crew"})
+        second = sync.runtime().catchups.request({"entity": "all"}, origin="cli")
+        assert sync.runtime().catchups.recent() == [second, first]
+        assert sync.runtime().catchups.find(first.catchup_id) == first
+
+
+@pytest.mark.slow
+def test_the_form_and_the_api_share_one_limit(client: FlaskClient) -> None:
+    here = {"Sec-Fetch-Site": "same-origin"}
+
+    def by_form() -> int:
+        form = {"entity": "nothing"}
+        return client.post("/sync/catchup", data=form, headers=here).status_code
+
+    def by_api() -> int:
+        return client.post(CATCHUP, json={"entity": "nothing"}).status_code
+
+    for _ in range(5):
+        assert {by_form(), by_api()} == {422}
+    assert 429 in [by_form() for _ in range(120)]  # a minute may begin meanwhile
+    assert by_api() == 429
+    assert client.get("/sync/").status_code == 200

@@ -13,6 +13,8 @@ import pytest
 from tests.support.gunicorn_app import GunicornApp
 from tests.support.http import Answer
 
+pytestmark = pytest.mark.gunicorn
+
 
 @pytest.fixture
 def server(tmp_path: Path, migrated_database_url: str) -> Iterator[GunicornApp]:

@@ -58,6 +58,7 @@ def test_a_locked_database(make_app: Callable[..., Flask], migrated_database_url
     assert len(client.get("/api/crew").get_json()["items"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_lock_that_is_given_up_in_time_only_delays(
     make_app: Callable[..., Flask], migrated_database_url: str
@@ -94,6 +95,7 @@ def test_a_postgresql_lock_that_times_out(
     assert client.post("/api/crew", json={"name": "x"}).status_code == 201
 
 
+@pytest.mark.postgresql
 def test_a_server_that_goes_away_and_comes_back(make_app: Callable[..., Flask]) -> None:
     with PostgresServer() as server:
         url = server.url(server.create_database())
@@ -145,6 +147,7 @@ def test_postgresql_urls_of_any_spelling_take_the_installed_driver() -> None:
 # --- migrations
 
 
+@pytest.mark.slow
 def test_migrations_make_what_the_models_say(
     make_app: Callable[..., Flask], database_url: str
 ) -> None:
@@ -157,8 +160,9 @@ def test_migrations_make_what_the_models_say(
         assert set(inspect(db.engine).get_table_names()) >= TABLES
 
 
+@pytest.mark.slow
 def test_migrations_run_at_the_same_time_once(database_url: str) -> None:
-    env = clean_environment(DATABASE_URL=database_url, SECRET_KEY="s")
+    env = clean_environment(DATABASE_URL=database_url, SECRET_KEY="for-tests-only-and-long-enough")
     command = [str(Path(sys.executable).with_name("flask")), "--app", "wsgi", "db", "upgrade"]
     running = [
         subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
@@ -172,10 +176,15 @@ def test_migrations_run_at_the_same_time_once(database_url: str) -> None:
 # --- settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
         ({"SECRET_KEY": ""}, "SECRET_KEY is not set"),
+        ({"SECRET_KEY": "fifteen letters"}, "SECRET_KEY='fifteen letters' is not accepted"),
+        ({"HOST": "192.0.2.1"}, "ACCESS is not set; it takes trusted or login"),
+        ({"ACCESS": "nobody"}, "ACCESS='nobody' is not accepted"),
+        ({"TRUSTED_HOSTS": "a b"}, "TRUSTED_HOSTS='a b' is not accepted"),
         ({"DATABASE_URL": "mysql://me:secret@host/db"}, "DATABASE_URL='mysql://***@host/db'"),
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL='nonsense'"),
         ({"DATABASE_URL": "sqlite://"}, "DATABASE_URL='sqlite://'"),
@@ -185,9 +194,48 @@ def test_migrations_run_at_the_same_time_once(database_url: str) -> None:
     ],
 )
 def test_a_wrong_setting_stops_the_start_with_one_line(setting: dict[str, str], says: str) -> None:
-    done = run_flask("routes", settings={"SECRET_KEY": "s", **setting})
+    done = run_flask("routes", settings={"SECRET_KEY": "for-tests-only-and-long-enough", **setting})
     assert done.returncode != 0
     assert done.stderr.startswith("arus: "), done.stderr
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "secret" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_upgrade_assigns_names_to_people_and_completes_the_keys_of_present_rows(
+    app: Flask,
+) -> None:
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=["db", "downgrade", "0019"]).exit_code == 0
+    common = "'{}', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00'"
+    with app.app_context(), db.engine.begin() as connection:
+        for statement in (
+            (
+                "INSERT INTO equipment (id, version, created_at, updated_at, name, type, is_active)"
+                f" VALUES ({common.format('e')}, 'ØRSTED 2', 'pump', true)"
+            ),
+            (
+                "INSERT INTO crew (id, version, created_at, updated_at, name, active, on_duty)"
+                f" VALUES ({common.format('c')}, 'Åse Lund', true, true)"
+            ),
+            (
+                "INSERT INTO maintenance_schedules (id, version, created_at, updated_at, equipment_id,"
+                " scheduled_date, maintenance_type, priority, status, assigned_to) VALUES"
+                f" ({common.format('s')}, 'e', '2026-01-01 00:00:00', 'check', 3, 'scheduled', 'ÅSE lund'),"
+                f" ({common.format('t')}, 'e', '2026-01-01 00:00:00', 'check', 3, 'scheduled', 'Nobody')"
+            ),
+        ):
+            connection.exec_driver_sql(statement)
+    assert runner.invoke(args=["db", "upgrade"]).exit_code == 0
+    with app.app_context():
+        rows = db.session.execute(
+            text("SELECT id, assigned_crew_id, version FROM maintenance_schedules ORDER BY id")
+        ).all()
+        assert [tuple(row) for row in rows] == [("s", "c", 2), ("t", None, 1)]
+        logged = db.session.execute(text("SELECT row_id, operation FROM arus_change")).all()
+        assert [tuple(row) for row in logged] == [("s", "update")], "sent as any other change"
+        missing = "SELECT count(*) FROM {} WHERE search_key IS NULL"
+        for table in ("equipment", "crew", "maintenance_schedules"):
+            assert db.session.scalar(text(missing.format(table))) == 0
+        assert db.session.scalar(text("SELECT name_key FROM equipment")).endswith("ørsted 2")

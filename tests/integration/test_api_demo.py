@@ -18,6 +18,10 @@ from blueprints.maintenance.models import MaintenanceSchedule
 from blueprints.work_orders.models import WorkOrder
 from extensions import db
 
+pytestmark = pytest.mark.slow
+
+#: Fields that no client sets.
+SERVERS = {"id", "version", "createdAt", "updatedAt", "woNumber", "previousScheduleId"}
 MODELS = (Equipment, CrewMember, MaintenanceSchedule, WorkOrder, Alert)
 
 
@@ -54,6 +58,8 @@ def test_a_believable_ship_once_and_captured(app: Flask) -> None:
     assert load(app) == "The database has rows already: nothing loaded.\n"
 
     client = app.test_client()
+    schedules = everything(client, "/api/maintenance-schedules")
+    assert {"scheduled", "completed"} <= {schedule["status"] for schedule in schedules}
     orders = everything(client, "/api/work-orders")
     assert set(Counter(order["status"] for order in orders)) == {
         "open", "in_progress", "completed", "cancelled",
@@ -76,11 +82,7 @@ def test_the_demo_keeps_the_rules_of_the_api(app: Flask) -> None:
     client = app.test_client()
     for path in ("equipment", "crew", "work-orders", "alerts", "maintenance-schedules"):
         for row in everything(client, f"/api/{path}"):
-            given = {
-                key: value
-                for key, value in row.items()
-                if key not in {"id", "version", "createdAt", "updatedAt", "woNumber"}
-            }
+            given = {key: value for key, value in row.items() if key not in SERVERS}
             again = client.post(f"/api/{path}", json=given)
             assert again.status_code == 201, (row, again.get_json())
 
@@ -104,8 +106,6 @@ def test_the_description_is_valid_and_complete(client: FlaskClient) -> None:
 def test_the_description_is_a_page_too(client: FlaskClient) -> None:
     page = client.get("/api/docs")
     assert page.status_code == 200
-    assert "PATCH /api/work-orders/{row_id}" in page.text
-    assert "maintenanceType" in page.text
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
     assert "http://" not in page.text
     assert "https://" not in page.text

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from blueprints.access import rules
 from extensions import limiter
 from extensions.rate_limits import SqliteStorage
 from tests.integration.test_api_bad_input import problem
@@ -32,6 +33,7 @@ def storage(tmp_path: Path) -> SqliteStorage:
     return SqliteStorage(SqliteStorage.uri(tmp_path / "a b%20c" / "limits.sqlite"))
 
 
+@pytest.mark.slow
 def test_processes_count_together(storage: SqliteStorage) -> None:
     running = [
         subprocess.Popen(
@@ -54,6 +56,7 @@ def test_processes_count_together(storage: SqliteStorage) -> None:
     assert storage.get("key") == 400
 
 
+@pytest.mark.slow
 def test_a_window_ends(storage: SqliteStorage) -> None:
     assert [storage.incr("key", 1) for _ in range(2)] == [1, 2]
     ends = storage.get_expiry("key")
@@ -73,7 +76,10 @@ def test_the_file_is_bounded(storage: SqliteStorage, monkeypatch: pytest.MonkeyP
     assert storage.reset() == 50
 
 
-def test_too_many_requests(make_app: Callable[..., Flask], migrated_database_url: str) -> None:
+def test_too_many_requests(
+    make_app: Callable[..., Flask], migrated_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "RULES", {**rules.RULES, "limited": rules.READ})
     app = make_app(migrated_database_url, LOCAL_MODE="false")
 
     @app.get("/api/limited")

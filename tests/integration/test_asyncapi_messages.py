@@ -14,7 +14,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Received, Subscriber
 from tools import asyncapi
 
-_PREFIX = "vessel/sync"
+_PREFIX = "fleet/ship-1/sync"
 #: Catch-ups of each kind: what the vessel says to each is looked at.
 _REQUESTS: tuple[dict[str, Any], ...] = (
     {"requestId": "all", "entity": "all", "limit": None},
@@ -102,9 +102,10 @@ def test_each_message_of_a_vessel_is_one_of_its_channels_messages(
     document: dict[str, Any],
     start_app: Callable[..., GunicornApp],
     mosquitto: Mosquitto,
-    subscriber: Subscriber,
+    start_subscriber: Callable[..., Subscriber],
 ) -> None:
-    app = start_app({"VESSEL_ID": "ship-1"})
+    subscriber = start_subscriber(f"{_PREFIX}/#")
+    app = start_app({"VESSEL_ID": "ship-1", "MQTT_TOPIC_PREFIX": "fleet/{vessel_id}/sync"})
     app.wait_connected()
     _write(app)
     for request in _REQUESTS:

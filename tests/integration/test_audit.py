@@ -12,12 +12,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from arus import audit
-from arus.audit import Auditor
+from arus.audit import auditor as audit
+from arus.audit.auditor import Auditor
 from arus.database import open_engine
-from arus.digest import SetDigest, bucket_of, row_hash
 from arus.errors import AuditError
-from arus.extension import state_of_app
+from arus.protocol.digests import SetDigest, bucket_of, row_hash
+from arus.protocol.encoding import encode
 from blueprints.crew.models import CrewMember
 from extensions import db, sync
 from tests.support.waiting import eventually
@@ -32,7 +32,7 @@ def owned(app: Flask) -> Flask:
 
 
 def auditor(app: Flask, **options: Any) -> Auditor:
-    state = state_of_app(app)
+    state = sync.runtime(app)
     return Auditor(app.config["DATABASE_URL"], state.registry, app.app_context, **options)
 
 
@@ -115,6 +115,7 @@ def writers(owned: Flask) -> Iterator[threading.Event]:
         thread.join(60)
 
 
+@pytest.mark.slow
 def test_the_digest_is_that_of_one_number_while_writes_go_on(
     owned: Flask, writers: threading.Event
 ) -> None:
@@ -139,14 +140,14 @@ def test_the_digest_is_that_of_one_number_while_writes_go_on(
 
 def sync_status(app: Flask) -> Any:
     with app.app_context():
-        return state_of_app(app).status()
+        return sync.runtime(app).status()
 
 
 def test_an_empty_vessel_has_a_digest_too(owned: Flask) -> None:
     one = auditor(owned, first=0)
     document = made(one)
     assert document["seq"] == 0
-    assert set(document["entities"]) == set(state_of_app(owned).entities())
+    assert set(document["entities"]) == set(sync.runtime(owned).entities())
     empty = SetDigest()
     assert all(told["digest"] == empty.digest for told in document["entities"].values())
 
@@ -187,7 +188,7 @@ def test_a_row_that_cant_be_serialised_is_counted_and_equals_nothing(
     owned: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crew(owned, "Bosun")
-    registration = state_of_app(owned).registry.of_entity("crew")
+    registration = sync.runtime(owned).registry.of_entity("crew")
     assert registration is not None
 
     def dump(_row: Any) -> Any:
@@ -203,6 +204,7 @@ def test_a_row_that_cant_be_serialised_is_counted_and_equals_nothing(
     assert before["digest"] != after["digest"]
 
 
+@pytest.mark.slow
 def test_without_an_owner_changes_get_no_numbers_and_no_digest_is_made(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +214,7 @@ def test_without_an_owner_changes_get_no_numbers_and_no_digest_is_made(
     crew(app, "Bosun")
     monkeypatch.setattr(audit, "NUMBERING", 0.2)
     engine = open_engine(app.config["DATABASE_URL"])
-    registry = state_of_app(app).registry
+    registry = sync.runtime(app).registry
     with pytest.raises(AuditError):
         audit.digest(engine, registry, app.app_context, threading.Event())
     sync.start(app)
@@ -220,8 +222,8 @@ def test_without_an_owner_changes_get_no_numbers_and_no_digest_is_made(
     document = audit.digest(engine, registry, app.app_context, threading.Event())
     engine.dispose()
     assert document is not None
-    assert_told_by_the_log(app, document)
-    assert document["seq"] == 1
+    assert_told_by_the_log(app, orjson.loads(encode(document)))
+    assert document.seq == 1
 
 
 def test_what_is_stopped_tells_nothing(owned: Flask) -> None:
@@ -233,5 +235,34 @@ def test_what_is_stopped_tells_nothing(owned: Flask) -> None:
     stopping = threading.Event()
     stopping.set()
     engine = open_engine(owned.config["DATABASE_URL"])
-    assert audit.digest(engine, state_of_app(owned).registry, owned.app_context, stopping) is None
+    assert audit.digest(engine, sync.runtime(owned).registry, owned.app_context, stopping) is None
     engine.dispose()
+
+
+def test_a_digest_is_also_over_the_fields_that_a_follower_has_asked_for(owned: Flask) -> None:
+    (row_id,) = crew(owned, "Ana")
+    one = auditor(owned)
+    one.request()
+    whole = made(one)["entities"]["crew"]
+    assert "partial" not in whole
+    assert {"id", "version", "name", "onDuty"} < set(whole["fields"])
+    # What it does not know is ignored, and only the last selections are kept.
+    one.include({"crew": ["id", "version", "nothing"], "nobody": ["id"], "alerts": ["nothing"]})
+    for number in range(audit.MAX_PARTIAL - 1):
+        one.include({"crew": ["id", *whole["fields"][: number + 1]]})
+    one.include({"crew": whole["fields"]})
+    one.request()
+    document = made(one)
+    told = document["entities"]["crew"]
+    assert (told["digest"], len(told["partial"])) == (whole["digest"], audit.MAX_PARTIAL)
+    assert "partial" not in document["entities"]["alerts"]
+    expected = SetDigest()
+    expected.add(row_id, 1, row_hash({"id": row_id, "version": 1}))
+    assert told["partial"][0] == {
+        "fields": ["id", "version"], "digest": expected.digest, "buckets": expected.buckets,
+    }  # fmt: skip
+    for name in whole["fields"][5:10]:
+        one.include({"crew": ["id", name]})
+    one.request()
+    partial = made(one)["entities"]["crew"]["partial"]
+    assert len(partial) == audit.MAX_PARTIAL

@@ -17,6 +17,8 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = "vessel/sync/catchup_requests"
 
 
@@ -36,12 +38,19 @@ class Pair:
             "MQTT_RECONNECT_PERIOD": "1",
         }
         self.settings = settings
+        self._log = log
         self.follower = FollowerProcess(log, settings)
 
     def close(self) -> None:
         self.follower.kill()
         self.ship.dispose()
         self.shore.dispose()
+
+    def follow(self, *vessels: str) -> None:
+        """Start the follower again, which accepts these vessels."""
+        self.follower.kill()
+        settings = {**self.settings, "FOLLOW_VESSELS": ",".join(vessels)}
+        self.follower = FollowerProcess(self._log, settings)
 
     def ask(self) -> None:
         """Have the vessel publish a digest."""
@@ -254,6 +263,7 @@ def test_a_row_that_another_vessel_has_is_never_called_equal(
     claimed, *_ = sorted(pair.crew(pair.ship))
     before = pair.crew(pair.shore)
     last = retained(pair, "crew")
+    pair.follow(last["vesselId"], "other")
     data = {**last["data"], "id": claimed, "version": 9, "name": "claimed"}
     claim = {
         **last, "vesselId": "other", "epoch": str(uuid4()), "data": data, "version": 9, "seq": 1,

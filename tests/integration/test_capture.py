@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy import delete, event, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
-from arus.counters import FAILURES, read_counters
 from arus.errors import CaptureError
+from arus.outbox.counters import FAILURES, read_counters
 from tests.support.small_app import (
     Hull,
     Logged,
@@ -458,19 +458,9 @@ def test_a_bulk_statement_after_single_changes_gives_the_net_change(app: Flask) 
     assert sorted(short(log()[1:])) == [("create", "new", 2), ("delete", "older", 4)]
 
 
-def _returning() -> Any:
-    return update(Hull).values(name="x").returning(Hull.id)
-
-
 def _from_statement() -> Any:
     changed = update(Hull).values(name="x").returning(Hull)
     return select(Hull).from_statement(changed)
-
-
-def _upsert() -> Any:
-    dialect: Any = postgresql if db.engine.dialect.name == "postgresql" else sqlite
-    upsert = dialect.insert(Hull).values(id="1", version=1, name="x")
-    return upsert.on_conflict_do_update(index_elements=["id"], set_={"name": "x"})
 
 
 def _or_replace() -> Any:
@@ -484,10 +474,8 @@ def _key() -> Any:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (_returning, "Hull can't have a RETURNING of its own"),
-        (_from_statement, "Hull can't have a RETURNING of its own"),
-        (_upsert, "an upsert of Hull can't be captured"),
-        (_or_replace, "an upsert of Hull can't be captured"),
+        (_from_statement, "Hull can't be captured inside select"),
+        (_or_replace, "INSERT OR REPLACE of Hull can't be captured"),
         (_key, "the primary key of a Hull can't be changed"),
     ],
 )
@@ -501,10 +489,8 @@ def test_a_bulk_statement_that_hides_its_rows_is_refused(app: Flask, make: Any, 
     assert len(log()) == 1
 
 
-def test_a_bulk_update_by_primary_key_is_refused(app: Flask) -> None:
-    (hull,) = added("a")
-    with pytest.raises(CaptureError, match="by primary key can't be captured"):
-        db.session.execute(update(Hull), [{"id": hull.id, "name": "b"}])
+def test_a_bulk_update_of_the_primary_key_is_refused(app: Flask) -> None:
+    added("a")
     with pytest.raises(CaptureError, match="the primary key of a Hull can't be changed"):
         db.session.execute(update(Hull).where(Hull.name == "a"), {"id": "b"})
     db.session.commit()
@@ -680,8 +666,9 @@ def test_a_row_that_cannot_be_serialised_is_quarantined_and_the_commit_succeeds(
         told = connection.execute(sa.text("SELECT reason FROM arus_change ORDER BY id")).scalars()
         assert told.all()[1].startswith(reason)
         assert read_counters(connection) == {(FAILURES, "", "", ""): 1}
-    assert "[MQTT Reliable Sync] change quarantined" in caplog.text
-    assert sync.change_states("hulls", [good.id, bad.id, "unknown"]) == {
+    told_of = f"[MQTT Reliable Sync] change quarantined: hulls {bad.id} can't be serialised"
+    assert f"{told_of} ({reason}" in caplog.text
+    assert sync.runtime().changes.states("hulls", [good.id, bad.id, "unknown"]) == {
         good.id: "pending",
         bad.id: "quarantined",
     }
@@ -698,7 +685,8 @@ def test_a_row_that_is_gone_at_the_commit_is_quarantined(app: Flask) -> None:
     (hull,) = added("a")
     hull.name = "b"
     db.session.flush()
-    db.session.execute(sa.text("DELETE FROM hull"))
+    driver: Any = db.session.connection().connection.dbapi_connection
+    driver.cursor().execute("DELETE FROM hull")  # past SQLAlchemy, so past the capture
     db.session.expire(hull)
     db.session.commit()
     assert [e.outcome for e in log()] == [None, "quarantined"]
@@ -741,10 +729,11 @@ def test_a_row_that_was_not_captured_has_no_receipt(app: Flask) -> None:
 def test_a_commit_rings_the_bell_and_neither_a_rollback_nor_an_empty_commit_does(
     app: Flask,
 ) -> None:
-    bell = app.extensions["arus"].bell
+    notifier = app.extensions["arus"].notifier
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.setblocking(False)
-        listener.bind(bell._path)
+        Path(notifier._path).parent.mkdir(mode=0o700, exist_ok=True)
+        listener.bind(notifier._path)
         db.session.add(Hull())
         db.session.flush()
         db.session.rollback()

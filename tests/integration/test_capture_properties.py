@@ -10,35 +10,29 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from tests.support.small_app import Hull, Part, db, empty, log, replayed, small_app, tables
+from tests.support.random_steps import RandomSteps
+from tests.support.small_app import Hull, Part, db, empty, log, new_id, replayed, small_app, tables
 
 STEPS = (
     "add", "add", "change", "change", "change", "expression", "expression", "delete", "part", "move part", "touch", "flush",
-    "bulk update", "bulk delete", "bulk insert", "expunge", "raw", "replace",
+    "bulk update", "bulk delete", "bulk insert", "core update", "core update", "core insert", "core delete",
+    "legacy insert", "legacy update", "upsert", "merge", "second session", "expunge", "raw", "replace",
     "savepoint", "savepoint", "release", "roll back savepoint",
     "commit", "commit", "roll back", "other session",
 )  # fmt: skip
 
 
-class Sailor:
+class Sailor(RandomSteps):
     """Does random steps in sessions, one after another, and remembers nothing but the random numbers."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.count = 0
-        self.savepoints: list[Any] = []
-
-    def name(self) -> str:
-        self.count += 1
-        return f"name {self.count}"
+        super().__init__(db, seed)
 
     def some(self, model: type[Any]) -> Any:
         ids = db.session.scalars(sa.select(model.id).order_by(model.name)).all()
         return db.session.get(model, self.random.choice(ids)) if ids else None
-
-    def do(self, step: str) -> None:
-        getattr(self, step.replace(" ", "_"))()
 
     def add(self) -> None:
         db.session.add(
@@ -98,9 +92,6 @@ class Sailor:
             db.session.delete(hull)
             db.session.add(Hull(id=hull.id, name=self.name()))
 
-    def flush(self) -> None:
-        db.session.flush()
-
     def bulk_update(self) -> None:
         chosen = Hull.name.endswith(str(self.random.randint(0, 9)))
         how = self.random.choice(["auto", "evaluate", "fetch", False])
@@ -121,6 +112,60 @@ class Sailor:
     def bulk_insert(self) -> None:
         db.session.execute(insert(Hull), [{"name": self.name()}, {"name": self.name()}])
 
+    def core_update(self) -> None:
+        hulls: Any = Hull.__table__
+        chosen = hulls.c.name.endswith(str(self.random.randint(0, 9)))
+        where = db.session if self.random.random() < 0.7 else db.session.connection()
+        where.execute(hulls.update().where(chosen).values(tag=self.name()))
+
+    def core_insert(self) -> None:
+        hulls: Any = Hull.__table__
+        rows = [{"name": self.name(), "version": 1} for _ in range(self.random.randint(1, 3))]
+        db.session.execute(hulls.insert(), rows)
+
+    def core_delete(self) -> None:
+        parts: Any = Part.__table__
+        chosen = parts.c.name.endswith(str(self.random.randint(0, 9)))
+        db.session.execute(parts.delete().where(chosen))
+        db.session.expire_all()  # the collections do not know of it
+
+    def legacy_insert(self) -> None:
+        db.session.bulk_insert_mappings(Hull, [{"name": self.name(), "version": 1}])
+        db.session.bulk_save_objects([Hull(name=self.name())])
+
+    def legacy_update(self) -> None:
+        db.session.flush()
+        hull = self.some(Hull)
+        if hull:
+            row = {"id": hull.id, "version": hull.version, "name": self.name()}
+            db.session.bulk_update_mappings(Hull, [row])
+
+    def upsert(self) -> None:
+        db.session.flush()
+        hull = self.some(Hull)
+        dialect: Any = postgresql if db.engine.dialect.name == "postgresql" else sqlite
+        key = hull.id if hull and self.random.random() < 0.7 else new_id()
+        statement = dialect.insert(Hull).values(id=key, name=self.name(), version=1)
+        changed = {"name": self.name()}
+        db.session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed))
+
+    def merge(self) -> None:
+        hull = self.some(Hull)
+        if hull:
+            db.session.merge(Hull(id=hull.id, version=hull.version, name=self.name()))
+
+    def second_session(self) -> None:
+        self.commit()
+        with sa.orm.Session(db.engine) as other:  # of no factory of ours
+            for hull in other.scalars(sa.select(Hull)).all()[:2]:
+                hull.name = self.name()
+            other.add(Hull(name=self.name()))
+            other.commit()
+        hulls: Any = Hull.__table__
+        with db.engine.begin() as connection:
+            connection.execute(sa.update(hulls).values(tag=self.name()))
+        db.session.expire_all()
+
     def expunge(self) -> None:
         db.session.flush()
         db.session.expunge_all()
@@ -128,26 +173,10 @@ class Sailor:
     def raw(self) -> None:
         db.session.execute(sa.text("SELECT 1"))
 
-    def savepoint(self) -> None:
-        self.savepoints.append(db.session.begin_nested())
-
-    def release(self) -> None:
-        if self.savepoints:
-            self.savepoints.pop().commit()
-
-    def roll_back_savepoint(self) -> None:
-        if self.savepoints:
-            self.savepoints.pop().rollback()
-
     def commit(self) -> None:
-        self.savepoints.clear()
-        db.session.commit()
+        super().commit()
         if self.random.random() < 0.3:
             db.session.remove()
-
-    def roll_back(self) -> None:
-        self.savepoints.clear()
-        db.session.rollback()
 
     def other_session(self) -> None:
         self.commit()
@@ -187,11 +216,13 @@ def _any_voyage(seed: int, steps: list[str]) -> None:
     sail(seed, steps)
 
 
+@pytest.mark.slow
 def test_replaying_the_log_gives_the_tables_whatever_was_done(small_database_url: str) -> None:
     with small_app(small_database_url):
         _any_voyage()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_replaying_the_log_gives_the_tables_after_a_long_voyage(
     small_database_url: str, seed: int

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from arus.digest import bucket_of
+from arus.protocol.digests import bucket_of
 from extensions import db, sync
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
@@ -60,11 +60,11 @@ class Ship:
 
         def depth() -> int:
             with self.app.app_context():
-                return sync.status().depth
+                return sync.runtime().status().depth
 
         eventually(lambda: depth() == 0, message="a delivered queue")
         with self.app.app_context():
-            head = sync.status().head_seq
+            head = sync.runtime().status().head_seq
 
         def last() -> dict[str, Any] | None:
             return next((c for c in self.subscriber.changes() if c["seq"] == head), None)
@@ -128,7 +128,7 @@ def ship(
 
     def connected() -> bool:
         with app.app_context():
-            return sync.status().connected
+            return sync.runtime().status().connected
 
     eventually(connected, message="a connection")
     return Ship(app, subscriber, mosquitto)
@@ -303,6 +303,7 @@ def test_rows_from_before_the_log_are_not_taken_for_known(
     assert {name for _, name in caught.rows} == {"Ada", "Bob"}
 
 
+@pytest.mark.slow
 def test_what_the_broker_does_not_take_ends_no_connection(
     make_app: Callable[..., Flask],
     migrated_database_url: str,
@@ -325,5 +326,5 @@ def test_what_the_broker_does_not_take_ends_no_connection(
         ship.request({"requestId": "digest", "mode": "digest"})
         eventually(lambda: "the digest of the tables is larger" in caplog.text, message="a word")
         with app.app_context():
-            assert sync.status().connected
+            assert sync.runtime().status().connected
         assert "ended the connection" not in caplog.text

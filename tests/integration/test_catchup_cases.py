@@ -19,7 +19,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
-from arus.message import iso, new_message_id, now_ms
+from arus.protocol.entries import new_message_id
+from arus.protocol.times import iso, now_ms
 from tests.faults.link import Link
 from tests.faults.stage import Clock
 from tests.support.gunicorn_app import GunicornApp
@@ -28,7 +29,7 @@ from tests.support.subscriber import Received, Subscriber
 from tests.support.waiting import eventually, free_port
 
 # Kills, far links and large tables take their time on a slow machine.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 StartApp = Callable[..., GunicornApp]
 _CREW = "vessel/sync/crew"

@@ -45,6 +45,7 @@ def anything(dice: random.Random, epoch: str) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_each_comes_to_an_end(
     make_app: Callable[..., Flask],
@@ -59,14 +60,14 @@ def test_each_comes_to_an_end(
     rows = [client.post("/api/crew", json={"name": f"c{n}"}).get_json()["id"] for n in range(7)]
     client.delete(f"/api/crew/{rows[3]}")
     with app.app_context():
-        epoch = eventually(lambda: sync.status().epoch, 30, message="an owner") or ""
+        epoch = eventually(lambda: sync.runtime().status().epoch, 30, message="an owner") or ""
         dice = random.Random(SEED)
         asked: dict[str, dict[str, Any]] = {}
         refused: list[list[str]] = []
         for _ in range(ASKED):
             document = anything(dice, epoch)
             try:
-                asked[sync.request_catchup(document).catchup_id] = document
+                asked[sync.runtime().catchups.request(document).catchup_id] = document
             except CatchupRequestError as error:
                 refused.append(list(error.errors))
 
@@ -79,11 +80,11 @@ def test_each_comes_to_an_end(
 
         eventually(lambda: not unfinished(), 240, message=f"an end of each: {unfinished()[:3]}")
         for catchup_id, document in asked.items():
-            found = sync.catchup(catchup_id)
+            found = sync.runtime().catchups.find(catchup_id)
             assert found.status == "complete", (document, found.reason)
             for part in found.entities:
                 assert part.published == part.total, (document, part)
                 assert part.total <= (document["limit"] or 10**9)
-        assert sync.status().owner is not None
+        assert sync.runtime().status().owner is not None
     assert not [r.message for r in caplog.records if r.levelname in {"ERROR", "CRITICAL"}]
     assert json.loads(client.get("/api/mqtt/reliable-sync/health").text)["status"] == "healthy"

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy import Connection, TextClause
 
-from arus import catchup, changelog, overflow, retention, status
-from arus.changelog import ChangeLog
-from arus.counters import add_to_counters, read_counters
 from arus.database import open_engine, transaction
-from arus.errors import LogUnavailableError, OwnershipLostError
-from arus.message import Entry
+from arus.errors import LeadershipLostError, LogUnavailableError
+from arus.outbox import sql, status
+from arus.outbox.counters import add_to_counters, read_counters
+from arus.outbox.log import ChangeLog
+from arus.protocol.entries import Entry
 from tests.support.small_app import Hull, Part, db, small_app, sync
 
 INSERT = sa.text(
@@ -65,9 +65,9 @@ def commit(connection: Connection, *topics: str, names: str = "") -> None:
 
 def number(owner: ChangeLog, limit: int = 1_000) -> list[Entry]:
     waiting = owner.unnumbered(limit)
-    with owner.turn() as turn:
-        entries = turn.number(waiting)
-        turn.save_lanes()
+    with owner.fenced_transaction() as fenced:
+        entries = fenced.number(waiting)
+        fenced.save_topic_queues()
     return entries
 
 
@@ -98,7 +98,10 @@ def test_numbers_run_over_all_topics_and_each_knows_the_one_before_it_on_its_own
     ]
     assert [row[1:] for row in numbers(other)] == [(1, 0), (2, 0), (3, 1), (4, 2), (5, 3)]
     assert owner.unnumbered(10) == []
-    assert {t: (lane.head_seq, lane.depth) for t, lane in owner.lanes.items()} == {
+    assert {
+        t: (topic_queue.head_seq, topic_queue.depth)
+        for t, topic_queue in owner.topic_queues.items()
+    } == {
         "a": (5, 3),
         "b": (4, 2),
     }
@@ -175,10 +178,10 @@ def test_a_turn_that_fails_writes_nothing_and_a_reload_forgets_it(
     commit(other, "a", "new", names="later ")
 
     def fail() -> None:
-        with owner.turn() as turn:
-            turn.number(owner.unnumbered(10))
-            turn.save_lanes()
-            turn.count({("x", "", "", ""): 1})
+        with owner.fenced_transaction() as fenced:
+            fenced.number(owner.unnumbered(10))
+            fenced.save_topic_queues()
+            fenced.count({("x", "", "", ""): 1})
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -186,7 +189,10 @@ def test_a_turn_that_fails_writes_nothing_and_a_reload_forgets_it(
     assert owner.head_seq == 3
     owner.reload()
     assert owner.head_seq == 1
-    assert {t: (lane.head_seq, lane.depth) for t, lane in owner.lanes.items()} == {"a": (1, 1)}
+    assert {
+        t: (topic_queue.head_seq, topic_queue.depth)
+        for t, topic_queue in owner.topic_queues.items()
+    } == {"a": (1, 1)}
     assert [row[1] for row in numbers(other)] == [1, None, None]
     assert read_counters(other) == {}
     assert [(e.seq, e.previous_seq) for e in number(owner)] == [(2, 1), (3, 0)]
@@ -195,34 +201,38 @@ def test_a_turn_that_fails_writes_nothing_and_a_reload_forgets_it(
 def test_what_the_database_refuses_is_told_as_such(owner: ChangeLog) -> None:
     with (
         pytest.raises(LogUnavailableError, match="the change log can't be used"),
-        owner.turn() as turn,
+        owner.fenced_transaction() as fenced,
     ):
-        turn.execute(sa.text("SELECT nothing FROM nowhere"))
+        fenced.execute(sa.text("SELECT nothing FROM nowhere"))
     number(owner)
 
 
 def test_reload_reads_the_journal_back(owner: ChangeLog, connect: Any) -> None:
     commit(connect(), "a", "b", "a", "a", "a", "a")
     a = {e.seq: e for e in number(owner) if e.topic == "a"}  # 1, 3, 4, 5, 6
-    with owner.turn() as turn:
-        lane = owner.lanes["a"]
+    with owner.fenced_transaction() as fenced:
+        topic_queue = owner.topic_queues["a"]
         for seq in (1, 3, 4, 5):
-            lane.sent(a[seq])
-        lane.confirmed(3)
-        lane.settled(1)
-        lane.settled(4)
-        turn.settle(a[4].id, "quarantined", "the broker refused it")
-        turn.save_lanes()
+            topic_queue.sent(a[seq])
+        topic_queue.confirmed(3)
+        topic_queue.acknowledged(1)
+        topic_queue.quarantined(4)
+        fenced.settle(a[4].id, "quarantined", "the broker refused it")
+        fenced.save_topic_queues()
     owner.reload()
-    lane = owner.lanes["a"]
-    assert (lane.head_seq, lane.sent_seq, lane.acked.value, lane.acked.above) == (6, 5, 2, [4])
-    assert (lane.received.value, lane.depth, lane.dirty) == (4, 3, False)
-    assert [e.seq for e in lane.again] == [3, 5]
-    assert 3 in lane.received
-    assert 5 not in lane.received
+    topic_queue = owner.topic_queues["a"]
+    assert not topic_queue.is_changed
+    saved = topic_queue.save()
+    assert (saved["head_seq"], saved["sent_seq"]) == (6, 5)
+    assert (saved["acked_seq"], saved["acked_above"]) == (2, [4])
+    assert (saved["received_seq"], saved["depth"]) == (4, 3)
+    assert [e.seq for e in topic_queue.again] == [3, 5]
+    assert topic_queue.is_received(3)
+    assert not topic_queue.is_received(5)
     for seq in (3, 5):
-        lane.settled(seq)
-    assert (lane.acked.value, lane.acked.above) == (5, [])
+        topic_queue.acknowledged(seq)
+    saved = topic_queue.save()
+    assert (saved["acked_seq"], saved["acked_above"]) == (5, [])
     assert [e.seq for e in owner.read("a", after=5, upto=6, limit=10)] == [6]
 
 
@@ -231,18 +241,19 @@ def test_a_watermark_passes_what_was_quarantined_last_before_a_reload(
 ) -> None:
     commit(connect(), "a", "a")
     one, two = number(owner)
-    with owner.turn() as turn:
-        lane = owner.lanes["a"]
-        lane.sent(one)
-        lane.sent(two)
-        lane.settled(two.seq)
-        turn.settle(two.id, "quarantined", "the broker refused it")
-        turn.save_lanes()
+    with owner.fenced_transaction() as fenced:
+        topic_queue = owner.topic_queues["a"]
+        topic_queue.sent(one)
+        topic_queue.sent(two)
+        topic_queue.quarantined(two.seq)
+        fenced.settle(two.id, "quarantined", "the broker refused it")
+        fenced.save_topic_queues()
     owner.reload()
-    lane = owner.lanes["a"]
-    assert [e.seq for e in lane.again] == [1]
-    lane.settled(1)
-    assert (lane.acked.value, lane.acked.above, lane.received.value) == (2, [], 2)
+    topic_queue = owner.topic_queues["a"]
+    assert [e.seq for e in topic_queue.again] == [1]
+    topic_queue.acknowledged(1)
+    saved = topic_queue.save()
+    assert (saved["acked_seq"], saved["acked_above"], saved["received_seq"]) == (2, [], 2)
 
 
 # -- ownership ----------------------------------------------------------------------------------
@@ -253,9 +264,9 @@ def test_a_second_owner_fences_the_first_off(owner: ChangeLog, connect: Any) -> 
     second = ChangeLog(connect(), vessel_id=None)
     assert second.generation == owner.generation + 1
     assert (second.epoch, second.vessel_id) == (owner.epoch, owner.vessel_id)
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(LeadershipLostError):
         number(owner)
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(LeadershipLostError):
         owner.stand_down()
     assert [row[1] for row in numbers(connect())] == [None]
     assert [e.seq for e in number(second)] == [1]
@@ -266,11 +277,11 @@ def test_a_takeover_waits_for_the_turn_that_runs(owner: ChangeLog, connect: Any)
     commit(connect(), "a")
     impatient = connect()
     impatient.exec_driver_sql("SET lock_timeout = '50ms'")
-    with owner.turn() as turn:
+    with owner.fenced_transaction() as fenced:
         with pytest.raises(LogUnavailableError):
             ChangeLog(impatient, vessel_id=None)
-        turn.number(owner.unnumbered(10))
-        turn.save_lanes()
+        fenced.number(owner.unnumbered(10))
+        fenced.save_topic_queues()
     assert ChangeLog(impatient, vessel_id=None).head_seq == 1
 
 
@@ -291,10 +302,10 @@ def test_the_status_tells_who_owns_the_session_and_how_it_stands(
     commit(connect(), "a", "b")
     number(owner)
     commit(connect(), "a", names="unnumbered ")
-    with owner.turn() as turn:
-        turn.connection_changed(True, protocol="5", attempts=0, reason=None)
-        turn.attempts(3, "no broker there")
-        turn.count({("x", "a", "", ""): 1, ("x", "b", "", ""): 2})
+    with owner.fenced_transaction() as fenced:
+        fenced.connection_changed(True, protocol="5", attempts=0, reason=None)
+        fenced.attempts(3, "no broker there")
+        fenced.count({("x", "a", "", ""): 1, ("x", "b", "", ""): 2})
     now = read()
     assert (now.connected, now.protocol, now.reconnect_attempts) == (True, "5", 3)
     assert now.reason == "no broker there"
@@ -309,10 +320,10 @@ def test_the_status_tells_who_owns_the_session_and_how_it_stands(
 
 
 def test_an_empty_database_has_a_status(app: Flask) -> None:
-    found = sync.status()
+    found = sync.runtime().status()
     assert (found.depth, found.head_seq, found.epoch, found.owner) == (0, 0, None, None)
     assert found.oldest_pending_at is None
-    assert sync.change_states("hulls", []) == {}
+    assert sync.runtime().changes.states("hulls", []) == {}
 
 
 def test_the_state_of_a_row_is_that_of_its_last_change(owner: ChangeLog, connect: Any) -> None:
@@ -322,16 +333,16 @@ def test_the_state_of_a_row_is_that_of_its_last_change(owner: ChangeLog, connect
 
     def state() -> str:
         db.session.commit()
-        return sync.change_states("hulls", [hull.id])[hull.id].value
+        return sync.runtime().changes.states("hulls", [hull.id])[hull.id].value
 
     seen = [state()]
     (entry,) = number(owner)
     seen.append(state())
-    lane = owner.lanes["hulls"]
-    for step in (lambda: lane.sent(entry), lambda: lane.settled(entry.seq)):
-        with owner.turn() as turn:
+    topic_queue = owner.topic_queues["hulls"]
+    for step in (lambda: topic_queue.sent(entry), lambda: topic_queue.acknowledged(entry.seq)):
+        with owner.fenced_transaction() as fenced:
             step()
-            turn.save_lanes()
+            fenced.save_topic_queues()
         seen.append(state())
     hull.name = "b"
     db.session.commit()
@@ -345,15 +356,15 @@ def test_a_change_is_delivered_once_the_watermark_has_passed_it(owner: ChangeLog
         db.session.add(hull)
         db.session.commit()
     entries = number(owner)
-    lane = owner.lanes["hulls"]
+    topic_queue = owner.topic_queues["hulls"]
     seen = []
     for settled in (1, 0):  # the second is acknowledged first
-        with owner.turn() as turn:
+        with owner.fenced_transaction() as fenced:
             for entry in entries if settled else ():
-                lane.sent(entry)
-            lane.settled(entries[settled].seq)
-            turn.save_lanes()
-        states = sync.change_states("hulls", [first.id, second.id])
+                topic_queue.sent(entry)
+            topic_queue.acknowledged(entries[settled].seq)
+            fenced.save_topic_queues()
+        states = sync.runtime().changes.states("hulls", [first.id, second.id])
         db.session.commit()
         seen.append([states[first.id].value, states[second.id].value])
     assert seen == [["in_flight", "in_flight"], ["delivered", "delivered"]]
@@ -377,14 +388,25 @@ def test_counters_add_up_over_connections(app: Flask, connect: Any) -> None:
 # -- plans --------------------------------------------------------------------------------------
 
 
+#: What the relay and each request execute; not what a person asks for (test_query_plans has all).
 STATEMENTS = {
-    f"{module.__name__}.{name}": statement
-    for module in (changelog, status, overflow, retention, catchup)
-    for name, statement in vars(module).items()
+    f"{module}.{name}": statement
+    for module in sql.__all__
+    for name, statement in vars(getattr(sql, module)).items()
     if isinstance(statement, TextClause)
+    and f"{module}.{name}"
+    not in {
+        "changes.ENTRIES",
+        "changes.COMMITTED_AFTER",
+        "changes.OLDEST_DELIVERED",
+        "changes.COUNTS",
+        "changes.SIZE",  # ends at its limit
+    }
+    and module != "database"
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_no_statement_walks_over_the_whole_log(app: Flask, name: str) -> None:

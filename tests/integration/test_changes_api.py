@@ -103,6 +103,7 @@ def test_what_is_shown_of_a_change(client: FlaskClient, crew: list[str]) -> None
             "reason": None,
             "topic": "crew",
             "qos": 1,
+            "actor": "unauthenticated",
         }
 
 
@@ -276,7 +277,7 @@ def test_usage(run: Run) -> None:
         assert run(*words).exit_code == 2
     for command in ("list", "show", "retry", "discard", "export"):
         text = run(command, "--help").stdout
-        assert f"\n    flask --app wsgi sync queue {command}" in text
+        assert f"\n    flask sync queue {command}" in text
 
 
 def test_queue_retry_goes_on_after_a_failure(

@@ -51,15 +51,15 @@ def test_refused_by_an_acl_then_allowed_and_retried(
     app.wait_connected()
     with Subscriber(broker.port, "vessel/sync/#") as ashore:
         row, refused = add_crew(app, "Ada")
-        _, given_up = add_crew(app, "Bo")
+        _, evicted = add_crew(app, "Bo")
         app.post("/api/equipment", {"name": "Fire pump", "type": "pump"})
         ashore.wait_until(lambda: len(ashore.changes("equipment")) == 1, 20, "the equipment")
 
         change = has_state(app, refused, "quarantined")
         assert change["reason"] == "the broker refused it: not authorized"
-        has_state(app, given_up, "quarantined")
+        has_state(app, evicted, "quarantined")
         listed = app.get(f"{CHANGES}?state=quarantined&entity=crew").json["items"]
-        assert [item["messageId"] for item in listed] == [given_up, refused]
+        assert [item["messageId"] for item in listed] == [evicted, refused]
         assert app.health()["detailedMetrics"]["publishFailures"] == 2
         is_empty(app)
 
@@ -71,7 +71,7 @@ def test_refused_by_an_acl_then_allowed_and_retried(
         answer = app.request("PATCH", f"/api/crew/{row['id']}", {"name": "Ada Lovelace"})
         newer = answer.headers["Sync-Message-Id"]
         has_state(app, newer, "quarantined")
-        assert app.post(f"{CHANGES}/{given_up}/discard", None).json["state"] == "dropped"
+        assert app.post(f"{CHANGES}/{evicted}/discard", None).json["state"] == "dropped"
 
         (broker.directory / "acl").write_text(ALL)
         os.kill(broker.pid, signal.SIGHUP)

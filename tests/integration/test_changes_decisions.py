@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
-from arus import changes
-from arus.counters import DROPPED
 from arus.errors import NotQuarantinedError, UnknownChangeError, UnsendableChangeError
-from arus.message import ChangeState
+from arus.outbox import changes
+from arus.outbox.counters import DROPPED
+from arus.protocol.entries import ChangeState
 from tests.support.small_app import Hull, db, small_app, sync
 
 
@@ -36,7 +36,7 @@ def quarantined_hull(name: str = "unserialisable") -> tuple[str, str]:
     db.session.commit()
     receipt = sync.publish_change("create", hull)
     assert receipt
-    assert sync.change(receipt.message_id).state == ChangeState.QUARANTINED
+    assert sync.runtime().changes.find(receipt.message_id).state == ChangeState.QUARANTINED
     return receipt.message_id, hull.id
 
 
@@ -53,7 +53,7 @@ def number(message_id: str, seq: int) -> None:
 def test_a_repaired_row_goes_out_as_it_is_now(app: Flask) -> None:
     message_id, row_id = quarantined_hull()
     execute("UPDATE hull SET name = 'mended', version = 4 WHERE id = :id", id=row_id)
-    change = sync.retry_change(message_id)
+    change = sync.runtime().changes.retry(message_id)
     assert (change.state, change.reason, change.seq, change.version) == (
         ChangeState.PENDING,
         None,
@@ -63,20 +63,20 @@ def test_a_repaired_row_goes_out_as_it_is_now(app: Flask) -> None:
     assert (change.message_id, change.operation) == (message_id, "create")
     assert change.data is not None
     assert orjson.loads(change.data)["name"] == "mended"
-    assert sync.status().depth == 1
+    assert sync.runtime().status().depth == 1
 
 
 def test_what_still_is_not_serialisable_stays(app: Flask) -> None:
     message_id, row_id = quarantined_hull()
     with pytest.raises(UnsendableChangeError, match="ValueError: no words for it") as caught:
-        sync.retry_change(message_id)
+        sync.runtime().changes.retry(message_id)
     assert "\n" not in str(caught.value)
     str(caught.value).encode()
-    assert sync.change(message_id).state == ChangeState.QUARANTINED
-    assert sync.status().depth == 0
+    assert sync.runtime().changes.find(message_id).state == ChangeState.QUARANTINED
+    assert sync.runtime().status().depth == 0
     # nothing stays locked
     execute("UPDATE hull SET name = 'mended' WHERE id = :id", id=row_id)
-    sync.retry_change(message_id)
+    sync.runtime().changes.retry(message_id)
 
 
 def test_a_refused_change_gets_a_fresh_number(app: Flask) -> None:
@@ -87,7 +87,7 @@ def test_a_refused_change_gets_a_fresh_number(app: Flask) -> None:
     assert receipt
     number(receipt.message_id, 17)
     execute("UPDATE hull SET name = 'newer', version = 2 WHERE id = :id", id=hull.id)
-    change = sync.retry_change(receipt.message_id)
+    change = sync.runtime().changes.retry(receipt.message_id)
     assert (change.seq, change.previous_seq, change.version) == (None, None, 2)
     # the session that retried still held the row as it was
     assert change.data is not None
@@ -98,8 +98,8 @@ def test_a_change_whose_row_is_gone_does_not_bring_it_back(app: Flask) -> None:
     message_id, row_id = quarantined_hull()
     execute("DELETE FROM hull WHERE id = :id", id=row_id)
     with pytest.raises(UnsendableChangeError, match="its row was deleted since"):
-        sync.retry_change(message_id)
-    assert sync.change(message_id).state == ChangeState.QUARANTINED
+        sync.runtime().changes.retry(message_id)
+    assert sync.runtime().changes.find(message_id).state == ChangeState.QUARANTINED
 
 
 def test_a_delete_is_sent_as_it_was(app: Flask) -> None:
@@ -108,10 +108,10 @@ def test_a_delete_is_sent_as_it_was(app: Flask) -> None:
     db.session.commit()
     db.session.delete(hull)
     db.session.commit()
-    message_id = sync.changes().items[0].message_id
-    before = sync.change(message_id)
+    message_id = sync.runtime().changes.page().items[0].message_id
+    before = sync.runtime().changes.find(message_id)
     number(message_id, 2)
-    change = sync.retry_change(message_id)
+    change = sync.runtime().changes.retry(message_id)
     assert (change.operation, change.version, change.data) == (
         "delete",
         before.version,
@@ -126,28 +126,29 @@ def test_a_delete_of_a_row_that_came_back_deletes_nothing(app: Flask) -> None:
     row_id = hull.id
     db.session.delete(hull)
     db.session.commit()
-    message_id = sync.changes().items[0].message_id
+    message_id = sync.runtime().changes.page().items[0].message_id
     number(message_id, 2)
     db.session.add(Hull(id=row_id, name="back"))
     db.session.commit()
-    change = sync.retry_change(message_id)
-    assert (change.operation, change.version) == ("update", 1)
+    change = sync.runtime().changes.retry(message_id)
+    assert (change.operation, change.version) == ("update", 3), "above the deletion's"
 
 
 def test_discarded_is_dropped_and_counted(app: Flask) -> None:
     message_id, _ = quarantined_hull()
-    reason = sync.change(message_id).reason
-    change = sync.discard_change(message_id)
+    reason = sync.runtime().changes.find(message_id).reason
+    change = sync.runtime().changes.discard(message_id)
     assert (change.state, change.reason) == (
         ChangeState.DROPPED,
         f"discarded by a person: {reason}",
     )
-    assert sync.status().counter(DROPPED) == 1
-    assert sync.status().depth == 0
+    assert sync.runtime().status().counter(DROPPED) == 1
+    assert sync.runtime().status().depth == 0
 
 
-@pytest.mark.parametrize("decide", [sync.retry_change, sync.discard_change])
-def test_only_what_is_quarantined(app: Flask, decide: Any) -> None:
+@pytest.mark.parametrize("action", ["retry", "discard"])
+def test_only_what_is_quarantined(app: Flask, action: str) -> None:
+    decide = getattr(sync.runtime().changes, action)
     hull = Hull(name="fine")
     db.session.add(hull)
     db.session.commit()
@@ -158,10 +159,10 @@ def test_only_what_is_quarantined(app: Flask, decide: Any) -> None:
     with pytest.raises(UnknownChangeError):
         decide("1795334400000_abc123def")
     message_id, _ = quarantined_hull()
-    sync.discard_change(message_id)
+    sync.runtime().changes.discard(message_id)
     with pytest.raises(NotQuarantinedError, match="is dropped"):
         decide(message_id)
-    assert sync.status().counter(DROPPED) == 1
+    assert sync.runtime().status().counter(DROPPED) == 1
 
 
 def test_a_change_made_meanwhile_comes_after_the_retried_one(

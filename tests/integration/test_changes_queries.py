@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, MetaData, text
 
-from arus.changes import MAX_LIMIT, each_change, find_change, list_changes, page_statement
 from arus.database import open_engine
 from arus.errors import UnknownChangeError
-from arus.message import ChangeState
-from arus.schema import define
+from arus.outbox.changes import MAX_LIMIT, each_change, find_change, list_changes
+from arus.outbox.sql.changes import page
+from arus.outbox.tables import define
+from arus.protocol.entries import ChangeState
+
+pytestmark = pytest.mark.slow
 
 ENTITIES = {
     "work_orders": "work_orders",
@@ -133,9 +136,7 @@ def test_no_list_walks_the_log_without_an_index(
     with engine.connect() as connection:
         metadata.create_all(connection)
         driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-        statement = page_statement(
-            states, of_entity=of_entity, oldest_first=oldest_first, with_data=True
-        )
+        statement = page(states, of_entity=of_entity, oldest_first=oldest_first, with_data=True)
         values = {"cursor": 5, "limit": 10, "entity": "alerts"}
         plan = [row[-1] for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert not [step for step in plan if step.startswith("SCAN c")], plan

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from click.testing import Result
 from flask import Flask
 
-from arus.inbox import Message
+from arus.inbound.handlers import Message
 from tests.support import small_app as small
 
 Run = Callable[..., Result]
@@ -64,7 +64,7 @@ def ids(run: Run) -> list[int]:
 
 def test_they_are_listed_newest_first(run: Run) -> None:
     lines = run("list", "--limit", "2").stdout.splitlines()
-    assert lines[0].split() == ["id", "parked", "tries", "topic,", "and", "why"]
+    assert lines[0].split() == ["id", "since", "tries", "topic,", "and", "why"]
     assert "vessel/sync/3/orders: KeyError: no such order" in lines[1]
     assert len(lines) == 3
     assert ids(run) == sorted(ids(run), reverse=True)
@@ -104,14 +104,14 @@ def test_they_are_discarded(run: Run) -> None:
     assert ids(run) == others
     assert run("discard", "--all", stdin="y\n").exit_code == 0
     empty = run("list")
-    assert (empty.stdout, empty.stderr, empty.exit_code) == ("", "no parked messages\n", 0)
+    assert (empty.stdout, empty.stderr, empty.exit_code) == ("", "no dead letters\n", 0)
 
 
 @pytest.mark.parametrize("verb", ["show", "replay", "discard"])
 def test_one_that_is_not_there(run: Run, verb: str) -> None:
     done = run(verb, "999999")
     assert done.exit_code == 1
-    assert "there is no parked message 999999" in done.stderr
+    assert "there is no dead letter 999999" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["replay"], ["discard", "--all", "7"], ["show", "seven"]])

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,16 @@ import sqlalchemy as sa
 import trustme
 from flask import Flask
 
-from arus import doctor
-from arus.message import now_ms
+from arus.ops.doctor import clock, disk
+from arus.protocol.times import now_ms
 from extensions import db
 from tests.support.certificates import Certificates
 from tests.support.mosquitto import Mosquitto
+from tests.support.scripted_broker import Link, ScriptedBroker
 from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 MakeApp = Callable[..., Flask]
 StartMosquitto = Callable[..., Mosquitto]
@@ -79,7 +83,7 @@ def test_all_is_well_beside_a_running_vessel(
     # Of this machine's clock, and the test server's fsync, the doctor may think what it likes.
     assert all(well(found[name]) for name in found.keys() - {"clock", "durability"}), found
     assert {"settings", "files", "database", "durability", "clock", "queue", "owner"} < set(found)
-    assert "takes us by MQTT 5" in found["broker"]["says"]
+    assert "accepts MQTT 5, in" in found["broker"]["says"]
 
 
 def test_what_was_found_out_of_the_broker_is_said(
@@ -103,10 +107,32 @@ def test_what_was_found_out_of_the_broker_is_said(
             ),
             known,
         )
-    assert examine(app)["qos"]["says"] == "by MQTT 3.1.1 it takes 7 alerts at a time"
+    assert examine(app)["qos"]["says"] == "with MQTT 3.1.1 it accepts 7 alerts at a time"
     with app.app_context(), db.engine.begin() as connection:
         connection.execute(sa.text("UPDATE arus_broker SET lowers_qos = true"))
     assert "lowers QoS 2 to 1" in examine(app)["qos"]["says"]
+    assert "does not support QoS 2" in client.get("/sync/").text
+    assert "no retained messages" not in client.get("/sync/").text
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE arus_broker SET lowers_qos = false, max_qos = 1, retains = false")
+        )
+    assert "alerts are sent with QoS 1" in examine(app)["qos"]["says"]
+    assert "has no retained messages" in examine(app)["retain"]["says"]
+    assert "no retained messages" in client.get("/sync/").text
+    assert "arus_mqtt_stalled 0.0" in client.get("/metrics").text
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE arus_session SET stalled_since = 1, obstacle = 'quota exceeded'")
+        )
+    assert "arus_mqtt_stalled 1.0" in client.get("/metrics").text
+    assert "It refuses them for the moment: quota exceeded." in client.get("/sync/").text
+    assert health()["status"] == "degraded"
+    assert health()["mqtt"]["reason"] == (
+        "messages are waiting, and the broker has acknowledged none for a minute: it refuses them for the"
+        " moment (quota exceeded)"
+    )
+    assert "acknowledged none for a minute" in examine(app)["owner"]["says"]
     mosquitto.kill()
     eventually(lambda: health()["status"] == "degraded", 30)
     assert health()["mqtt"]["reason"]
@@ -117,14 +143,14 @@ def test_for_people_it_is_a_line_each(app: Flask) -> None:
     assert done.exit_code == 1
     lines = done.stdout.splitlines()
     assert any(line.startswith("fail  broker ") for line in lines)
-    assert any(line.strip().startswith("-> at sea: nothing") for line in lines)
-    assert re.fullmatch(r"[12] failed, \d to look at", lines[-1])
+    assert any(line.strip().startswith("-> start the broker, or set its port") for line in lines)
+    assert re.fullmatch(r"[12] failed, \d to check", lines[-1])
 
 
 def test_a_database_that_is_not_migrated(make_app: MakeApp, database_url: str) -> None:
     found = examine(make_app(database_url), 1)
     assert found["database"]["verdict"] == "fail"
-    assert found["database"]["fix"] == "flask --app wsgi db upgrade"
+    assert found["database"]["fix"] == "flask db upgrade"
     assert "clock" not in found  # nothing is asked of tables that are not there
 
 
@@ -158,7 +184,7 @@ def test_a_database_by_another_name_is_measured_where_it_lies(
     assert well(found["database"]), found["database"]
     assert well(found["files"]), found["files"]
     assert re.search(
-        rf"free in {re.escape(str(tmp_path))}; the database takes (?!0\.0)", found["disk"]["says"]
+        rf"free in {re.escape(str(tmp_path))}; the database uses (?!0\.0)", found["disk"]["says"]
     )
 
 
@@ -213,7 +239,7 @@ def test_changes_from_the_future(app: Flask, execute: Callable[..., None]) -> No
 
 
 def test_a_clock_without_a_battery(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "RELEASED", datetime.now(UTC) + timedelta(days=1))
+    monkeypatch.setattr(clock, "RELEASED", datetime.now(UTC) + timedelta(days=1))
     assert examine(app, 1)["clock"]["verdict"] == "fail"
 
 
@@ -224,7 +250,7 @@ def test_a_queue_that_fills(make_app: MakeApp, migrated_database_url: str) -> No
         client.post("/api/crew", json={"name": f"c{number}"})
     assert examine(app)["queue"]["verdict"] == "warn"
     client.post("/api/crew", json={"name": "one more"})
-    assert "it is full" in examine(app, 1)["queue"]["says"]
+    assert "the queue is full" in examine(app, 1)["queue"]["says"]
 
 
 def test_what_waits_for_a_person(app: Flask, execute: Callable[..., None]) -> None:
@@ -251,7 +277,7 @@ def test_a_follower_that_differs(app: Flask, execute: Callable[..., None]) -> No
     assert well(examine(app)["followers"])
     execute(follower, name="office", equal=False)
     found = examine(app)["followers"]
-    assert found["says"] == "office was not equal to us at seq 7"
+    assert found["says"] == "the copy of office differed from the vessel at seq 7"
     assert "flask sync audit" in found["fix"]
 
 
@@ -277,9 +303,9 @@ def test_a_log_that_nobody_prunes(app: Flask, execute: Callable[..., None]) -> N
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_disk_that_fills(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LITTLE_SPACE", 2**60)
+    monkeypatch.setattr(disk, "LITTLE_SPACE", 2**60)
     assert examine(app)["disk"]["verdict"] == "warn"
-    monkeypatch.setattr(doctor, "NO_SPACE", 2**60)
+    monkeypatch.setattr(disk, "NO_SPACE", 2**60)
     assert examine(app, 1)["disk"]["verdict"] == "fail"
 
 
@@ -297,16 +323,16 @@ def test_files_of_another_user(app: Flask, tmp_path: Path) -> None:
 def test_a_setting_that_means_nothing(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MQTT_BROKER", "mqtt://shore")
     found = examine(app)["settings"]
-    assert found["says"] == "MQTT_BROKER is set and means nothing here"
-    assert found["fix"] == "is MQTT_BROKER_URL meant?"
+    assert found["says"] == "MQTT_BROKER is set, but there is no such setting"
+    assert found["fix"] == "did you mean MQTT_BROKER_URL?"
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_password_in_the_clear(make_app: MakeApp, migrated_database_url: str) -> None:
     app = make_app(migrated_database_url, MQTT_BROKER_URL="mqtt://me:secret@shore.invalid")
     found = examine(app, 1)
-    assert found["settings"]["says"] == "the password goes to shore.invalid in the clear"
-    assert found["broker"]["says"] == "the name 'shore.invalid' can't be resolved"
+    assert found["settings"]["says"] == "the password is sent to shore.invalid unencrypted"
+    assert "the name 'shore.invalid' can't be resolved" in found["broker"]["says"]
     assert "secret" not in json.dumps(found)
 
 
@@ -315,7 +341,26 @@ def test_ashore_no_broker_is_looked_for(make_app: MakeApp, migrated_database_url
     found = examine(make_app(migrated_database_url, LOCAL_MODE="false"), 0)
     assert "broker" not in found
     assert "owner" not in found
-    assert "as is right ashore" in found["settings"]["says"]
+    assert "which is right ashore" in found["settings"]["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("by", ["copies", "setting"])
+def test_a_follower_needs_its_broker(
+    make_app: MakeApp, migrated_database_url: str, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    url = "mqtt://127.0.0.1:1"
+    if by == "setting":
+        monkeypatch.setenv("MQTT_BROKER_URL", url)
+    app = make_app(migrated_database_url, LOCAL_MODE="false", MQTT_BROKER_URL=url)
+    if by == "copies":
+        with app.app_context(), db.engine.begin() as connection:
+            connection.execute(
+                sa.text("INSERT INTO arus_vessel (vessel_id, epoch, heard_at) VALUES ('a', 'b', 1)")
+            )
+    found = examine(app, 1)
+    assert "connection refused" in found["broker"]["says"]
+    assert "owner" not in found
 
 
 # -- broker ---------------------------------------------------------------------------------------
@@ -341,7 +386,7 @@ def test_a_user_that_the_broker_does_not_know(
 ) -> None:
     mosquitto = start_mosquitto(users={"vessel": "right"})
     refused = broker_of(mosquitto.url, MQTT_USERNAME="vessel", MQTT_PASSWORD="wrong")["broker"]
-    assert "refuses the connection: Not authorized" in refused["says"]
+    assert "refused the connection: Not authorized" in refused["says"]
     assert "MQTT_PASSWORD" in refused["fix"]
     assert well(broker_of(mosquitto.url, MQTT_USERNAME="vessel", MQTT_PASSWORD="right")["broker"])
 
@@ -351,7 +396,7 @@ def test_a_port_where_no_broker_is(broker_of: BrokerOf) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
         found = broker_of(url, MQTT_CONNECT_TIMEOUT="0.3")["broker"]
-    assert found["says"].endswith("takes the connection and does not answer CONNECT")
+    assert found["says"] == "the broker did not answer CONNECT in time"
     assert "can't be reached" in broker_of(url)["broker"]["says"]
 
 
@@ -364,15 +409,60 @@ def test_each_protocol_is_tried(
     spoken = "5" if protocol == "auto" else protocol
     for url in (mosquitto.url, mosquitto.websockets_url):
         found = broker_of(url, MQTT_PROTOCOL=protocol)["broker"]
-        assert f"takes us by MQTT {spoken}" in found["says"]
+        assert f"accepts MQTT {spoken}, in" in found["says"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("forced", ["5", "3.1.1"])
+def test_a_version_that_the_broker_does_not_speak(
+    broker_of: BrokerOf, broker: ScriptedBroker, forced: str
+) -> None:
+    spoken = {"5": "3.1.1", "3.1.1": "5"}[forced]
+
+    def speak_one_version() -> None:
+        for _ in range(2):
+            link = broker.accept()
+            link.connect()
+            if (link.level == 5) == (spoken == "5"):
+                link.connack()
+            else:
+                link.close()
+
+    visits = threading.Thread(target=speak_one_version)
+    visits.start()
+    found = broker_of(broker.url, MQTT_PROTOCOL=forced)["broker"]
+    visits.join()
+    assert f"speaks MQTT {spoken}, not {forced}" in found["says"]
+    assert found["fix"].startswith("set MQTT_PROTOCOL=auto")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("refuse", [lambda link: link.connack(1, level=4), Link.close])
+def test_an_older_broker_is_found_by_its_answers(
+    broker_of: BrokerOf, broker: ScriptedBroker, refuse: Callable[[Link], None]
+) -> None:
+    def speak_3_1_1() -> None:
+        link = broker.accept()
+        assert link.connect().level == 5
+        refuse(link)
+        link = broker.accept()
+        assert link.connect().level == 4
+        link.connack()
+
+    visits = threading.Thread(target=speak_3_1_1)
+    visits.start()
+    found = broker_of(broker.url)["broker"]
+    visits.join()
+    assert found["verdict"] == "warn"
+    assert "accepts MQTT 3.1.1" in found["says"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_broker_that_keeps_nothing(broker_of: BrokerOf, start_mosquitto: StartMosquitto) -> None:
     mosquitto = start_mosquitto(options=["retain_available false"])
-    assert "keeps no retained messages" in broker_of(mosquitto.url)["broker"]["says"]
+    assert "has no retained messages" in broker_of(mosquitto.url)["broker"]["says"]
     mosquitto = start_mosquitto(options=["max_qos 1"])
-    assert "no QoS 2" in broker_of(mosquitto.url)["broker"]["says"]
+    assert "does not support QoS 2" in broker_of(mosquitto.url)["broker"]["says"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -387,8 +477,27 @@ def test_tls_and_who_signed_it(
     found = broker_of(mosquitto.tls_url)["broker"]
     assert "certificate is not accepted" in found["says"]
     assert "MQTT_TLS_CA" in found["fix"]
-    plain = f"mqtts://127.0.0.1:{mosquitto.port}"
-    assert "does the broker speak TLS there?" in broker_of(plain)["broker"]["says"]
+    assert "the CA that signed it" in found["fix"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_scheme_of_another_port(
+    broker_of: BrokerOf, start_mosquitto: StartMosquitto, certificates: Certificates
+) -> None:
+    mosquitto = start_mosquitto(certificates=certificates, websockets=True)
+    ports = {
+        "mqtt": mosquitto.port,
+        "mqtts": mosquitto.tls_port,
+        "ws": mosquitto.websockets_port,
+    }
+    for scheme, wrong in (("mqtt", "mqtts"), ("mqtts", "mqtt"), ("ws", "mqtt"), ("mqtt", "ws")):
+        url = f"{wrong}://me:quokka@127.0.0.1:{ports[scheme]}"
+        found = broker_of(url, MQTT_TLS_CA=str(certificates.ca))["broker"]
+        right = f"{scheme}://127.0.0.1:{ports[scheme]}"
+        assert f"an MQTT broker answers at {right}" in found["says"]
+        assert f"{scheme}://" in found["fix"]
+        assert ("not encrypted" in found["fix"]) == (wrong == "mqtts")
+    assert "u'me'" not in mosquitto.log  # credentials are for a connection as the settings say
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -415,7 +524,7 @@ def test_a_certificate_that_runs_out(
     found = broker_of(expired.tls_url, MQTT_TLS_CA=str(made.ca))["broker"]
     assert "renew the broker's certificate" in found["fix"]
     found = broker_of(expired.tls_url, MQTT_TLS_REJECT_UNAUTHORIZED="false")
-    assert "it has expired" in found["certificate"]["says"]
+    assert "it expired" in found["certificate"]["says"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

@@ -10,12 +10,14 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.support.broker import find_program
 from tests.support.gunicorn_app import ROOT
-from tests.support.mosquitto import find_program
 from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually, free_port
 from tools.ports import answers
 from tools.processes import Child
+
+pytestmark = pytest.mark.slow
 
 LOGIN = ("-u", "vessel", "-P", "secret", "-V", "mqttv311")
 

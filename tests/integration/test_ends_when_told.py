@@ -19,12 +19,14 @@ from arus.follower import Follower
 from tests.support.follower import FollowerProcess, FollowerThread
 from tests.support.gunicorn_app import ROOT, GunicornApp, clean_environment
 from tests.support.mosquitto import Mosquitto
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 from tools.processes import Child
+
+pytestmark = pytest.mark.slow
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 STANDING_BY = "standing by"
-FOLLOWS = "shore follows at"
+FOLLOWS = "shore is connected to"
 
 on_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
 
@@ -66,7 +68,7 @@ def end(child: Child, number: signal.Signals) -> int:
     child.send(number)
     code = child.wait(20)
     took = time.monotonic() - told_at
-    assert took < 2, f"{took:.2f} s"
+    assert took < 2 * PATIENCE, f"{took:.2f} s"
     return code
 
 
@@ -92,7 +94,7 @@ def test_a_standby_follower_ends_at_its_timeout(shore: dict[str, str], tmp_path:
         eventually(lambda: STANDING_BY in log.read_text(), 30, message="it stands by")
         since = time.monotonic()
         assert standby.child.wait(20) == 1
-        assert time.monotonic() - since < 3.5
+        assert time.monotonic() - since < 3.5 * PATIENCE
     assert log.read_text().splitlines()[-1] == "Error: not caught up with all vessels"
 
 
@@ -106,7 +108,7 @@ def test_a_standby_follower_takes_over_within_a_second(
         active.kill()
         eventually(lambda: FOLLOWS in log.read_text(), 30, interval=0.005, message="it follows")
         took = time.monotonic() - killed_at
-        assert took < 1, f"{took:.2f} s"
+        assert took < PATIENCE, f"{took:.2f} s"
         assert end(standby.child, signal.SIGTERM) == 0
 
 
@@ -172,7 +174,8 @@ def test_a_catchup_ends_while_the_broker_says_nothing(
 def test_a_command_ends_while_sqlite_waits_for_a_lock(
     shore: dict[str, str], words: tuple[str, ...], number: signal.Signals, tmp_path: Path
 ) -> None:
-    """SQLite waits in C, where Python hears no signal."""
+    """SQLite waits in C, where Python hears no signal. One whose wait is just over ends by itself."""
+    by_itself = {0} if words == ("follow",) else {1}
     path = tmp_path / "arus.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -180,7 +183,7 @@ def test_a_command_ends_while_sqlite_waits_for_a_lock(
         child = command(tmp_path / "log", shore, *words)
         try:
             eventually(lambda: has_open(child.pid, path), 30, message="it opens the database")
-            assert end(child, number) in {-number, 128 + number}
+            assert end(child, number) in {-number, 128 + number} | by_itself
         finally:
             child.kill()
 
@@ -194,7 +197,7 @@ def test_gunicorn_stops_at_once_with_workers_that_stand_by(
     told_at = time.monotonic()
     assert app.stop() == 0
     took = time.monotonic() - told_at
-    assert took < 3, f"{took:.2f} s"
+    assert took < 3 * PATIENCE, f"{took:.2f} s"
 
 
 def connects(pid: int, port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,11 @@ from sqlalchemy import create_engine, text
 
 from tests.support.follower import FollowerThread, ScriptedVessel
 from tests.support.mosquitto import Mosquitto
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, free_port
 
 StartFollower = Callable[..., FollowerThread]
 
+FLEET = "fleet/{vessel_id}/sync"
 only_sqlite = pytest.mark.parametrize("database_kind", ["sqlite"])
 
 
@@ -53,6 +55,7 @@ def crew(ship: ScriptedVessel, *names: str) -> list[str]:
     return [ship.change("crew", {"name": name})["data"]["id"] for name in names]
 
 
+@pytest.mark.slow
 def test_live_changes_are_applied(start_follower: StartFollower, ship: ScriptedVessel) -> None:
     shore = start_follower()
     pump = ship.change("equipment", {"name": "Pump"})["data"]
@@ -63,6 +66,47 @@ def test_live_changes_are_applied(start_follower: StartFollower, ship: ScriptedV
     shore.wait_equal(ship)
     assert ship.wait_watermark(lambda mark: mark["seq"] == 5)["epoch"] == ship.epoch
     assert shore.query("SELECT * FROM arus_change") == []
+
+
+@pytest.mark.slow
+def test_a_json_column_may_hold_a_list(start_follower: StartFollower, ship: ScriptedVessel) -> None:
+    shore = start_follower()
+    pump = ship.change("equipment", {"name": "Pump"})["data"]
+    steps = [{"text": "Lock out", "done": True}, {"text": "Measure", "done": False}]
+    order = ship.change("work_orders", {"equipmentId": pump["id"], "steps": steps})["data"]
+    ship.change("work_orders", {"equipmentId": pump["id"], "steps": []})
+    ship.status()
+    shore.wait_equal(ship)
+    ship.change("work_orders", {"id": order["id"], "equipmentId": pump["id"], "steps": steps[:1]})
+    shore.wait_equal(ship)
+    ship.change("work_orders", {"equipmentId": pump["id"], "steps": "none"}, row_id="wrong")
+    eventually(lambda: shore.query("SELECT row_id FROM arus_refused") == [("wrong",)])
+
+
+@pytest.mark.slow
+@only_sqlite
+def test_a_broker_out_of_reach_is_tried_again_and_said_once(
+    make_app: Callable[..., Flask], migrated_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    app = make_app(
+        migrated_database_url,
+        LOCAL_MODE="false",
+        MQTT_BROKER_URL=f"mqtt://127.0.0.1:{free_port()}",
+        MQTT_RECONNECT_PERIOD="0.05",
+    )
+
+    def attempts() -> list[int]:
+        said = "reconnecting (attempt"
+        return [r.attempt for r in caplog.records if said in r.getMessage()]  # type: ignore[attr-defined]
+
+    with FollowerThread(app):
+        eventually(lambda: len(attempts()) >= 11, message="it retries")
+    assert attempts()[:11] == [*range(1, 11), 20]
+    reasons = [r for r in caplog.records if "can't be reached" in r.getMessage()]
+    # Each attempt that is logged says why the last one failed; what to do about it is said once.
+    reasons = [r for r in reasons if "fix: " in r.getMessage()]
+    assert [r.levelno for r in reasons] == [logging.WARNING]
 
 
 def test_who_joins_late_asks_for_all_at_once(
@@ -95,6 +139,7 @@ def test_a_lost_change_is_asked_for(start_follower: StartFollower, ship: Scripte
     assert shore.status().counters["gaps"] == 1
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_a_lost_tail_is_noticed_by_the_heads_in_the_status(
     start_follower: StartFollower, ship: ScriptedVessel
@@ -163,11 +208,15 @@ def ship_change(ship: ScriptedVessel, row_id: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_several_vessels_stand_side_by_side(
-    start_follower: StartFollower, ship: ScriptedVessel, mosquitto: Mosquitto
+    start_follower: StartFollower, mosquitto: Mosquitto
 ) -> None:
-    with ScriptedVessel(mosquitto.port, "ship-2") as other:
-        shore = start_follower()
+    with (
+        ScriptedVessel(mosquitto.port, "ship-1", FLEET) as ship,
+        ScriptedVessel(mosquitto.port, "ship-2", FLEET) as other,
+    ):
+        shore = start_follower(MQTT_TOPIC_PREFIX=FLEET)
         for vessel in (ship, other, ship):
             vessel.change("work_orders", {"woNumber": f"WO-2026-{vessel.seq:04d}"})
         other.change("crew", lost=True)
@@ -222,6 +271,7 @@ def test_hostile_messages_are_kept_for_a_person_and_hold_nothing_up(
     assert parked[-1][1] == "name is missing"
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_a_catchup_with_a_hole_is_asked_for_again(
     start_follower: StartFollower, ship: ScriptedVessel
@@ -263,6 +313,7 @@ def test_an_item_that_comes_twice_or_changed_after_a_crash_does_no_harm(
     assert len(ship.requests) == 1
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_a_request_without_an_answer_is_repeated_and_then_asked_anew(
     start_follower: StartFollower, ship: ScriptedVessel
@@ -297,6 +348,7 @@ def test_a_restart_does_not_ask_twice(start_follower: StartFollower, ship: Scrip
     shore.wait_equal(ship)
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_a_broker_that_has_lost_its_session_is_not_trusted(
     start_follower: StartFollower, ship: ScriptedVessel, mosquitto: Mosquitto
@@ -376,6 +428,7 @@ def test_a_database_that_goes_away_is_waited_for(
         shore.wait_equal(ship)
 
 
+@pytest.mark.slow
 @only_sqlite
 def test_it_speaks_mqtt_3_1_1(
     start_follower: StartFollower, ship: ScriptedVessel, mosquitto: Mosquitto
@@ -418,6 +471,7 @@ def test_rows_that_clash_for_a_while_are_held(
     assert shore.status().counters["held"] == 1
 
 
+@pytest.mark.slow
 def test_the_watermark_is_published_seldom_while_changes_keep_coming(
     start_follower: StartFollower, ship: ScriptedVessel
 ) -> None:
@@ -473,5 +527,31 @@ def test_references_that_come_too_early_wait_where_the_database_insists_on_them(
     ship.answers_to = answers  # type: ignore[method-assign]
     ship.rows.clear()
     ship.restore()
+    ship.describes = True
     ship.status()
     shore.wait_equal(ship)
+
+
+@pytest.mark.slow
+@only_sqlite
+def test_of_two_followers_with_one_name_one_stands_down_and_the_doctor_says_why(
+    start_follower: StartFollower, migrated_database_url: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.sqlite"
+    shutil.copy(migrated_database_url.removeprefix("sqlite:///"), copy)
+    one, two = start_follower(), start_follower(f"sqlite:///{copy}")
+    expected = "another client uses the client id arus_follow_shore"
+
+    def stands_down(shore: FollowerThread) -> bool:
+        return (shore.status().reason or "").startswith(expected)
+
+    eventually(lambda: stands_down(one) or stands_down(two), 30, message="the rival is named")
+    loser, winner = (one, two) if stands_down(one) else (two, one)
+    eventually(lambda: winner.status().connected, 30, message="the other one goes on")
+    assert not loser.status().connected
+    said = loser.app.test_cli_runner().invoke(args=["sync", "doctor"]).stdout
+    assert f"shore is not connected: {expected}" in said
+    assert "a name of its own" in said
+    assert (
+        "shore is connected" in winner.app.test_cli_runner().invoke(args=["sync", "doctor"]).stdout
+    )

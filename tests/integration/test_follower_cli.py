@@ -13,11 +13,11 @@ from flask import Flask
 from arus.errors import FollowError
 from arus.follower import Follower
 from tests.support.follower import FollowerProcess, ScriptedVessel
-from tests.support.gunicorn_app import run_flask
+from tests.support.gunicorn_app import GunicornApp, run_flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually, free_port
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"])
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("database_kind", ["sqlite"])]
 
 
 def test_once_ends_when_all_is_applied(shore: dict[str, str], mosquitto: Mosquitto) -> None:
@@ -45,7 +45,7 @@ def test_once_ends_when_all_is_applied(shore: dict[str, str], mosquitto: Mosquit
 def test_once_without_a_vessel_says_so(shore: dict[str, str]) -> None:
     done = run_flask("sync", "follow", "--once", "--timeout", "1", settings=shore)
     assert done.returncode == 1
-    assert "no vessel was ever heard" in done.stdout
+    assert "no vessel is known yet" in done.stdout
     assert done.stderr.strip().splitlines()[-1] == "Error: not caught up with all vessels"
 
 
@@ -53,7 +53,7 @@ def test_a_vessel_follows_nobody(shore: dict[str, str]) -> None:
     done = run_flask("sync", "follow", settings={**shore, "LOCAL_MODE": "true"})
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == (
-        "Error: LOCAL_MODE is true: this is a vessel, and a vessel follows nobody"
+        "Error: LOCAL_MODE is true: a vessel can't be a follower"
     )
 
 
@@ -83,3 +83,16 @@ def test_names_that_no_topic_takes_are_refused(
     app = make_app(migrated_database_url, LOCAL_MODE="false")
     with pytest.raises(FollowError):
         Follower(app, name)
+
+
+def test_in_the_database_of_a_vessel_it_refuses_at_once(
+    start_app: Callable[..., GunicornApp], shore: dict[str, str]
+) -> None:
+    """Run beside a ship with the ship's own settings, it would take the ship's lock when the ship stops."""
+    app = start_app({"VESSEL_ID": "ship-1"}, workers=1)
+    app.wait_connected()
+    done = run_flask("sync", "follow", "--name", "shore", settings=shore)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: this is the database of vessel ship-1: give the follower a database of its own\n",
+    )

@@ -16,6 +16,8 @@ from tests.support.gunicorn_app import GunicornApp
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("equipment", "crew", "work_orders", "alerts", "maintenance_schedules")
 WRITES = 240
 

@@ -32,7 +32,7 @@ def test_an_application_follows_with_its_own_models(
     with small_app(
         small_database_url, LOCAL_MODE="false", MQTT_BROKER_URL=mosquitto.url
     ) as app, FollowerThread(app, "tugs") as shore:  # fmt: skip
-        eventually(lambda: "tugs" in mosquitto.log, 30)
+        eventually(lambda: "Sending SUBACK to arus_follow_tugs" in mosquitto.log, 30)
         # A part may come before its hull: the topics have no order between them.
         for topic, payload in (
             change("deck/parts", "parts", 2, 0, id="p1", version=1, name="winch", hullId="h1"),

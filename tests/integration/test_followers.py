@@ -11,9 +11,10 @@ import orjson
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
-from arus.changes import find_change
 from arus.database import open_engine, transaction
-from arus.followers import MAX_FOLLOWERS, note_watermark, read_followers
+from arus.errors import RefusedMessageError
+from arus.outbox.changes import find_change
+from arus.outbox.followers import MAX_FOLLOWERS, SILENCE, note_watermark, read_followers
 from tests.support.gunicorn_app import GunicornApp, flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.vessel import StartVessel, Vessel
@@ -84,18 +85,17 @@ def test_only_the_present_epoch_counts(vessel: Vessel, connection: Connection) -
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_what_is_not_for_us_or_not_true_is_left(
-    vessel: Vessel, connection: Connection, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_not_for_us_or_not_true_is_left(vessel: Vessel, connection: Connection) -> None:
     epoch = vessel.status().epoch
-    note(connection, epoch=epoch, seq=3, vesselId="ship-2")
+    note(connection, epoch=epoch, seq=3, vesselId="ship-2")  # it is about another vessel
     note(connection, epoch="another", seq=3)
-    assert "refused" not in caplog.text, "it speaks of another vessel"
-    note(connection, epoch=epoch, seq=4)
-    note(connection, "a b", epoch=epoch, seq=3)
-    note(connection, "x" * 65, epoch=epoch, seq=3)
-    note(connection, payload=b"\xff")
-    assert caplog.text.count("a watermark is refused") == 4
+    for name, told in (("a b", {"seq": 3}), ("x" * 65, {"seq": 3}), ("shore", {"seq": "3"})):
+        with pytest.raises(RefusedMessageError):
+            note(connection, name, epoch=epoch, **told)
+    with transaction(connection):
+        payload = orjson.dumps({"epoch": epoch, "seq": 4, "vesselId": "ship-1"})
+        noted = note_watermark(connection, "shore", payload, vessel_id="ship-1")
+    assert noted.ahead == 4
     assert read_followers(connection) == []
 
 
@@ -104,14 +104,37 @@ def test_their_number_is_bounded_and_one_that_is_gone_is_forgotten(
     vessel: Vessel, connection: Connection
 ) -> None:
     epoch = vessel.status().epoch
-    for number in range(MAX_FOLLOWERS + 1):
+    for number in range(MAX_FOLLOWERS):
         note(connection, f"f{number}", epoch=epoch, seq=1)
+    with pytest.raises(RefusedMessageError, match="already"):
+        note(connection, "late", epoch=epoch, seq=1)
     assert len(read_followers(connection)) == MAX_FOLLOWERS
     note(connection, "f0", epoch=epoch, seq=2)
     assert read_followers(connection)[0].seq == 2
     note(connection, "f0", payload=b"")
     note(connection, f"f{MAX_FOLLOWERS}", epoch=epoch, seq=1)
     assert len(read_followers(connection)) == MAX_FOLLOWERS
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_new_follower_replaces_the_one_that_was_silent_for_longest(
+    vessel: Vessel, connection: Connection
+) -> None:
+    epoch = vessel.status().epoch
+    for number in range(MAX_FOLLOWERS):
+        note(connection, f"f{number}", epoch=epoch, seq=1)
+    with transaction(connection):
+        for name, hours in (("f3", 2), ("f4", 5)):
+            connection.exec_driver_sql(
+                "UPDATE arus_follower SET received_at = received_at - ? WHERE name = ?",
+                (hours * SILENCE, name),
+            )
+    note(connection, "late", epoch=epoch, seq=1)
+    names = {follower.name for follower in read_followers(connection)}
+    assert len(names) == MAX_FOLLOWERS
+    assert "late" in names
+    assert "f3" in names
+    assert "f4" not in names
 
 
 def test_a_change_says_who_has_applied_it(vessel: Vessel, connection: Connection) -> None:

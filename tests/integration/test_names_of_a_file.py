@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 from flask import Flask
 from sqlalchemy import make_url
 
-from arus.bell import BellListener
 from arus.database import database_file, open_engine
-from arus.ownership import FileLock, open_lock
+from arus.outbox.notifier import NotificationListener
+from arus.relay.leadership import FileLock, open_lock
 from tests.support.gunicorn_app import GunicornApp, run_flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.vessel import Vessel
@@ -95,7 +96,7 @@ def test_every_name_leads_to_one_lock_and_one_bell(tmp_path: Path, name: str, ma
     other, other_bell_path = open_lock(url)
     assert isinstance(lock, FileLock)
     assert isinstance(other, FileLock)
-    assert other_bell_path == bell_path == path.with_name("arus.sqlite.bell")
+    assert other_bell_path == bell_path
     assert other.path == lock.path == path.with_name("arus.sqlite.owner-lock")
     with lock.hold():
         assert other.is_held()
@@ -134,8 +135,21 @@ def test_a_name_too_long_for_a_bell_has_the_bell_of_the_file(tmp_path: Path) -> 
     link.symlink_to(deep)
     bells = {open_lock(make_url(f"sqlite:///{at}/arus.sqlite"))[1] for at in (deep, link)}
     assert len(bells) == 1
-    with closing(BellListener(bells.pop())):
+    with closing(NotificationListener(bells.pop())):
         pass
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{at}/arus.sqlite", "postgresql://localhost/arus"])
+def test_a_notifier_has_a_path_where_the_temporary_directory_is_deep_too(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    _, path = open_lock(make_url(url.format(at=deep)))
+    with closing(NotificationListener(path)):
+        assert path.is_socket()
+    path.unlink(missing_ok=True)
 
 
 def test_a_link_that_is_made_later_leads_to_the_lock(tmp_path: Path) -> None:
@@ -184,6 +198,7 @@ def test_by_a_hard_link_nobody_takes_the_session(
         os.unlink(other_path)
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_status_and_catchup_by_a_link_leave_the_session_where_it_is(
     start_app: Callable[..., GunicornApp],

@@ -14,10 +14,13 @@ from werkzeug.test import TestResponse
 
 from tests.support.browser import FILES
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)]
 
 #: Bytes that a first visit may cost, with all that the page asks for.
 MOST = 150_000
+#: For developers: it may weigh what Swagger UI does.
+API_REFERENCE = "/api/docs"
+MOST_OF_API_REFERENCE = 520_000
 GZIP = {"Accept-Encoding": "gzip, deflate", "Accept": "text/html,*/*;q=0.8"}
 
 
@@ -52,6 +55,7 @@ def test_a_first_load_of_any_page_is_small(client: FlaskClient) -> None:
     start = get(client, "/", GZIP)
     pages = {"/", *links(gzip.decompress(start.data).decode())}
     assert len(pages) > 6
+    pages.remove(API_REFERENCE)
     weights = {}
     for address in pages:
         answer = get(client, address, GZIP)
@@ -64,6 +68,15 @@ def test_a_first_load_of_any_page_is_small(client: FlaskClient) -> None:
     heaviest = max(weights, key=weights.__getitem__)
     print(f"heaviest: {heaviest}, {weights[heaviest]} bytes; all: {sorted(weights.values())}")
     assert weights[heaviest] < MOST, weights
+
+
+def test_the_api_reference_weighs_what_swagger_ui_does(client: FlaskClient) -> None:
+    page = get(client, API_REFERENCE)
+    weight = len(page.data) + sum(len(get(client, file, GZIP).data) for file in files(page.text))
+    assert weight < MOST_OF_API_REFERENCE
+    for file in files(page.text):
+        kept = get(client, file, GZIP)
+        assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable", file
 
 
 def test_files_are_kept_for_ever_under_addresses_that_change_with_them(client: FlaskClient) -> None:

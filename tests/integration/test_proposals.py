@@ -11,19 +11,18 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from arus.changelog import ChangeLog
-from arus.conflict import vessel_wins
-from arus.counters import PROPOSAL_REFUSALS, read_counters
 from arus.database import open_engine
 from arus.errors import ProposalError
-from arus.extension import state_of_app
-from arus.message import iso, now_ms
-from arus.proposals import Acceptance, Proposal, Proposals
+from arus.inbound.proposals import Acceptance, Proposal, Proposals
+from arus.outbox.counters import PROPOSAL_REFUSALS, read_counters
+from arus.outbox.log import ChangeLog
+from arus.protocol.conflicts import vessel_wins
+from arus.protocol.times import iso, now_ms
 from arus.registry import Registration
 from blueprints.crew.models import CrewMember
 from blueprints.equipment.models import Equipment
 from blueprints.work_orders.models import WorkOrder
-from extensions import db
+from extensions import db, sync
 
 LATER = 60_000
 
@@ -33,7 +32,7 @@ class Ship:
 
     def __init__(self, app: Flask) -> None:
         self.app = app
-        self.registry = state_of_app(app).registry
+        self.registry = sync.runtime(app).registry
         self.woken = 0
         self.proposals = Proposals(db.session, self.wake)
         self.row = CrewMember(name="Bosun", rank="bosun")

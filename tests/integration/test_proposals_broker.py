@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from arus.follower import Follower
-from arus.proposals import Proposal
+from arus.inbound.proposals import Proposal
 from blueprints.crew.models import CrewMember
 from extensions import db, sync
 from tests.support.follower import FollowerProcess
@@ -79,8 +79,7 @@ def accepting() -> Iterator[list[Proposal]]:
         seen.append(proposal)
 
     yield seen
-    sync.unsubscribe(CREW)
-    sync._accepted.clear()
+    sync.unsubscribe("{prefix}/proposals/crew")
 
 
 @pytest.fixture
@@ -105,6 +104,7 @@ def ship(
     print(log.read_text())
 
 
+@pytest.mark.slow
 def test_what_is_written_ashore_comes_on_board_and_back(
     ship: Ship, accepting: list[Proposal], mosquitto: Mosquitto
 ) -> None:

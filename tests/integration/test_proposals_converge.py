@@ -19,20 +19,23 @@ from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arus.changelog import ChangeLog
 from arus.database import open_engine
 from arus.errors import ProposalError
-from arus.extension import state_of_app
-from arus.follower.applier import Applier, Inbound
-from arus.follower.audit import Ledger
-from arus.follower.inbound import Reader
+from arus.follower.applier import Applier
+from arus.follower.audits.ledger import Ledger
+from arus.follower.messages import Reader
+from arus.follower.outcome import Inbound
 from arus.follower.proposals import Outbox, propose, read_proposals
 from arus.follower.rows import Copy
 from arus.follower.store import Store
-from arus.message import Operation, encode_change
-from arus.proposals import Acceptance, Proposals
+from arus.inbound.proposals import Acceptance, Proposals
+from arus.outbox.log import ChangeLog
+from arus.protocol.encoding import encode_change
+from arus.protocol.entries import Operation
 from blueprints.crew.models import CrewMember
-from extensions import db
+from extensions import db, sync
+
+pytestmark = pytest.mark.slow
 
 STEPS = (
     "ship edits", "ship edits", "ship deletes", "ship adds",
@@ -47,7 +50,7 @@ class World:
 
     def __init__(self, ship: Flask, shore: Flask, stack: ExitStack) -> None:
         self.ship, self.shore = ship, shore
-        registration = state_of_app(ship).registry.of_entity("crew")
+        registration = sync.runtime(ship).registry.of_entity("crew")
         assert registration is not None
         self.registration = registration
         self.proposals = Proposals(db.session, lambda: None)
@@ -109,9 +112,9 @@ class World:
 
     def publish(self) -> None:
         """Number what was committed, and put it on its way."""
-        with self.log.turn() as turn:
-            entries = turn.number(self.log.unnumbered(10_000))
-            turn.save_lanes()
+        with self.log.fenced_transaction() as fenced:
+            entries = fenced.number(self.log.unnumbered(10_000))
+            fenced.save_topic_queues()
         for entry in entries:
             if entry.entity == "crew":
                 payload = encode_change(entry, epoch=self.log.epoch, vessel_id="ship-1")
@@ -120,12 +123,12 @@ class World:
     def ship_hears(self, times: int = 1) -> None:
         self.outbox.again()
         messages = self.outbox.due()
-        self.outbox.taken([proposal_id for proposal_id, _, _ in messages])
+        self.outbox.taken([message.proposal_id for message in messages])
         with self.ship.app_context():
             for _ in range(times):
-                for _, topic, payload in messages:
-                    assert topic == "proposals/crew"
-                    self.proposals.handle(Acceptance(), self.registration, payload)
+                for message in messages:
+                    assert message.topic == "proposals/crew"
+                    self.proposals.handle(Acceptance(), self.registration, message.payload)
                     db.session.remove()
 
     def ship_hears_twice(self, _row_id: str) -> None:

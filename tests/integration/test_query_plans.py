@@ -15,8 +15,11 @@ from sqlalchemy import Connection, Engine, TextClause, create_engine, event, ins
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import pysqlite
 
-import arus
-from arus.schema import define
+import arus.follower.sql
+import arus.outbox.sql
+from arus.outbox.sql.entries import rows_without_entry
+from arus.outbox.tables import define
+from blueprints.work_orders.models import WorkOrder
 from extensions import db
 
 #: Tables that grow with what is written; the others hold a handful of rows, or a bounded number.
@@ -30,24 +33,31 @@ OF_WHAT_WAITS = ("ix_arus_change_unnumbered", "ix_arus_change_outcome")
 OF_ONE_ENTITY = ("ix_arus_change_row (entity=?)", "ix_arus_change_lane (topic=?)")
 #: Statements that may read a large table from end to end, and why.
 READ_ALL = {
-    "arus.doctor._ENTRIES": "the doctor counts, when a person asks it to",
-    "arus.doctor._FUTURE": "the doctor compares all times with the clock, when a person asks it to",
-    "arus.doctor._OLDEST": "ends at the first row that it finds, and the oldest come first",
-    "arus.follower.report._ROWS": "a report to a person counts a follower's rows",
-    "arus.overview._COUNTS": "the sync page tells how many entries the log has, counted in an index",
+    "arus.outbox.sql.changes.ENTRIES": "the doctor counts, when a person asks it to",
+    "arus.outbox.sql.changes.COMMITTED_AFTER": "the doctor compares all times with the clock, when asked to",
+    "arus.outbox.sql.changes.OLDEST_DELIVERED": "ends at the first row that it finds, and the oldest come first",
+    "arus.follower.sql.report.ROWS": "a report to a person counts a follower's rows",
+    "arus.outbox.sql.changes.SIZE": "ends at the 10,001st entry",
+    "arus.outbox.sql.changes.COUNTS": "the sync page counts a log of up to 10,000 entries",
 }
 CHANGES = 2_000
 NUMBERED = CHANGES - 20
 
 
 def statements() -> dict[str, TextClause]:
-    """Each statement on a large table that a module of the extension keeps under a name."""
-    return {
-        f"{module.name}.{name}": value
-        for module in pkgutil.walk_packages(arus.__path__, "arus.")
-        for name, value in vars(importlib.import_module(module.name)).items()
-        if isinstance(value, TextClause) and LARGE & set(re.findall(r"\w+", str(value)))
-    }
+    """Each statement on a table of ours, under the name that its module has for it.
+
+    No other module holds any, and none is without a name: `tests/unit/test_sql_in_one_place.py`.
+    """
+    found = {}
+    for place in (arus.outbox.sql, arus.follower.sql):
+        for module in pkgutil.iter_modules(place.__path__, f"{place.__name__}."):
+            for name, value in vars(importlib.import_module(module.name)).items():
+                statement = text(value) if isinstance(value, str) else value
+                public = name.isupper() and not name.startswith("_")
+                if public and isinstance(statement, TextClause) and "arus_" in statement.text:
+                    found[f"{module.name}.{name}"] = statement
+    return found
 
 
 @pytest.fixture
@@ -128,14 +138,54 @@ def reads_from_end_to_end(plan: str, statement: str) -> list[str]:
 def test_each_statement_finds_its_rows_by_an_index(filled: Connection) -> None:
     found = {}
     for name, statement in statements().items():
+        if "FOR UPDATE" in statement.text and filled.dialect.name == "sqlite":
+            continue  # a lock of PostgreSQL's alone
         plan = plan_of(filled, statement)
         if name not in READ_ALL and reads_from_end_to_end(plan, str(statement)):
             found[name] = plan
     assert not found, "\n\n".join(f"{name}:\n{plan}" for name, plan in found.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("OWN", "vessel_id=? AND entity=? AND row_id>?"),
+        ("CLAIMS", "vessel_id=? AND entity=?"),
+        ("ROWS", "vessel_id=? AND entity=?"),
+        ("HELD", "vessel_id=? AND entity=?"),
+        ("OTHERS", "entity=? AND row_id=?"),
+        ("OWNED", "entity=? AND row_id=?"),
+        ("PROPOSALS", "state=? AND entity=?"),
+    ],
+)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_an_audit_reads_the_rows_of_one_vessel_alone(
+    filled: Connection, name: str, index: str
+) -> None:
+    plan = plan_of(filled, statements()[f"arus.follower.sql.comparison.{name}"])
+    assert f"({index}" in plan, plan
+
+
+def test_a_row_without_an_entry_is_looked_up_in_the_index_of_rows(filled: Connection) -> None:
+    statement = rows_without_entry(WorkOrder.__table__.c.id, "work_orders")
+    options = {"literal_binds": True}
+    query = str(statement.compile(dialect=filled.dialect, compile_kwargs=options))
+    word = "QUERY PLAN " if filled.dialect.name == "sqlite" else ""
+    rows = filled.exec_driver_sql(f"EXPLAIN {word}{query}").all()
+    plan = "\n".join(str(row) for row in rows)
+    assert "ix_arus_change_row" in plan, plan
+
+
 def test_what_may_read_a_whole_table_is_still_there() -> None:
     assert set(READ_ALL) <= set(statements())
+
+
+def test_each_group_of_statements_is_looked_at() -> None:
+    groups = {name.rpartition(".")[0] for name in statements()}
+    wanted = {f"arus.outbox.sql.{name}" for name in arus.outbox.sql.__all__} - {
+        "arus.outbox.sql.database"  # asks of no table
+    }
+    assert groups == wanted | {f"arus.follower.sql.{name}" for name in arus.follower.sql.__all__}
 
 
 def test_a_statement_without_an_index_would_be_found(filled: Connection) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
-from arus.message import now_ms
-from arus.retention import STEP
+from arus.outbox.retention import STEP
+from arus.protocol.times import now_ms
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
 from tests.support.vessel import StartVessel, Vessel
@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 _DAY = 86_400_000
 
 
+@pytest.mark.slow
 def test_delivered_changes_leave_the_log_when_their_time_has_come(
     mosquitto: Mosquitto, start_vessel: StartVessel
 ) -> None:
@@ -37,6 +38,7 @@ def test_delivered_changes_leave_the_log_when_their_time_has_come(
     assert [m for (m,) in vessel.query("SELECT message_id FROM arus_change ORDER BY id")] == recent
 
 
+@pytest.mark.slow
 def test_what_is_not_delivered_stays_however_old_it_is(
     mosquitto: Mosquitto, start_vessel: StartVessel
 ) -> None:
@@ -67,6 +69,7 @@ def test_quarantined_changes_are_bounded_too(
     assert [message_id for (message_id,) in kept] == ids[-4:]
 
 
+@pytest.mark.slow
 def test_a_restored_backup_begins_a_new_epoch_loudly(
     mosquitto: Mosquitto,
     start_vessel: StartVessel,

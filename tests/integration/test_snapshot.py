@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from arus.changelog import ChangeLog
 from arus.database import open_engine
-from arus.message import Operation
-from arus.snapshot import SnapshotReader
+from arus.outbox.log import ChangeLog
+from arus.outbox.snapshot import SnapshotReader
+from arus.protocol.entries import Operation
 from tests.support import small_app as small
 
 
@@ -30,9 +30,9 @@ def log(small_database_url: str) -> Iterator[ChangeLog]:
 
 def number(log: ChangeLog) -> int:
     """Give numbers to all that was committed; return the highest."""
-    with log.turn() as turn:
-        turn.number(log.unnumbered(10_000))
-        turn.save_lanes()
+    with log.fenced_transaction() as fenced:
+        fenced.number(log.unnumbered(10_000))
+        fenced.save_topic_queues()
     return log.head_seq
 
 
@@ -59,6 +59,7 @@ def write(chance: random.Random, alive: set[str]) -> None:
         small.db.session.commit()
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32))
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

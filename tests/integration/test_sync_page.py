@@ -13,11 +13,13 @@ from flask import Flask, redirect, session
 from flask.testing import FlaskClient
 
 from arus.errors import UnknownChangeError
-from arus.message import now_ms
-from arus.overview import read_counts
-from arus.web import sync_api, sync_page
+from arus.ops.overview import read_counts
+from arus.protocol.times import now_ms
+from arus.web import Action, sync_api, sync_page
 from tests.support.small_app import Hull, db, small_app, sync
 from tests.support.waiting import free_port
+
+pytestmark = pytest.mark.slow
 
 HERE = {"Sec-Fetch-Site": "same-origin"}
 
@@ -30,19 +32,19 @@ def app(small_database_url: str) -> Iterator[Flask]:
         MQTT_RECONNECT_PERIOD="3600",
         SECRET_KEY="for tests",
     ) as app:
-        app.register_blueprint(sync_page(), url_prefix="/ship/sync")
-        app.register_blueprint(sync_api(), url_prefix="/ship/api")
+        app.register_blueprint(sync_page(allow=lambda _: True), url_prefix="/ship/sync")
+        app.register_blueprint(sync_api(allow=lambda _: True), url_prefix="/ship/api")
         app.add_url_rule("/login", "login", lambda: "")
         app.register_blueprint(
-            sync_page("guarded", allow=lambda: session.get("role") == "engineer"),
+            sync_page("guarded", allow=lambda _: session.get("role") == "engineer"),
             url_prefix="/guarded",
         )
         app.register_blueprint(
-            sync_page("door", allow=lambda: "role" in session or redirect("/login")),
+            sync_page("door", allow=lambda _: "role" in session or redirect("/login")),
             url_prefix="/door",
         )
         app.register_blueprint(
-            sync_api("guarded_api", allow=lambda: session.get("role") == "engineer"),
+            sync_api("guarded_api", allow=lambda _: session.get("role") == "engineer"),
             url_prefix="/guarded-api",
         )
         try:
@@ -121,7 +123,7 @@ def test_charts_get_the_samples_from_where_they_end(client: FlaskClient) -> None
     minute = now_ms() // 60_000 * 60_000
     for ago, depth, published in ((5, 3, 0), (2, 1, 2), (0, 0, 1)):
         execute(
-            "INSERT INTO arus_sample VALUES (:m, :d, :p)",
+            "INSERT INTO arus_sample (minute, depth, published) VALUES (:m, :d, :p)",
             m=minute - ago * 60_000,
             d=depth,
             p=published,
@@ -168,7 +170,7 @@ def test_a_change_is_shown_with_its_row_and_its_way(client: FlaskClient) -> None
     assert "&lt;script&gt;" in page.text
     assert "<script>alert" not in page.text
     assert "committed" in page.text
-    assert "no follower has told yet" in page.text
+    assert "no follower has reported yet" in page.text
     assert client.get("/ship/sync/changes/no-such").status_code == 404
     assert client.get("/ship/sync/changes/%00%ff").status_code == 404
 
@@ -206,12 +208,12 @@ def test_a_quarantined_change_is_sent_after_all_when_a_person_confirms(client: F
     address = f"/ship/sync/changes/{message_id}"
     assert f'href="{address}/retry"' in client.get(address).text
     asked = client.get(f"{address}/retry")
-    assert "Send it after all?" in asked.text
+    assert "Retry this change?" in asked.text
     assert f'action="{address}/retry"' in asked.text
-    assert sync.change(message_id).state == "quarantined"
+    assert sync.runtime().changes.find(message_id).state == "quarantined"
     done = client.post(f"{address}/retry", headers=HERE)
     assert (done.status_code, done.headers["Location"]) == (303, f"{address}?done=retry")
-    assert sync.change(message_id).state != "quarantined"
+    assert sync.runtime().changes.find(message_id).state != "quarantined"
     again = client.post(f"{address}/retry", headers=HERE)
     assert again.status_code == 409
     assert "only a quarantined one" in again.text
@@ -226,7 +228,7 @@ def test_a_quarantined_change_is_given_up_when_a_person_confirms(client: FlaskCl
         or "can't be undone" in client.get(address).text
     )
     assert client.post(address, headers=HERE).status_code == 303
-    assert sync.change(message_id).state == "dropped"
+    assert sync.runtime().changes.find(message_id).state == "dropped"
     assert client.post("/ship/sync/changes/none/discard", headers=HERE).status_code == 404
 
 
@@ -242,7 +244,7 @@ def test_a_form_of_another_site_changes_nothing(client: FlaskClient) -> None:
     for headers in foreign:
         refused = client.post(f"/ship/sync/changes/{message_id}/discard", headers=headers)
         assert refused.status_code == 403, headers
-    assert sync.change(message_id).state == "quarantined"
+    assert sync.runtime().changes.find(message_id).state == "quarantined"
 
 
 def test_a_catch_up_is_asked_for_by_its_form(client: FlaskClient) -> None:
@@ -253,11 +255,11 @@ def test_a_catch_up_is_asked_for_by_its_form(client: FlaskClient) -> None:
     assert asked.status_code == 303
     again = client.post("/ship/sync/catchup", data=form, headers=HERE)
     assert again.headers["Location"] == asked.headers["Location"]
-    (run,) = sync.catchups()
+    (run,) = sync.runtime().catchups.recent()
     assert run.catchup_id in asked.headers["Location"]
     assert [entity.entity for entity in run.entities] == ["hulls"]
     page = client.get(asked.headers["Location"])
-    assert "Asked for." in page.text
+    assert "Catch-up requested." in page.text
     assert run.catchup_id in page.text
 
 
@@ -275,7 +277,7 @@ def test_what_is_wrong_is_said_at_its_field_and_what_was_typed_stays(client: Fla
         assert f'id="arus-{field}-error"' in page.text, form
         for typed in form.values():
             assert typed == "masts" or f'value="{typed}"' in page.text
-    assert sync.catchups() == []
+    assert sync.runtime().catchups.recent() == []
 
 
 def test_conflicts_and_parked_messages_are_shown_with_all_that_is_known(
@@ -299,7 +301,7 @@ def test_conflicts_and_parked_messages_are_shown_with_all_that_is_known(
         payload=b"\xff\x00 not JSON",
         at=now_ms(),
     )
-    (parked,) = sync.parked()
+    (parked,) = sync.runtime().dead_letters.recent()
     assert "row-1" in client.get("/ship/sync/conflicts").text
     conflict = client.get("/ship/sync/conflicts/c1").text
     assert "ours &lt;b&gt;" in conflict
@@ -315,7 +317,7 @@ def test_conflicts_and_parked_messages_are_shown_with_all_that_is_known(
     assert "nobody subscribes" in replayed.text
     assert client.get(f"{address}/discard").status_code == 200
     assert client.post(f"{address}/discard", headers=HERE).status_code == 303
-    assert sync.parked() == []
+    assert sync.runtime().dead_letters.recent() == []
 
 
 def test_the_applications_rule_guards_every_page(client: FlaskClient) -> None:
@@ -421,7 +423,7 @@ def test_the_page_speaks_and_counts_as_its_application_does(small_database_url: 
             csrf_token=lambda: "a-token",
         )
         app.jinja_env.filters["local_number"] = lambda value: f"#{value}"
-        app.register_blueprint(sync_page())
+        app.register_blueprint(sync_page(allow=lambda _: True))
         page = app.test_client().get("/sync/").text
     assert "<h1>¡Synchronisation!</h1>" in page
     assert "<strong>#0</strong>" in page
@@ -430,8 +432,8 @@ def test_the_page_speaks_and_counts_as_its_application_does(small_database_url: 
 
 def test_where_nothing_is_captured_the_page_says_so(small_database_url: str) -> None:
     with small_app(small_database_url, LOCAL_MODE="false", SECRET_KEY="x") as app:
-        app.register_blueprint(sync_page())
-        app.register_blueprint(sync_api())
+        app.register_blueprint(sync_page(allow=lambda _: True))
+        app.register_blueprint(sync_api(allow=lambda _: True))
         client = app.test_client()
         page = client.get("/sync/")
         assert page.status_code == 200
@@ -441,4 +443,56 @@ def test_where_nothing_is_captured_the_page_says_so(small_database_url: str) -> 
         assert "not a vessel" in refused.text
         assert client.post("/api/sync/catchup", json={"entity": "all"}).status_code == 409
         with pytest.raises(UnknownChangeError):
-            sync.change("none")
+            sync.runtime().changes.find("none")
+
+
+def test_the_rule_is_asked_about_the_action(small_database_url: str) -> None:
+    asked: list[str] = []
+
+    def refuse(action: Action) -> bool:
+        asked.append(action)
+        return False
+
+    with small_app(small_database_url, LOCAL_MODE="false", SECRET_KEY="x") as app:
+        app.register_blueprint(sync_page(allow=refuse), url_prefix="/p")
+        app.register_blueprint(sync_api(allow=refuse), url_prefix="/a")
+        client = app.test_client()
+        wanted = {
+            "GET /p/": "view",
+            "GET /p/live": "view",
+            "GET /p/changes/m": "view",
+            "GET /p/changes/m/retry": "decide",
+            "POST /p/changes/m/discard": "decide",
+            "POST /p/inbox/1/replay": "decide",
+            "POST /p/catchup": "catchup",
+            "GET /a/changes": "view",
+            "POST /a/changes/m/retry": "decide",
+            "POST /a/catchup": "catchup",
+            "GET /a/catchup/c": "view",
+            "GET /a/health": "health",
+        }
+        for request in wanted:
+            method, address = request.split()
+            assert client.open(address, method=method).status_code == 403
+    assert asked == list(wanted.values())
+
+
+def test_without_a_rule_only_debug_mode_opens_it(small_database_url: str) -> None:
+    with small_app(small_database_url, LOCAL_MODE="false", SECRET_KEY="x") as app:
+        app.register_blueprint(sync_page())
+        app.register_blueprint(sync_api(), url_prefix="/a")
+        client = app.test_client()
+        assert client.get("/sync/").status_code == 403
+        assert "allow=" in client.get("/a/health").get_json()["detail"]
+        app.debug = True
+        assert client.get("/sync/").status_code == 200
+        assert client.get("/a/health").status_code == 200
+
+
+def test_a_rule_need_not_look_at_the_action(small_database_url: str) -> None:
+    with small_app(small_database_url, LOCAL_MODE="false", SECRET_KEY="x") as app:
+        app.register_blueprint(sync_page(allow=lambda: True))
+        app.register_blueprint(sync_api(allow=lambda: False), url_prefix="/a")
+        client = app.test_client()
+        assert client.get("/sync/").status_code == 200
+        assert client.get("/a/health").status_code == 403

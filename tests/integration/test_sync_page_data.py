@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from arus.changes import list_changes
 from arus.database import transaction
-from arus.forecast import DAY, MINUTE, Sample
-from arus.message import ChangeState
-from arus.overview import LinkEvent, Outage, outages, read_counts, read_day
-from arus.status import LastChange, read_last_changes
+from arus.ops.forecast import DAY, MINUTE, Sample
+from arus.ops.overview import LinkEvent, Outage, outages, read_counts, read_day
+from arus.outbox.changes import list_changes
+from arus.outbox.status import LastChange, read_last_changes
+from arus.protocol.entries import ChangeState
 
 NOW = 1_795_334_400_000
 _CHANGE = text(
@@ -27,7 +27,9 @@ _SESSION = text(
     "INSERT INTO arus_session (id, epoch, vessel_id, head_seq, complete_since)"
     " VALUES (1, 'e', 'v', :head, :since)"
 )
-_SAMPLE = text("INSERT INTO arus_sample VALUES (:minute, :depth, :published)")
+_SAMPLE = text(
+    "INSERT INTO arus_sample (minute, depth, published) VALUES (:minute, :depth, :published)"
+)
 _EVENT = text(
     "INSERT INTO arus_link_event (at, connected, reason, generation) VALUES (:at, :up, :reason, 1)"
 )
@@ -80,6 +82,30 @@ def test_the_counts_are_those_of_the_lists_and_add_up(log: Connection) -> None:
         (numbered,) = log.execute(text("SELECT COUNT(seq) FROM arus_change")).one()
         assert counts.gone == head - numbered
         assert counts.complete_since == NOW - DAY
+
+
+def test_a_long_log_is_counted_up_to_a_limit(log: Connection) -> None:
+    dice = random.Random(12)
+    most = 10
+    for _ in range(25):
+        fill(log, dice)
+        real = read_counts(log)
+        undelivered = text(
+            "UPDATE arus_lane SET depth = (SELECT COUNT(*) FROM arus_change c WHERE c.topic = arus_lane.topic"
+            " AND c.seq > arus_lane.acked_seq AND c.outcome IS NULL)"
+        )
+        with transaction(log):
+            log.execute(undelivered)  # as the owner keeps it
+        counts = read_counts(log, most)
+        if real.total <= most:
+            assert counts == real
+            continue
+        assert (counts.total, counts.is_long, counts.gone) == (most, True, None)
+        for state, count in counts.by_state.items():
+            if state in counts.more_in:
+                assert count <= real.by_state[state], state
+            else:
+                assert count == real.by_state[state], state
 
 
 def test_of_an_empty_database_nothing_is_counted(log: Connection) -> None:

@@ -120,7 +120,7 @@ def test_a_row_is_made_shown_changed_and_deleted(
 
     asked = open_form(browser, f"{url}/delete")
     assert browser.post(f"{url}/delete", data=asked).location == f"/{slug}"
-    assert "is deleted" in browser.get(f"/{slug}").text
+    assert "was deleted" in browser.get(f"/{slug}").text
     assert browser.get(url).status_code == 404
 
 

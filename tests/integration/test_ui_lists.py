@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import insert
+from werkzeug.datastructures import MultiDict
 
 from blueprints.equipment.models import Equipment
 from blueprints.ui import listing
@@ -54,7 +55,7 @@ def orders(app: Flask) -> Iterator[list[str]]:
 
 
 def view(**args: str) -> listing.View:
-    return listing.View.of(KINDS["work-orders"], args)
+    return listing.View.of(KINDS["work-orders"], MultiDict(args))
 
 
 @pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
@@ -116,6 +117,7 @@ def test_the_address_keeps_search_filters_and_order_from_page_to_page(
     assert jobs(page_of(client, unescape(before))) == shown[: listing.PAGE_SIZE]
 
 
+@pytest.mark.slow
 def test_a_schedule_list_shows_what_is_not_finished_unless_asked_otherwise(
     client: FlaskClient, equipment_id: str
 ) -> None:
@@ -183,7 +185,10 @@ def test_rows_that_others_made_are_told_of_once(client: FlaskClient, orders: lis
     assert "#news" not in poll(news="1")
 
 
-def test_the_overview_too_tells_of_what_others_made(client: FlaskClient, equipment_id: str) -> None:
+@pytest.mark.slow
+def test_the_dashboard_too_tells_of_what_others_made(
+    client: FlaskClient, equipment_id: str
+) -> None:
     headers = {"Origin": "http://localhost"}
     (shown,) = re.findall(r'name="list" value="([^"]+)"', page_of(client, "/"))
     asked = {"list": unescape(shown), "news": "0"}
@@ -204,8 +209,8 @@ def test_an_open_page_is_told_once_of_what_others_do_to_its_row(
     row = f"work_orders:{orders[0]}:none"
     assert "#changed" not in poll(row=f"{row}:1:page")
     client.patch(f"/api/work-orders/{orders[0]}", json={"reason": "Otherwise"})
-    assert "Show it as it is now" in poll(row=f"{row}:1:page")
-    assert "both versions are shown" in poll(row=f"{row}:1:form")
+    assert "Show the current version" in poll(row=f"{row}:1:page")
+    assert "Both versions are shown" in poll(row=f"{row}:1:form")
     assert "#changed" not in poll(row=f"{row}:1:page", told=f"{orders[0]}:2")
     assert "Otherwise" in poll(row=f"{row}:1:tr")
     client.delete(f"/api/work-orders/{orders[0]}")

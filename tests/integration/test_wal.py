@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from arus import changelog
-from arus.changelog import ChangeLog
 from arus.database import begin_immediate
 from arus.errors import LogUnavailableError
+from arus.outbox import log as changelog
+from arus.outbox.log import ChangeLog
 
 #: A commit of `write` puts so many pages into the write-ahead log.
 PAGES = 10
@@ -48,6 +48,7 @@ def wal(database: Path) -> int:
     return database.with_name(f"{database.name}-wal").stat().st_size
 
 
+@pytest.mark.slow
 def test_the_log_begins_anew_though_others_commit_and_read_all_the_time(
     database: Path, log: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +71,7 @@ def test_the_log_begins_anew_though_others_commit_and_read_all_the_time(
         thread.start()
     try:
         while sum(written) < 2_000:
-            with owner.turn():
+            with owner.fenced_transaction():
                 pass
             owner.tidy()
     finally:

@@ -4,6 +4,8 @@ import { createHash } from 'node:crypto'
 const HISTORY = 50_000
 const LEAP = 100_000
 const DIGESTS = 10_000
+const FEW = 10 // rows, or a tenth of them, are swept without a digest
+const CLAIM = 30_000 // for so long it holds on to what is proved and the vessel does not have
 const MASK = (1n << 64n) - 1n
 
 const sha256 = (text) => createHash('sha256').update(text).digest()
@@ -55,11 +57,13 @@ const newTopic = (entity) => ({
   ahead: [], // [from, to]
   doubted: false, // the vessel is to be asked how far it has come
   disbelieved: 0, // the highest number that was believed before
+  unread: false, // a message has come since the last that could be read: it is refused, and no gap
   asked: [], // [requestId, what was known then, buckets], newest last
   whole: false,
   head: 0, // as last told by a status with nothing pending
   headAt: 0, // … when its seq was this
   run: null,
+  sweep: null, // {mark, highSeq, buckets}: waits for a digest
   rows: new Map(), // id: {version, deleted, hash, seq, epoch, mark, data}
 })
 
@@ -69,12 +73,15 @@ export class Copy {
     this.vesselId = vesselId
     this.state = saved ? revive(saved) : { epoch: null, left: [], online: false, seq: 0, topics: {}, refused: 0 }
     for (const [topic, entity] of Object.entries(topics)) this.state.topics[topic] ??= newTopic(entity)
+    this.pausedUntil = 0 // by its data budget, as told by the last status
     this.digests = {}
     this.history = {} // of each topic: [seq, bucket, tokens, count], oldest first
     this.floor = {} // history reaches back to here
     this.heard = 0 // messages of catch-ups
     this.ended = new Set() // requests whose catch-up has ended
     this.described = null // the vessel's last digest
+    this.claimed = false // the watermark is to be published again: the vessel has less than is proved
+    this.claimedSince = 0
     for (const [topic, t] of Object.entries(this.state.topics)) {
       const digest = (this.digests[topic] = new SetDigest())
       this.history[topic] = []
@@ -100,13 +107,19 @@ export class Copy {
       message = JSON.parse(payload)
       if (message?.vesselId !== this.vesselId) return
       if (topic === 'system/status') this.#status(message, retained)
-      else if (topic === 'system/digest') this.#digest(message)
+      else if (topic === 'system/digest') this.#digest(message, retained)
       else if (topic.startsWith('catchup/')) this.#catchup(topic.slice(8), message)
       else if (topic in this.state.topics) this.#change(topic, message, retained)
     } catch (error) {
       if (!(error instanceof SyntaxError || error instanceof TypeError || error instanceof RangeError)) throw error
       this.state.refused += 1
     }
+  }
+
+  /** A message of which nothing can be read: refused. */
+  unreadable(topic, retained = false) {
+    this.state.refused += 1
+    if (topic in this.state.topics && !retained) this.state.topics[topic].unread = true
   }
 
   // -- changes ----------------------------------------------------------------------------------
@@ -126,6 +139,8 @@ export class Copy {
       return
     }
     const newer = this.#apply(topic, m)
+    if (t.unread && t.whole && !t.ahead.length) t.position = Math.max(t.position, m.previousSeq)
+    t.unread = false
     if (m.previousSeq <= t.position) {
       t.position = m.seq
       if (!newer || t.ahead.length) this.#forgetHistory(topic, m.seq)
@@ -207,7 +222,7 @@ export class Copy {
     if (!t || m.entity !== t.entity) return
     const asked = t.asked.find(([id]) => id === m.requestId)
     if (m.epoch !== state.epoch) {
-      if (m.type !== 'catchup_begin' || !asked || typeof m.epoch !== 'string') return
+      if (m.type !== 'catchup_begin' || !asked || !state.left.includes(m.epoch)) return
       this.#beginEpoch(m.epoch) // which has the rest of this answer count for nothing, and asks anew
       return
     }
@@ -215,7 +230,12 @@ export class Copy {
     if (m.type === 'catchup_begin') {
       if (!asked) return // somebody else's
       if (JSON.stringify(m.buckets ?? null) !== JSON.stringify(asked[2])) return
+      if (m.highSeq < asked[1] && this.#claims(m.highSeq)) {
+        this.ended.add(m.requestId)
+        return
+      }
       this.#begun(topic, t, m, asked)
+      if (m.mode === 'snapshot') t.sweep = null
       t.run = { ...m, next: 0, digests: { 0: '' }, broken: !['log', 'snapshot', 'must_refetch'].includes(m.mode) }
     } else if (t.run?.catchupId !== m.catchupId) {
       if (m.type === 'catchup_end') this.ended.add(m.requestId) // its begin was missed
@@ -225,6 +245,18 @@ export class Copy {
     } else if (m.type === 'catchup_end') {
       this.#end(topic, t, m)
     }
+  }
+
+  /** Whether to hold on to what is proved and above the vessel's head: it was restored, and begins an epoch. */
+  #claims(head) {
+    const proven = Math.max(...Object.values(this.state.topics).map((t) => t.proven))
+    if (this.watermark <= head || proven <= head) {
+      this.claimedSince = 0
+      return false
+    }
+    this.claimed = true
+    this.claimedSince ||= Date.now()
+    return Date.now() - this.claimedSince < CLAIM
   }
 
   /** The answer is younger than the question: what was known above its head was never given out. */
@@ -274,13 +306,12 @@ export class Copy {
       t.proven = Math.max(t.proven, run.highSeq)
     }
     if (run.mode === 'snapshot' && run.complete) {
-      for (const [id, row] of t.rows) {
-        if (row.deleted || row.mark === run.catchupId) continue
-        if (row.epoch === epoch && row.seq > m.highSeq) continue
-        if (run.buckets && !run.buckets.includes(bucketOf(id))) continue
-        const gone = { ...row, deleted: true, hash: '', data: null, seq: m.highSeq, epoch }
-        t.rows.set(id, gone)
-        this.#replace(topic, id, row, gone)
+      t.sweep = { mark: run.catchupId, highSeq: m.highSeq, buckets: run.buckets ?? null }
+      const gone = this.#unseen(t)
+      const there = [...t.rows.values()].filter((row) => !row.deleted).length
+      if (gone.length <= Math.max(FEW, there / 10)) {
+        this.#sweep(topic, gone)
+        t.sweep = null
       }
       if (!run.buckets) {
         t.position = Math.max(t.position, run.highSeq)
@@ -293,15 +324,74 @@ export class Copy {
     this.lastEnd = true
   }
 
+  /** The rows that wait for a sweep. */
+  #unseen(t) {
+    const { mark, highSeq, buckets } = t.sweep
+    return [...t.rows].filter(
+      ([id, row]) =>
+        !row.deleted &&
+        row.mark !== mark &&
+        !(row.epoch === this.state.epoch && row.seq > highSeq) &&
+        (!buckets || buckets.includes(bucketOf(id))),
+    )
+  }
+
+  #sweep(topic, gone) {
+    const t = this.state.topics[topic]
+    for (const [id, row] of gone) {
+      const after = { ...row, deleted: true, hash: '', data: null, seq: t.sweep.highSeq, epoch: this.state.epoch }
+      t.rows.set(id, after)
+      this.#replace(topic, id, row, after)
+    }
+  }
+
+  /** A digest of the vessel: what waits is swept where it agrees with what would be left. */
+  #agree(topic, t, theirs, seq) {
+    if (t.run || t.ahead.length || t.position < theirs.lastSeq || seq < t.sweep.highSeq || this.floor[topic] > seq) return
+    const then = this.#at(topic, seq)
+    const before = then.buckets
+    const gone = this.#unseen(t)
+    for (const [id, row] of gone) then.toggle(bucketOf(id), rowToken(id, row.version, row.hash), -1)
+    const after = then.buckets
+    const of = (sums) => gone.filter(([id]) => sums[bucketOf(id)] === theirs.buckets[bucketOf(id)])
+    this.#sweep(topic, of(after))
+    const stay = new Set(of(before).map(([id]) => bucketOf(id)))
+    const rest = new Set(this.#unseen(t).map(([id]) => bucketOf(id)).filter((number) => !stay.has(number)))
+    t.sweep = rest.size ? { ...t.sweep, buckets: [...rest] } : null
+  }
+
+  /** The digest of a topic's rows as they were at a number. */
+  #at(topic, seq) {
+    const then = this.digests[topic].copy()
+    for (const [at, bucket, tokens, count] of this.history[topic]) {
+      if (at > seq) then.toggle(bucket, tokens, -count)
+    }
+    return then
+  }
+
+  /** Whether rows wait for a digest. */
+  get sweeping() {
+    return Object.values(this.state.topics).some((t) => t.sweep)
+  }
+
   // -- status -----------------------------------------------------------------------------------
 
   #status(s, retained) {
     const { state } = this
-    if (typeof s.epoch !== 'string' || state.left.includes(s.epoch)) return
+    if (typeof s.epoch !== 'string') return
+    if (state.left.includes(s.epoch)) {
+      // it may be an old one: the answer to a request says where the vessel is
+      if (s.status === 'online' && !retained) Object.values(state.topics)[0].doubted = true
+      return
+    }
+    if (s.epoch !== state.epoch && state.epoch && s.status !== 'online') return
     state.online = s.status === 'online'
+    // believed for 26 hours at most; what is no time is NaN, and no pause
+    if (state.online) this.pausedUntil = Math.min(s.pausedUntil ? Date.parse(s.pausedUntil) : 0, Date.now() + 26 * 3_600_000)
     if (s.epoch !== state.epoch) this.#beginEpoch(s.epoch)
     if (state.online && !retained) {
       state.seq = s.seq
+      if (s.epoch === state.epoch) this.#claims(s.seq)
       for (const t of Object.values(state.topics)) {
         t.doubted ||= highest(t) > s.seq
         // what was told before, and is above what is told now, is not so
@@ -321,12 +411,14 @@ export class Copy {
 
   #beginEpoch(epoch) {
     const { state } = this
+    state.left = state.left.filter((left) => left !== epoch)
     if (state.epoch) state.left.push(state.epoch)
+    this.claimedSince = 0
     state.epoch = epoch
     state.seq = 0
     for (const [topic, t] of Object.entries(state.topics)) {
       for (const [id, row] of t.rows) if (row.deleted) t.rows.delete(id)
-      Object.assign(t, { position: 0, proven: 0, ahead: [], asked: [], doubted: false, disbelieved: 0, whole: false, head: 0, headAt: 0, run: null })
+      Object.assign(t, { position: 0, proven: 0, ahead: [], asked: [], doubted: false, disbelieved: 0, whole: false, head: 0, headAt: 0, run: null, sweep: null })
       this.history[topic] = []
       this.floor[topic] = 0
     }
@@ -352,11 +444,13 @@ export class Copy {
 
   // -- proof of equality ------------------------------------------------------------------------
 
-  #digest(d) {
+  #digest(d, retained) {
     if (d.epoch !== this.state.epoch) return
     for (const entity of Object.values(d.entities)) {
       const t = this.state.topics[entity.topic]
-      if (t) this.#head(t, entity.lastSeq, d.seq)
+      if (!t) continue
+      this.#head(t, entity.lastSeq, d.seq)
+      if (t.sweep && !retained) this.#agree(entity.topic, t, entity, d.seq)
     }
     this.described = d
     this.describedAt = Date.now()
@@ -384,10 +478,7 @@ export class Copy {
       if (!t) continue
       if (!t.whole || t.run || t.position < theirs.lastSeq) return null
       if (this.floor[theirs.topic] > d.seq) return 'stale'
-      const then = this.digests[theirs.topic].copy()
-      for (const [seq, bucket, tokens, count] of this.history[theirs.topic]) {
-        if (seq > d.seq) then.toggle(bucket, tokens, -count)
-      }
+      const then = this.#at(theirs.topic, d.seq)
       const equal = then.digest === theirs.digest && then.count === theirs.count
       const buckets = then.buckets.flatMap((sum, number) => (sum === theirs.buckets[number] ? [] : [number]))
       entities[entity] = equal ? { equal } : { equal, buckets, rows: [] }

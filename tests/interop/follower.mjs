@@ -11,6 +11,7 @@ import fs from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import mqtt from 'mqtt'
+import { Frames, isDictionary } from './frames.mjs'
 import { Copy, SetDigest, bucketOf, canonical, chain, rowHash, rowToken, serialise } from './copy.mjs'
 
 const TOPICS = {
@@ -20,6 +21,9 @@ const TOPICS = {
   crew: 'crew',
   maintenance: 'maintenance_schedules',
 }
+
+/** A vessel has at most 16; others may be invented. */
+const MAX_DICTIONARIES = 24
 
 /** Marks in the journal what was asked: no topic has a name like it. */
 const ASKED = '#'
@@ -39,6 +43,9 @@ const { values: given } = parseArgs({
   },
 })
 
+/** The vessel's own prefix. */
+const prefix = given.prefix.split('/').map((level) => (level === '{vessel_id}' ? given.vessel : level)).join('/')
+
 const say = (event, fields = {}) => process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
 
 /** The journal, and the state of all journals before it. */
@@ -53,7 +60,8 @@ class Store {
 
   #path = (name) => path.join(this.directory, name)
 
-  load(vesselId) {
+  /** The copy, and what takes payloads for it. */
+  load(vesselId, missing) {
     let saved = null
     if (fs.existsSync(this.#path('state.json'))) {
       const file = JSON.parse(fs.readFileSync(this.#path('state.json'), 'utf8'))
@@ -61,6 +69,15 @@ class Store {
       saved = file.state
     }
     const copy = new Copy(vesselId, TOPICS, saved)
+    const frames = new Frames((topic, text, retained) => {
+      if (text === null) copy.unreadable(topic, retained)
+      else copy.take(topic, text, retained)
+    }, missing)
+    // The dictionaries of journals that are gone.
+    for (const name of fs.readdirSync(this.directory)) {
+      const id = /^dictionary\.(\d+)$/.exec(name)?.[1]
+      if (id) frames.take(`system/dictionary/${id}`, fs.readFileSync(this.#path(name)), true)
+    }
     const journal = this.#path(`journal.${this.#generation}`)
     if (fs.existsSync(journal)) {
       const lines = fs.readFileSync(journal, 'utf8').split('\n')
@@ -68,14 +85,14 @@ class Store {
       for (const line of lines) {
         const [topic, payload, retained] = JSON.parse(line)
         if (topic === ASKED) copy.asked(...payload)
-        else copy.take(topic, payload, retained)
+        else frames.take(topic, Buffer.from(payload, 'base64'), retained)
       }
     }
-    return copy
+    return { copy, frames }
   }
 
   /** Begin a new journal on top of the present state. */
-  open(copy) {
+  open(copy, waiting) {
     const old = this.#path(`journal.${this.#generation}`)
     this.#generation += 1
     this.#journal = fs.openSync(this.#path(`journal.${this.#generation}`), 'w')
@@ -85,7 +102,14 @@ class Store {
     fs.fsyncSync(fresh)
     fs.closeSync(fresh)
     fs.renameSync(this.#path('state.new'), this.#path('state.json'))
+    for (const [topic, payload, retained] of waiting) this.commit(topic, payload.toString('base64'), retained)
     fs.rmSync(old, { force: true })
+  }
+
+  /** Keep a dictionary: messages in later journals may need it. */
+  keep(id, content) {
+    const kept = fs.readdirSync(this.directory).filter((name) => name.startsWith('dictionary.'))
+    if (kept.length < MAX_DICTIONARIES) fs.writeFileSync(this.#path(`dictionary.${Number(id)}`), content, { flush: true })
   }
 
   commit(topic, payload, retained = false) {
@@ -96,6 +120,7 @@ class Store {
 
 class Follower {
   #copy
+  #frames
   #store
   #client
   #asked = {} // of each topic: {requestId, at, patience, heard}
@@ -109,8 +134,10 @@ class Follower {
 
   constructor() {
     this.#store = new Store(given.store)
-    this.#copy = this.#store.load(given.vessel)
-    this.#store.open(this.#copy)
+    const { copy, frames } = this.#store.load(given.vessel, (id) => this.#missingDictionary(id))
+    this.#copy = copy
+    this.#frames = frames
+    this.#store.open(this.#copy, frames.waiting)
     this.#client = mqtt.connect(given.url, {
       clientId: `interop_${given.name}`,
       clean: false,
@@ -120,15 +147,16 @@ class Follower {
     })
     // mqtt.js acknowledges when the callback is called, and hands over no other message before
     this.#client.handleMessage = (packet, done) => {
-      const topic = packet.topic.slice(given.prefix.length + 1)
-      const payload = packet.payload.toString()
-      this.#store.commit(topic, payload, packet.retain)
-      this.#copy.take(topic, payload, packet.retain)
+      const topic = packet.topic.slice(prefix.length + 1)
+      const id = /^system\/dictionary\/(\d{1,10})$/.exec(topic)?.[1]
+      if (id && isDictionary(Number(id), packet.payload)) this.#store.keep(id, packet.payload)
+      this.#store.commit(topic, packet.payload.toString('base64'), packet.retain)
+      this.#frames.take(topic, packet.payload, packet.retain)
       done()
     }
     this.#client.on('connect', ({ sessionPresent }) => {
-      const topics = [...Object.keys(TOPICS), 'catchup/+', 'system/status', 'system/digest']
-      this.#client.subscribe(topics.map((topic) => `${given.prefix}/${topic}`), { qos: 1 }, (error) => {
+      const topics = ['system/dictionary/+', ...Object.keys(TOPICS), 'catchup/+', 'system/status', 'system/digest']
+      this.#client.subscribe(topics.map((topic) => `${prefix}/${topic}`), { qos: 1 }, (error) => {
         say(error ? 'refused' : 'connected', { sessionPresent })
       })
     })
@@ -145,13 +173,20 @@ class Follower {
     this.#client.end(false, {}, () => process.exit(0))
   }
 
+  /** Subscribed to by its own name, it comes also from a broker that retains nothing for wildcards. */
+  #missingDictionary(id) {
+    say('dictionary', { id })
+    this.#client?.subscribe(`${prefix}/system/dictionary/${id}`, { qos: 0 })
+  }
+
   #publish(topic, message, retain = false) {
-    this.#client.publish(`${given.prefix}/${topic}`, JSON.stringify(message), { qos: 1, retain })
+    this.#client.publish(`${prefix}/${topic}`, JSON.stringify(message), { qos: 1, retain })
   }
 
   #tend() {
     if (!this.#client.connected) return
     const now = Date.now()
+    this.#frames.expire(now)
     this.#ask(now)
     this.#prove(now)
     this.#tell(now)
@@ -173,6 +208,7 @@ class Follower {
       if (heard !== asked.heard) Object.assign(asked, { heard, at: now })
       // it has ended and something is missing still, or nothing has come for long
       if (copy.ended.has(asked.requestId)) asked.over = true
+      else if (Date.now() < copy.pausedUntil + 60_000 && copy.pausedUntil > 0) asked.at = now
       else if (now - asked.at > asked.patience) asked.over = true
     }
     if (!copy.state.epoch || !copy.state.online) return
@@ -231,8 +267,8 @@ class Follower {
       }
       if (!result.equal && this.#fresh) this.#repair(result)
     }
-    const pause = again ? 500 : 1000 * Number(given.audit)
-    if (complete && copy.state.online && Number(given.audit) && now - this.#digestAsked >= pause) {
+    const pause = again ? 500 : 1000 * (copy.sweeping ? 2 : Number(given.audit))
+    if (complete && copy.state.online && (Number(given.audit) || copy.sweeping) && now - this.#digestAsked >= pause) {
       if (again || copy.described !== this.#describedBefore || now - this.#digestAsked > 20_000) {
         this.#digestAsked = now
         this.#describedBefore = copy.described
@@ -255,7 +291,9 @@ class Follower {
   #tell(now) {
     const { watermark, state } = this.#copy
     const told = this.#told
-    if (!watermark || (watermark === told.seq && told.audit === this.#audit) || now - told.at < 2000) return
+    const news = watermark !== told.seq || told.audit !== this.#audit || this.#copy.claimed
+    if (!watermark || !news || now - told.at < 2000) return
+    this.#copy.claimed = false
     this.#told = { seq: watermark, at: now, audit: this.#audit }
     const timestamp = new Date().toISOString()
     const body = { epoch: state.epoch, seq: watermark, timestamp, vesselId: given.vessel, audit: this.#audit }
@@ -296,7 +334,7 @@ function checkVectors(page) {
 if (given.vectors) {
   process.exitCode = checkVectors(given.vectors)
 } else if (given.dump) {
-  const copy = new Store(given.store).load(given.vessel)
+  const { copy } = new Store(given.store).load(given.vessel)
   process.stdout.write(JSON.stringify({ rows: copy.rows, refused: copy.state.refused, epoch: copy.state.epoch }))
 } else {
   new Follower()

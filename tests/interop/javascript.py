@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.broker import find_program
 from tests.support.lifecycle import Started
-from tests.support.mosquitto import find_program
 from tools.processes import Child
 
 HERE = Path(__file__).resolve().parent

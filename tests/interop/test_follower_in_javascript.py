@@ -9,8 +9,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
 
+from arus.protocol.frames import is_frame
 from tests.interop.javascript import JavaScriptFollower, run_program
 from tests.support.gunicorn_app import ROOT, GunicornApp
 from tests.support.mosquitto import Mosquitto
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.timeout(600)
 
 ENTITIES = ("work_orders", "alerts", "equipment", "crew", "maintenance_schedules")
 StartFollower = Callable[..., JavaScriptFollower]
+SHARED, FLEET = "vessel/sync", "fleet/{vessel_id}/sync"
 
 
 @pytest.fixture
@@ -31,13 +34,19 @@ def database_kind() -> str:
 
 
 @pytest.fixture
-def start_follower(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[StartFollower]:
+def prefix() -> str:
+    """MQTT_TOPIC_PREFIX."""
+    return SHARED
+
+
+@pytest.fixture
+def start_follower(tmp_path: Path, mosquitto: Mosquitto, prefix: str) -> Iterator[StartFollower]:
     """Starts the follower; it is killed after the test."""
     with ExitStack() as stack:
 
         def start(*options: str) -> JavaScriptFollower:
             follower = JavaScriptFollower(
-                tmp_path, mosquitto.port, "ship-1", "--audit", "1", *options
+                tmp_path, mosquitto.port, "ship-1", "--prefix", prefix, "--audit", "1", *options
             )
             return stack.enter_context(follower)
 
@@ -45,9 +54,16 @@ def start_follower(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[StartFollow
 
 
 @pytest.fixture
-def vessel(start_app: Callable[..., GunicornApp]) -> GunicornApp:
-    """A vessel that is connected."""
-    app = start_app({"VESSEL_ID": "ship-1"})
+def compression() -> str:
+    """MQTT_COMPRESSION."""
+    return "off"
+
+
+@pytest.fixture
+def vessel(start_app: Callable[..., GunicornApp], prefix: str, compression: str) -> GunicornApp:
+    """A vessel that is connected, and says who made each change."""
+    settings = {"VESSEL_ID": "ship-1", "MQTT_TOPIC_PREFIX": prefix, "MQTT_SEND_ACTOR": "true"}
+    app = start_app({**settings, "MQTT_COMPRESSION": compression})
     app.wait_connected()
     return app
 
@@ -148,6 +164,7 @@ def test_its_hashes_are_those_of_the_document() -> None:
     assert verdict["wrong"] == []
 
 
+@pytest.mark.parametrize("prefix", [SHARED, FLEET])
 def test_it_joins_late_and_follows_live(
     vessel: GunicornApp, crew: Crew, start_follower: StartFollower, tmp_path: Path
 ) -> None:
@@ -160,6 +177,49 @@ def test_it_joins_late_and_follows_live(
     assert not follower.events("asked")  # what was live needed no catch-up
     retained = follower.wait_for("watermark", lambda event: event["seq"] >= 100)
     assert retained
+
+
+@pytest.mark.parametrize("compression", ["zstd"])
+def test_it_reads_what_is_compressed(
+    vessel: GunicornApp,
+    crew: Crew,
+    start_follower: StartFollower,
+    mosquitto: Mosquitto,
+    tmp_path: Path,
+) -> None:
+    follower = start_follower()
+    crew.work(15)
+    database = tmp_path / "arus.sqlite"
+    acknowledged = "SELECT count(*) FROM arus_dictionary WHERE acknowledged"
+    eventually(lambda: _first(database, acknowledged) == 1, 60, message="a dictionary is used")
+    crew.work(5)
+    assert_equal(follower, crew, vessel, tmp_path)
+    follower.stop()
+    crew.work(5)
+    follower.start()
+    assert_equal(follower, crew, vessel, tmp_path)
+    assert _first(database, "SELECT count(*) FROM arus_compressed WHERE dictionary > 0")
+    # One that joins late has the dictionary from the broker, and the rows by compressed catch-ups.
+    late = JavaScriptFollower(
+        tmp_path / "late", mosquitto.port, "ship-1", "--name", "late", "--audit", "1"
+    )
+    seen: list[bytes] = []
+    tap = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    tap.on_message = lambda _client, _userdata, message: seen.append(bytes(message.payload))
+    tap.connect("127.0.0.1", mosquitto.port)
+    tap.subscribe("vessel/sync/catchup/#", 1)
+    tap.loop_start()
+    with late:
+        assert_equal(late, crew, vessel, tmp_path)
+    tap.disconnect()
+    tap.loop_stop()
+    assert len(seen) > 100
+    assert all(is_frame(payload) for payload in seen)
+
+
+def _first(database: Path, statement: str) -> int:
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute(statement).fetchone()[0])
 
 
 def test_it_is_killed_and_goes_on(
@@ -287,6 +347,7 @@ def test_what_was_changed_behind_its_back_is_found_and_repaired(
     assert_equal(follower, crew, vessel, tmp_path)
 
 
+@pytest.mark.parametrize("prefix", [FLEET])
 def test_what_is_forged_under_the_vessels_name_does_not_last(
     vessel: GunicornApp,
     crew: Crew,
@@ -300,16 +361,18 @@ def test_what_is_forged_under_the_vessels_name_does_not_last(
     epoch, highest = follower.dump()["epoch"], 2**53 - 1
     common = {"vesselId": "ship-1", "epoch": epoch, "entity": "crew"}
     common["timestamp"] = "2026-11-22T08:00:00.000Z"
-    with Subscriber(mosquitto.port, "vessel/sync/crew") as subscriber:
+    with Subscriber(mosquitto.port, "fleet/ship-1/sync/crew") as subscriber:
         last = subscriber.wait(1)[0].json
     for seq in (last["seq"] + 1000, highest):
         forged = {**last, "previousSeq": last["seq"], "seq": seq, "version": 1}
         forged["data"] = {**last["data"], "id": f"forged-{seq}", "version": 1}
-        mosquitto.publish("vessel/sync/crew", json.dumps(forged), "-q", "1")
+        mosquitto.publish("fleet/ship-1/sync/crew", json.dumps(forged), "-q", "1")
     # An empty snapshot that nobody has asked for.
     catchup = {**common, "catchupId": "c", "requestId": None, "mode": "snapshot"}
     catchup |= {"highSeq": highest, "total": 0, "complete": True, "sinceSeq": None, "buckets": None}
     for told in ({"type": "catchup_begin"}, {"type": "catchup_end", "digest": "", "next": None}):
-        mosquitto.publish("vessel/sync/catchup/crew", json.dumps({**catchup, **told}), "-q", "1")
+        mosquitto.publish(
+            "fleet/ship-1/sync/catchup/crew", json.dumps({**catchup, **told}), "-q", "1"
+        )
     crew.work(3)
     assert_equal(follower, crew, vessel, tmp_path)

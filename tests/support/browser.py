@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
@@ -15,13 +14,16 @@ from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Locator,
     Page,
     ViewportSize,
     expect,
     sync_playwright,
 )
 
-from tests.support.mosquitto import find_program
+from tests.support import selection
+from tests.support.broker import find_program
+from tests.support.vendored import AXE
 
 ARGUMENTS = [
     "--disable-background-networking",
@@ -34,7 +36,6 @@ ARGUMENTS = [
 #: A name that the browser alone resolves: on plain http it makes no secure context.
 SHIP_HOST = "ship-host"
 
-AXE = Path(__file__).resolve().parents[1] / "vendor" / "axe-4.14.1.min.js"
 #: Rules that depend on colours alone.
 COLOURS = ("color-contrast", "link-in-text-block")
 #: Rules that depend on what is where.
@@ -53,6 +54,8 @@ SHAPES = (
 PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
+#: CSS pixels: a phone at 200 % and 100 %, a tablet and a laptop at 100 % and 125 %, the widest screen.
+WIDTHS = (160, 320, 768, 1024, 1280, 2560)
 PHONE: ViewportSize = {"width": 360, "height": 740}
 DESK: ViewportSize = {"width": 1280, "height": 800}
 
@@ -60,6 +63,7 @@ DESK: ViewportSize = {"width": 1280, "height": 800}
 @contextmanager
 def chromium(*more: str) -> Iterator[Browser]:
     """A headless browser."""
+    selection.starts("browser")
     arguments = [*ARGUMENTS, f"--host-resolver-rules=MAP {SHIP_HOST} 127.0.0.1", *more]
     if os.getuid() == 0:
         arguments.append("--no-sandbox")
@@ -129,6 +133,22 @@ class Traffic:
         return [url for url in self.requested if not url.startswith((root, "data:", "blob:"))]
 
 
+def choose(within: Page | Locator, label: str, text: str) -> None:
+    """Choose an option of a list that is searched; without scripts it is a plain list."""
+    box = within.get_by_role("combobox", name=label)
+    if box.evaluate("element => element.tagName") == "SELECT":
+        box.select_option(label=text)
+        return
+    box.fill(text)
+    found = within.get_by_role("listbox", name="Choices").get_by_role(
+        "option", name=text, exact=True
+    )
+    expect(found).to_be_visible()
+    expect(box).to_have_attribute("aria-activedescendant", re.compile("."))
+    found.click()
+    expect(box).to_have_value(text)
+
+
 # --- accessibility -------------------------------------------------------------------------------
 
 
@@ -158,30 +178,54 @@ def faults(page: Page) -> list[str]:
     """What is wrong with the page for somebody: by light, in the dark, and on a phone."""
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
     page.set_viewport_size(DESK)
+    page.locator("h1").first.wait_for()  # of the API page, which its script renders
     found = axe(page)
     if (headings := page.locator("h1").count()) != 1:
         found.append(f"{page.url}: {headings} h1")
+    # What is in a noscript is text where there are scripts.
+    if page.locator("noscript:visible").count():
+        found.append(f"{page.url}: what is for browsers without scripts is shown")
     page.emulate_media(color_scheme="dark", reduced_motion="reduce")
     found += [f"dark: {fault}" for fault in axe(page, COLOURS)]
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
     page.set_viewport_size(PHONE)
-    found += [f"360 px: {fault}" for fault in [*axe(page, SHAPES), *sideways(page)]]
+    found += [f"360 px: {fault}" for fault in axe(page, SHAPES)]
     page.set_viewport_size(DESK)
+    found += misfits(page, WIDTHS)
     return found
 
 
-def sideways(page: Page) -> list[str]:
-    """The elements that make the page wider than the screen."""
-    return page.evaluate(
-        """() => {
-          const width = document.documentElement.clientWidth;
-          if (document.documentElement.scrollWidth <= width) return [];
-          return [...document.body.querySelectorAll("*")]
-            .filter((element) => element.getBoundingClientRect().right > width + 1)
-            .slice(0, 5)
-            .map((element) => `${location.href}: wider than the screen: ${element.outerHTML.slice(0, 120)}`);
-        }"""
-    )
+_MISFITS = """async () => {
+  // Charts are drawn again in the next frame.
+  for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+  const width = document.documentElement.clientWidth, found = [];
+  const say = (what, element) =>
+    found.push(`${what}: ${element.outerHTML.slice(0, 80)}: ${element.textContent.trim().slice(0, 40)}`);
+  const page = document.documentElement.scrollWidth;
+  if (page > width) found.push(`the page is ${page} px wide`);
+  for (const element of document.body.querySelectorAll("*")) {
+    if (!element.checkVisibility({ visibilityProperty: true }) || element.closest("svg, .uplot, option, .skip")) continue;
+    const box = element.getBoundingClientRect(), style = getComputedStyle(element);
+    if (box.width === 0 || box.height === 0 || box.right <= 0) continue;  // kept for screen readers
+    if (box.right > width + 1) say(`ends at ${Math.round(box.right)} px`, element);
+    else if (box.left < -1) say(`begins at ${Math.round(box.left)} px`, element);
+    const isInput = ["INPUT", "TEXTAREA", "SELECT"].includes(element.tagName);
+    const isWider = element.scrollWidth > element.clientWidth + 1;
+    if (!isInput && isWider && style.display !== "inline" && style.overflowX !== "visible") say("cut", element);
+  }
+  return found.slice(0, 5);
+}"""
+
+
+def misfits(page: Page, widths: Sequence[int]) -> list[str]:
+    """What is cut, or makes the page scroll sideways, in windows of these widths in CSS pixels."""
+    found = []
+    before = page.viewport_size or DESK
+    for width in widths:
+        page.set_viewport_size({"width": width, "height": 800})
+        found += [f"{page.url} at {width} px: {each}" for each in page.evaluate(_MISFITS)]
+    page.set_viewport_size(before)
+    return found
 
 
 # --- all pages -----------------------------------------------------------------------------------
@@ -203,7 +247,7 @@ def shape(url: str) -> str:
 def links(page: Page, root: str) -> list[str]:
     """The addresses below `root` that the page leads to."""
     hrefs: list[str] = page.eval_on_selector_all(
-        "a[href]", "links => links.map(link => link.getAttribute('href'))"
+        "a[href]:not([download])", "links => links.map(link => link.getAttribute('href'))"
     )
     urls = (urljoin(page.url, href).partition("#")[0] for href in hrefs)
     return [url for url in urls if url.startswith(root) and not FILES.search(urlsplit(url).path)]

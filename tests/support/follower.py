@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session as OrmSession
 
 from arus.follower import Follower, FollowerStatus, Patience
+from arus.protocol.topics import TopicTree
 from tests.support.gunicorn_app import ROOT, clean_environment
 from tests.support.lifecycle import Started
 from tests.support.ship_model import ShipModel
@@ -31,9 +32,16 @@ QUICK = Patience(answer=2.0, failure=0.2, progress=3.0, grace=0.5)
 class FollowerThread(Started):
     """A follower in a thread of this process."""
 
-    def __init__(self, app: Flask, name: str = "shore", patience: Patience = QUICK) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        name: str = "shore",
+        patience: Patience = QUICK,
+        *,
+        partitions: int | None = None,
+    ) -> None:
         self.app = app
-        self.follower = Follower(app, name, patience=patience)
+        self.follower = Follower(app, name, patience=patience, partitions=partitions)
         self._thread = threading.Thread(target=self.follower.run, daemon=True)
 
     def status(self) -> FollowerStatus:
@@ -139,7 +147,7 @@ class ScriptedVessel(ShipModel, Started):
         self,
         port: int,
         vessel_id: str = "ship-1",
-        prefix: str = "vessel/sync",
+        prefix: str = "vessel/sync",  # MQTT_TOPIC_PREFIX
         *,
         answers: bool = True,
     ) -> None:
@@ -150,9 +158,11 @@ class ScriptedVessel(ShipModel, Started):
         #: What the watermarks topics have brought.
         self.watermarks: list[dict[str, Any]] = []
         self.answers = answers
+        #: Whether a requested digest is published.
+        self.describes = False
         #: Changes the messages of a catch-up of one entity before they go: returns what to publish.
         self.distort: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda items: items
-        self._prefix = prefix
+        self._prefix = TopicTree(prefix).prefix_of(vessel_id)
         self._port = port
         self._changed = threading.Condition()
         self._lock = threading.RLock()
@@ -256,6 +266,10 @@ class ScriptedVessel(ShipModel, Started):
         with self._changed:
             kind.append(document)
             self._changed.notify_all()
+        if kind is self.digest_requests and self.describes:
+            with self._lock:
+                digest = self.digest_document()
+            self.publish("system/digest", digest)
         if kind is self.requests and self.answers:
             try:
                 self.answer(document)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support import http
+from tests.support import http, selection
 from tests.support.lifecycle import Started
 from tests.support.waiting import eventually, free_port
 from tools.processes import Child
@@ -22,7 +22,11 @@ HEALTH = "/api/mqtt/reliable-sync/health"
 def clean_environment(**settings: str) -> dict[str, str]:
     """This process's environment without any setting of the product, and with `settings`."""
     ours = ("MQTT_", "WEB_", "ARUS_", "PROMETHEUS_", "RATELIMIT_", "FLASK_", "GUNICORN_")
-    names = ("LOCAL_MODE", "DATABASE_URL", "SECRET_KEY", "VESSEL_ID", "PORT", "HOST")
+    names = (
+        *("LOCAL_MODE", "DATABASE_URL", "SECRET_KEY", "VESSEL_ID", "PORT", "HOST"),
+        # without its cache each Python process that a test starts would compile everything again
+        "PYTHONDONTWRITEBYTECODE",
+    )
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -31,20 +35,22 @@ def clean_environment(**settings: str) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", **settings}
 
 
-def flask(*command: str, settings: Mapping[str, str], timeout: float = 60) -> str:
+def flask(
+    *command: str, settings: Mapping[str, str], timeout: float = 60, code: Path = ROOT
+) -> str:
     """What `flask --app wsgi COMMAND` prints; fails with its output when it fails."""
-    done = run_flask(*command, settings=settings, timeout=timeout)
+    done = run_flask(*command, settings=settings, timeout=timeout, code=code)
     assert done.returncode == 0, f"flask {' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
 def run_flask(
-    *command: str, settings: Mapping[str, str], timeout: float = 60
+    *command: str, settings: Mapping[str, str], timeout: float = 60, code: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """`flask --app wsgi COMMAND`, run to its end, whatever that is."""
+    """`flask --app wsgi COMMAND`, run to its end, whatever that is; `code` is the folder of the application."""
     return subprocess.run(
         [Path(sys.executable).with_name("flask"), "--app", "wsgi", *command],
-        cwd=ROOT,
+        cwd=code,
         env=clean_environment(**settings),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -55,7 +61,10 @@ def run_flask(
 
 
 class GunicornApp(Started):
-    """`gunicorn wsgi:app` on a loopback port, with `settings` as its environment."""
+    """`gunicorn wsgi:app` on a loopback port, with `settings` as its environment.
+
+    `code` is the folder of the application: this one, or a checkout of another version.
+    """
 
     def __init__(
         self,
@@ -67,8 +76,10 @@ class GunicornApp(Started):
         preload: bool = False,
         args: Sequence[str] = (),
         port: int | None = None,
+        code: Path = ROOT,
     ) -> None:
         self.port = port or free_port()
+        self._code = code
         self.workers = workers
         self.log_path = directory / f"gunicorn-{self.port}.log"
         self._argv = [str(Path(sys.executable).with_name("gunicorn")), "wsgi:app"]
@@ -83,6 +94,7 @@ class GunicornApp(Started):
                 "HOST": "127.0.0.1",
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": str(workers),
+                "TRUSTED_HOSTS": "localhost,ship-host",  # what the browser tests call it
                 **settings,
             }
         )
@@ -153,8 +165,9 @@ class GunicornApp(Started):
 
     def start(self, *, wait: bool = True) -> Self:
         """Start it; with `wait`, return when it answers /readyz and all workers are there."""
+        selection.starts("gunicorn")
         with self.log_path.open("ab") as log:
-            self._child = Child("gunicorn", self._argv, env=self._env, cwd=ROOT, output=log)
+            self._child = Child("gunicorn", self._argv, env=self._env, cwd=self._code, output=log)
         if wait:
             try:
                 eventually(self._ready, 40, interval=0.05, message="gunicorn is ready")

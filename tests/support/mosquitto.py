@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
+from tests.support.broker import DEPLOY, Broker, adapted, find_program
 from tests.support.certificates import Certificates
-from tests.support.lifecycle import Started
-from tests.support.waiting import eventually, free_port
-from tools.ports import answers
-from tools.processes import Child
+from tests.support.waiting import free_port
 
 #: What deploy/mosquitto changes of its defaults.
 OURS = (
@@ -25,24 +21,28 @@ OURS = (
     "set_tcp_nodelay true",
 )
 
-
-def find_program(name: str, *places: str) -> str:
-    """The path of an installed program; a failure that says what to install otherwise."""
-    search = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", *places])
-    found = shutil.which(name, path=search)
-    if found is None:
-        raise AssertionError(f"{name} is not installed: run tools/install_test_servers")
-    return found
+#: The ACL of deploy/mosquitto, for vessels by the name of their users and a follower `shore`.
+SECURED_ACL = DEPLOY / "mosquitto" / "acl"
 
 
-class Mosquitto(Started):
+def _user() -> str:
+    # as root it would become user `mosquitto`, who may not write into a test's directory
+    return f"user {pwd.getpwuid(os.getuid()).pw_name}"
+
+
+class Mosquitto(Broker):
     """A broker that can be stopped, killed and started again on the same port.
 
     `options` are further lines for its configuration; they come last, so that they win. With `as_shipped` it
-    has no settings of ours: those of Debian's package, and its own defaults.
+    has no settings of ours: those of Debian's package, and its own defaults. With `deployed` it has those of
+    deploy/mosquitto/mosquitto.conf alone; with `secured` those of secured.conf, which needs `certificates`
+    and either `users_file`, of the plugin that has the users, or `users` instead of the plugin.
     With `users` (name to password) it lets nobody else in; `acl` is the text of an acl_file.
     With `certificates` there is a second listener with TLS (`client_certificates=True`: mutual).
     """
+
+    NAME = "mosquitto"
+    MARKER = None
 
     def __init__(
         self,
@@ -50,27 +50,38 @@ class Mosquitto(Started):
         *,
         options: Sequence[str] = (),
         as_shipped: bool = False,
+        deployed: bool = False,
+        secured: bool = False,
         users: Mapping[str, str] | None = None,
+        users_file: Path | None = None,
         acl: str | None = None,
         certificates: Certificates | None = None,
         client_certificates: bool = False,
         websockets: bool = False,
         port: int | None = None,
     ) -> None:
-        self.directory = directory
-        self.port = port or free_port()
+        super().__init__(directory, port=port)
         self.certificates = certificates
         self.tls_port = free_port() if certificates else None
         self.websockets_port = free_port() if websockets else None
-        self.log_path = directory / "mosquitto.log"
-        self._child: Child | None = None
         ours = () if as_shipped else OURS
-        self._write_config((*ours, *options), users, acl, client_certificates)
+        self._config = self.directory / "mosquitto.conf"
+        self._data = self.directory / "data"
+        self._data.mkdir(exist_ok=True)
+        if deployed:
+            self._config.write_text("\n".join([self._deployed(), *options]) + "\n")
+        elif secured:
+            assert self.tls_port, "started without certificates"
+            self.port = self.tls_port
+            self._config.write_text(self._secured(users_file or users or {}, acl, options))
+        else:
+            self._write_config((*ours, *options), users, acl, client_certificates)
 
-    @property
-    def url(self) -> str:
-        """What MQTT_BROKER_URL takes."""
-        return f"mqtt://127.0.0.1:{self.port}"
+    def command(self) -> Sequence[str | Path]:
+        return [find_program("mosquitto"), "-c", self._config]
+
+    def listening(self) -> Sequence[int]:
+        return tuple(filter(None, (self.port, self.websockets_port, self.tls_port)))
 
     @property
     def tls_url(self) -> str:
@@ -85,71 +96,14 @@ class Mosquitto(Started):
         return f"ws://127.0.0.1:{self.websockets_port}"
 
     @property
-    def log(self) -> str:
-        """All it has said so far."""
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-
-    @property
-    def running(self) -> bool:
-        """Whether its process is there."""
-        return self._child is not None and self._child.returncode() is None
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._child is not None
-        return self._child.pid
-
-    def start(self) -> Self:
-        """Start it and wait until it takes connections."""
-        assert not self.running, "it runs already"
-        with self.log_path.open("ab") as log:
-            self._child = Child(
-                "mosquitto", [find_program("mosquitto"), "-c", self._config], output=log
-            )
-        try:
-            eventually(self._accepts, 10, message="mosquitto takes connections")
-        except BaseException:
-            self.kill()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End it as an operator would; it saves its state."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
-
-    def kill(self) -> None:
-        """SIGKILL it: what it has not saved is gone."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+    def saved(self) -> Path:
+        """The file of its saved state: sessions and retained messages."""
+        return self._data / "mosquitto.db"
 
     def forget(self) -> None:
         """Throw its saved state away, while it is down."""
         assert not self.running
-        (self._data / "mosquitto.db").unlink(missing_ok=True)
-
-    def publish(self, topic: str, payload: str | bytes, *args: str) -> None:
-        """Publish one message, by mosquitto_pub."""
-        address = ["-h", "127.0.0.1", "-p", str(self.port)]
-        subprocess.run(
-            [find_program("mosquitto_pub"), *address, "-t", topic, "-s", *args],
-            input=payload if isinstance(payload, bytes) else payload.encode(),
-            check=True,
-            timeout=20,
-        )
-
-    def close(self) -> None:
-        self.kill()
-
-    def _accepts(self) -> bool:
-        assert self._child is not None
-        if self._child.returncode() is not None:
-            raise RuntimeError(f"mosquitto ended at its start:\n{self.log}")
-        # it opens one listener after the other
-        return all(map(answers, filter(None, (self.port, self.websockets_port, self.tls_port))))
+        self.saved.unlink(missing_ok=True)
 
     def _write_config(
         self,
@@ -158,12 +112,8 @@ class Mosquitto(Started):
         acl: str | None,
         client_certificates: bool,
     ) -> None:
-        self._config = self.directory / "mosquitto.conf"
-        self._data = self.directory / "data"
-        self._data.mkdir(parents=True, exist_ok=True)
         lines = [
-            # as root it would become user `mosquitto`, who may not write here
-            f"user {pwd.getpwuid(os.getuid()).pw_name}",
+            _user(),
             "log_dest stderr",
             "log_type all",
             "log_timestamp_format %Y-%m-%dT%H:%M:%S",
@@ -174,10 +124,7 @@ class Mosquitto(Started):
         if users:
             lines.append(f"password_file {self._write_passwords(users)}")
         if acl is not None:
-            acl_file = self.directory / "acl"
-            acl_file.write_text(acl)
-            acl_file.chmod(0o600)
-            lines.append(f"acl_file {acl_file}")
+            lines.append(f"acl_file {self._write_acl(acl)}")
         lines.append(f"listener {self.port} 127.0.0.1")
         if self.websockets_port:
             lines += [f"listener {self.websockets_port} 127.0.0.1", "protocol websockets"]
@@ -190,6 +137,51 @@ class Mosquitto(Started):
                 f"require_certificate {'true' if client_certificates else 'false'}",
             ]
         self._config.write_text("\n".join([*lines, *options]) + "\n")
+
+    def _deployed(self) -> str:
+        changed = {
+            "\nlistener 1883\n": f"\nlistener {self.port} 127.0.0.1\n",
+            "/var/lib/mosquitto/": f"{self._data}/",
+            "log_dest syslog": "log_dest stderr",
+        }
+        return f"{_user()}\n{adapted(DEPLOY / 'mosquitto' / 'mosquitto.conf', changed)}"
+
+    def _secured(
+        self, users: Mapping[str, str] | Path, acl: str | None, options: Sequence[str]
+    ) -> str:
+        assert self.certificates, "started without certificates"
+        etc = "/etc/mosquitto"
+        changed = {
+            "\nlistener 8883\n": f"\nlistener {self.tls_port} 127.0.0.1\n",
+            **self._secured_users(users),
+            f"\nacl_file {etc}/acl": f"\nacl_file {self._write_acl(acl or SECURED_ACL.read_text())}",
+            f"{etc}/certs/ca.pem": str(self.certificates.ca),
+            f"{etc}/certs/server.pem": str(self.certificates.server_cert),
+            f"{etc}/certs/server.key": str(self.certificates.server_key),
+            "persistence_location /var/lib/mosquitto/": f"persistence_location {self._data}/",
+            "log_dest syslog": "log_dest stderr",
+        }
+        text = adapted(DEPLOY / "mosquitto" / "secured.conf", changed)
+        return "\n".join([_user(), text, *options]) + "\n"
+
+    def _secured_users(self, users: Mapping[str, str] | Path) -> dict[str, str]:
+        """What changes in secured.conf for a plugin's file, or for users without the plugin."""
+        plugin = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
+        if isinstance(users, Path):
+            (found,) = Path("/usr/lib").glob("*/mosquitto_dynamic_security.so")
+            return {plugin: str(found), "/var/lib/mosquitto/users.json": str(users)}
+        passwords = self._write_passwords(users)
+        return {
+            f"\nplugin {plugin}\n": "\n",
+            "\nplugin_opt_config_file /var/lib/mosquitto/users.json\n": "\n",
+            "\n# password_file /etc/mosquitto/passwords\n": f"\npassword_file {passwords}\n",
+        }
+
+    def _write_acl(self, acl: str) -> Path:
+        path = self.directory / "acl"
+        path.write_text(acl)
+        path.chmod(0o600)
+        return path
 
     def _write_passwords(self, users: Mapping[str, str]) -> Path:
         path = self.directory / "passwords"

@@ -15,6 +15,8 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
+from tests.support import selection
+from tests.support.broker import find_program
 from tests.support.lifecycle import Started
 from tests.support.waiting import eventually, free_port
 from tools.processes import Child
@@ -55,8 +57,25 @@ class PostgresServer(Started):
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         )
 
+    def run(self, program: str, *words: str) -> str:
+        """What one of PostgreSQL's own programs prints, as this server's user."""
+        beside = self._bin / program
+        done = subprocess.run(
+            [
+                beside if beside.exists() else find_program(program),
+                *("--host=127.0.0.1", f"--port={self.port}", "--username=arus"),
+                *words,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def start(self) -> Self:
         """Create the cluster when there is none, start the server, wait until it answers."""
+        selection.starts("postgresql")
         data = self._directory / "data"
         if not data.exists():
             os.chown(self._directory, self._uid, self._gid)

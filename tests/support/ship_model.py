@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from arus.message import iso, now_ms
+from arus.protocol.digests import SetDigest, row_hash
+from arus.protocol.times import iso, now_ms
 
 ENTITIES = {
     "equipment": "equipment",
@@ -32,6 +33,8 @@ class ShipModel:
         self.rows: dict[tuple[str, str], dict[str, Any]] = {}
         #: Each change as it is published, in order.
         self.log: list[dict[str, Any]] = []
+        #: Changes that were dropped from a full queue and not repaired yet.
+        self.dropped: list[dict[str, Any]] = []
         #: The log reaches back to here.
         self.pruned = 0
 
@@ -71,6 +74,7 @@ class ShipModel:
         """Begin a new epoch, as after a restore from an older copy."""
         self.epoch = str(uuid.uuid4())
         self.log.clear()
+        self.dropped.clear()
         self.pruned = self.seq
 
     def prune(self) -> None:
@@ -78,12 +82,66 @@ class ShipModel:
         self.log.clear()
         self.pruned = self.seq
 
+    def drop(self, *messages: dict[str, Any]) -> None:
+        """Note that changes were dropped from a full queue: only a repair tells of them."""
+        self.dropped += messages
+
+    def repairs(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """The repairs of what was dropped: topics, each with its messages; they are announced until then."""
+        answers = []
+        for topic, entity in ENTITIES.items():
+            dropped = [m for m in self.dropped if m["entity"] == entity]
+            if not dropped:
+                continue
+            covers: list[list[int]] = []
+            for m in sorted(dropped, key=lambda one: int(one["seq"])):
+                if covers and covers[-1][1] == m["previousSeq"]:
+                    covers[-1][1] = m["seq"]
+                else:
+                    covers.append([m["previousSeq"], m["seq"]])
+            last = {m["data"]["id"]: m for m in self.log if m["entity"] == entity}
+            items = [m for m in dropped if last.get(m["data"]["id"]) is m]
+            begin, *rest = _messages(
+                items,
+                {
+                    "catchupId": str(uuid.uuid4()), "requestId": None, "vesselId": self.vessel_id,
+                    "entity": entity, "epoch": self.epoch, "mode": "log", "highSeq": self.seq,
+                    "total": len(items), "timestamp": iso(now_ms()),
+                },
+                {"sinceSeq": None, "complete": False, "buckets": None, "covers": covers},
+            )  # fmt: skip
+            answers.append((topic, [begin, *rest]))
+        self.dropped.clear()
+        return answers
+
     def status_document(self, *, online: bool = True, pending: int = 0) -> dict[str, Any]:
         """The status."""
         return {
             "status": "online" if online else "offline", "vesselId": self.vessel_id,
             "timestamp": iso(now_ms()), "generation": 1, "epoch": self.epoch, "seq": self.seq,
-            "topics": dict(self.heads), "pending": pending,
+            "topics": dict(self.heads), "pending": pending, "complete": not self.pruned if online else None,
+            "repairs": {
+                topic: min(m["previousSeq"] for m in dropped)
+                for topic, entity in ENTITIES.items()
+                if (dropped := [m for m in self.dropped if m["entity"] == entity])
+            },
+        }  # fmt: skip
+
+    def digest_document(self, fields: frozenset[str] | None = None) -> dict[str, Any]:
+        """The digest of the rows as they are, over all their fields or some."""
+        sets = {topic: SetDigest() for topic in ENTITIES}
+        for (topic, row_id), data in self.rows.items():
+            sets[topic].add(row_id, data["version"], row_hash(data, fields))
+        entities = {
+            entity: {
+                "topic": topic, "lastSeq": self.heads.get(topic, 0), "count": sets[topic].count,
+                "digest": sets[topic].digest, "buckets": sets[topic].buckets,
+            }
+            for topic, entity in ENTITIES.items()
+        }  # fmt: skip
+        return {
+            "type": "digest", "vesselId": self.vessel_id, "epoch": self.epoch, "seq": self.seq,
+            "timestamp": iso(now_ms()), "entities": entities,
         }  # fmt: skip
 
     def answers_to(self, request: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -108,19 +166,11 @@ class ShipModel:
             "vesselId": self.vessel_id, "entity": entity, "epoch": self.epoch, "mode": mode,
             "highSeq": self.seq, "total": len(items), "timestamp": iso(now_ms()),
         }  # fmt: skip
-        begin = {
-            **catchup, "type": "catchup_begin", "sinceSeq": since if mode == "log" else None,
+        about = {
+            "sinceSeq": since if mode == "log" else None,
             "complete": mode == "snapshot" and buckets is None, "buckets": buckets,
         }  # fmt: skip
-        digest = ""
-        messages = []
-        for sequence, item in enumerate(items):
-            link = f"{entity}/{item['data']['id']}/{item['version']}/{item['operation']}"
-            digest = hashlib.sha256(f"{digest}{link}".encode()).hexdigest()
-            place = {"catchupId": catchup["catchupId"], "sequence": sequence, "total": len(items)}
-            messages.append({**item, "type": "catchup", **place})
-        end = {**catchup, "type": "catchup_end", "digest": digest, "next": None}
-        return [begin, *messages, end]
+        return _messages(items, catchup, about)
 
     def _items(
         self, topic: str, mode: str, since: int | None, buckets: Iterable[int] | None
@@ -147,6 +197,22 @@ class ShipModel:
             and (wanted is None or bucket(m["data"]["id"]) in wanted)
         ]  # fmt: skip
         return rows + deleted
+
+
+def _messages(
+    items: list[dict[str, Any]], catchup: dict[str, Any], about: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The messages of a catch-up."""
+    digest = ""
+    messages = []
+    for sequence, item in enumerate(items):
+        link = f"{item['entity']}/{item['data']['id']}/{item['version']}/{item['operation']}"
+        digest = hashlib.sha256(f"{digest}{link}".encode()).hexdigest()
+        place = {"catchupId": catchup["catchupId"], "sequence": sequence, "total": len(items)}
+        messages.append({**item, "type": "catchup", **place})
+    begin = {**catchup, **about, "type": "catchup_begin"}
+    end = {**catchup, "type": "catchup_end", "digest": digest, "next": None}
+    return [begin, *messages, end]
 
 
 def bucket(row_id: str) -> int:

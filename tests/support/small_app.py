@@ -134,18 +134,23 @@ def tables() -> dict[tuple[str, str], dict[str, Any]]:
 
 def empty() -> None:
     """Take everything out of the database."""
+    tables = reversed(db.metadata.sorted_tables)
     with db.engine.begin() as connection:
-        for table in reversed(db.metadata.sorted_tables):
+        # The log comes last: it notes what is deleted from the others.
+        for table in sorted(tables, key=lambda table: table.name.startswith("arus_")):
             connection.execute(table.delete())
 
 
 @contextmanager
-def small_app(database_url: str, **settings: Any) -> Iterator[Flask]:
-    """The application on a database, emptied; within its context."""
+def small_app(database_url: str, *, zone: str | None = None, **settings: Any) -> Iterator[Flask]:
+    """The application on a database, emptied; within its context.
+
+    :param zone: the ship's time zone.
+    """
     app = Flask("small", instance_relative_config=True)
     app.config.update({"SQLALCHEMY_DATABASE_URI": database_url, "LOCAL_MODE": "true", **settings})
     db.init_app(app)
-    sync.init_app(app, db)
+    sync.init_app(app, db, zone=zone)
     with app.app_context():
         db.create_all()
         empty()
@@ -153,5 +158,5 @@ def small_app(database_url: str, **settings: Any) -> Iterator[Flask]:
             yield app
         finally:
             db.session.remove()
-            app.extensions["arus"].bell.close()
+            app.extensions["arus"].notifier.close()
             db.engine.dispose()

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tests.support.broker import find_program
 from tests.support.lifecycle import Started
-from tests.support.mosquitto import find_program
 from tests.support.waiting import PATIENCE
 from tools.processes import Child
 

@@ -15,19 +15,23 @@ from typing import Any, Self
 from sqlalchemy import make_url, text
 
 from arus import signals
-from arus.audit import Auditor
-from arus.bell import Bell, BellListener
-from arus.catchup import Catchups
-from arus.changelog import ChangeLog
+from arus.audit.auditor import Auditor
+from arus.catchup.sender import Catchups
 from arus.database import open_engine, transaction
-from arus.inbox import Inbox, Subscriptions
-from arus.message import new_message_id, now_ms
-from arus.ownership import Owner, open_lock
-from arus.registry import Registry
-from arus.relay import Relay
-from arus.session import Session
+from arus.inbound.handlers import Inbox, Subscriptions
+from arus.mqtt.client import Session
+from arus.outbox.log import ChangeLog
+from arus.outbox.notifier import NotificationListener, Notifier
+from arus.outbox.reserve import DiskReserve
+from arus.outbox.status import SyncStatus, read_status
+from arus.protocol.entries import new_message_id
+from arus.protocol.times import now_ms
+from arus.registry import URGENT, Priorities, Registry
+from arus.relay.leadership import Leadership, open_lock
+from arus.relay.loop import Relay
+from arus.relay.services import Services, Topics
+from arus.relay.training import Trainer
 from arus.settings import load
-from arus.status import SyncStatus, read_status
 from tests.support.gunicorn_app import ROOT, clean_environment
 from tests.support.lifecycle import Started
 from tests.support.waiting import PATIENCE, eventually
@@ -56,34 +60,54 @@ class Vessel(Started):
         self.settings = load({**values, **settings})
         self.engine = open_engine(database_url)
         self.lock, self.bell_path = open_lock(make_url(database_url))
-        self.bell = Bell(self.bell_path)
+        self.notifier = Notifier(self.bell_path)
         self.registry = Registry()
         self.subscriptions = Subscriptions()
         self.session: Session | None = None
+        #: Creates the session: with a broker on the network, unless a test has one in memory.
+        self.open_session: Callable[..., Session] = Session
         #: Name and values of each signal so far.
         self.signals: list[tuple[str, dict[str, Any]]] = []
         self._changed = threading.Condition()
         self._receivers = [self._receiver(signal.name) for signal in SIGNALS]
         for signal, receiver in zip(SIGNALS, self._receivers, strict=True):
             signal.connect(receiver, sender=self)
-        self.owner = Owner(self.lock, self.bell_path, self.settings.vessel_id, self._make_relay)
+        self.owner = self._candidate(None)
 
-    def _make_relay(self, log: ChangeLog, bell: BellListener) -> Relay:
+    def _candidate(self, reserve: DiskReserve | None) -> Leadership:
+        return Leadership(
+            self.lock,
+            self.bell_path,
+            self.settings.vessel_id,
+            self._make_relay,
+            reserve=reserve,
+            with_actor=self.settings.send_actor,
+        )
+
+    def with_reserve(self, reserve: DiskReserve) -> Self:
+        """Have the owner use a reserve on a full disk; by default it has none."""
+        self.owner = self._candidate(reserve)
+        return self
+
+    def _make_relay(self, log: ChangeLog, notifier: NotificationListener) -> Relay:
         client_id = self.settings.client_id or f"arus_sync_{log.vessel_id}"
-        self.session = Session(self.settings, client_id)
-        urgent = frozenset({"alerts"})
+        self.session = self.open_session(self.settings.of_vessel(log.vessel_id), client_id)
         return Relay(
             log,
             self.session,
-            bell,
+            notifier,
             self.settings,
+            topics=Topics(
+                ("alerts", "work_orders"), Priorities({"alerts": URGENT, "work_orders": 2})
+            ),
+            services=Services(
+                registry=self.registry,
+                catchups=Catchups(log, self.registry, self.engine, nullcontext),
+                inbox=Inbox(self.subscriptions, self.engine, nullcontext, Notifier(self.bell_path)),
+                auditor=Auditor(self.engine.url, self.registry, nullcontext),
+                trainer=Trainer(self.engine.url, with_actor=self.settings.send_actor),
+            ),
             sender=self,
-            topics=("alerts", "work_orders"),
-            urgent=urgent,
-            registry=self.registry,
-            catchups=Catchups(log, self.registry, self.engine, nullcontext),
-            inbox=Inbox(self.subscriptions, self.engine, nullcontext, Bell(self.bell_path)),
-            auditor=Auditor(self.engine.url, self.registry, nullcontext),
         )
 
     def _receiver(self, name: str) -> Callable[..., None]:
@@ -116,7 +140,7 @@ class Vessel(Started):
         topic: str = "work_orders",
         *,
         data: str = '{"id":"1"}',
-        ring: bool = True,
+        notify: bool = True,
         committed_at: int | None = None,
         row_id: str | None = None,
     ) -> list[str]:
@@ -136,8 +160,8 @@ class Vessel(Started):
         ]
         with self.engine.connect() as connection, transaction(connection):
             connection.execute(_INSERT, rows)
-        if ring:
-            self.bell.ring()
+        if notify:
+            self.notifier.notify()
         return [row["message_id"] for row in rows]
 
     def status(self) -> SyncStatus:
@@ -186,7 +210,7 @@ class Vessel(Started):
 
     def close(self) -> None:
         self.stop()
-        self.bell.close()
+        self.notifier.close()
         self.engine.dispose()
 
 

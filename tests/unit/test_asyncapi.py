@@ -11,7 +11,7 @@ import pytest
 from tests.support.gunicorn_app import ROOT
 from tools import asyncapi
 
-_PREFIX = "vessel/sync/"
+_PREFIX = "fleet/{vesselId}/sync/"
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
-from arus.digest import SetDigest, bucket_of
-from arus.follower.audit import Ledger
+from arus.follower.audits.ledger import Ledger
 from arus.follower.store import Known
+from arus.protocol.digests import SetDigest, bucket_of
 
 ROWS = "abcdef"
 

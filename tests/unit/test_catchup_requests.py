@@ -12,19 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arus.errors import CatchupRequestError
-from arus.requests import (
-    ALL,
-    DEFAULT_LIMIT,
-    CatchupRequest,
+from arus.catchup.limiter import RequestLimiter, TokenBucket
+from arus.catchup.requests import (
     CatchupState,
     CatchupStatus,
     EntityStatus,
-    RequestIntake,
-    TokenBucket,
-    parse,
-    parse_since,
 )
+from arus.errors import CatchupRequestError
+from arus.protocol.messages import ALL, DEFAULT_LIMIT, CatchupRequest
+from arus.protocol.requests import parse_since, read_request
 
 ENTITIES = ("work_orders", "alerts")
 KEYS = "entity requestId vesselId since sinceSeq epoch cursor limit buckets mode entities other".split()
@@ -33,19 +29,26 @@ NOON_MS = int(NOON.timestamp() * 1000)
 
 
 def test_an_entity_alone_asks_for_the_first_hundred_items_of_everything() -> None:
-    assert parse({"entity": "alerts"}, ENTITIES) == CatchupRequest("alerts", limit=DEFAULT_LIMIT)
+    assert read_request({"entity": "alerts"}, ENTITIES) == CatchupRequest(
+        entity="alerts", limit=DEFAULT_LIMIT
+    )
 
 
 def test_a_null_limit_asks_for_all_items() -> None:
-    assert parse({"entity": "all", "limit": None}, ENTITIES).limit is None
+    assert read_request({"entity": "all", "limit": None}, ENTITIES).limit is None
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("since", "2026-11-22T12:00:00.000Z", {"since_at": NOON_MS}),
-        ("since", "2026-11-22T14:00:00+02:00", {"since_at": NOON_MS}),
-        ("since", "2026-11-22T12:00", {"since_at": NOON_MS}),
+        *(
+            ("since", time, {"since": time})
+            for time in (
+                "2026-11-22T12:00:00.000Z",
+                "2026-11-22T14:00:00+02:00",
+                "2026-11-22T12:00",
+            )
+        ),
         *(
             ("cursor", cursor, {"cursor": cursor})
             for cursor in ("log.e-1.s12", "snapshot.e-1.s0", 'snapshot.e-1.k"a row"')
@@ -53,27 +56,38 @@ def test_a_null_limit_asks_for_all_items() -> None:
         ("requestId", "r-1", {"request_id": "r-1"}),
         ("vesselId", "imo-1", {"vessel_id": "imo-1"}),
         ("limit", 7, {"limit": 7}),
-        ("mode", "snapshot", {"wants_snapshot": True}),
+        ("mode", "snapshot", {"mode": "snapshot"}),
+        ("consumer", "shore-1", {"consumer": "shore-1"}),
+        ("window", 500, {"window": 500}),
         ("somethingNew", [1], {}),
     ],
 )
 def test_each_key_is_read(key: str, value: Any, expected: dict[str, Any]) -> None:
-    assert parse({"entity": "alerts", key: value}, ENTITIES) == CatchupRequest("alerts", **expected)
+    assert read_request({"entity": "alerts", key: value}, ENTITIES) == CatchupRequest(
+        entity="alerts", **expected
+    )
+
+
+@pytest.mark.parametrize(
+    "since", ["2026-11-22T12:00:00.000Z", "2026-11-22T14:00:00+02:00", "2026-11-22T12:00"]
+)
+def test_a_time_is_one_moment_however_it_is_written(since: str) -> None:
+    assert read_request({"entity": "alerts", "since": since}, ENTITIES).since_at == NOON_MS
 
 
 def test_a_number_comes_with_its_epoch() -> None:
-    request = parse({"entity": "all", "sinceSeq": 12, "epoch": "e-1"}, ENTITIES)
-    assert (request.since_seq, request.since_epoch) == (12, "e-1")
+    request = read_request({"entity": "all", "sinceSeq": 12, "epoch": "e-1"}, ENTITIES)
+    assert (request.since_seq, request.epoch) == (12, "e-1")
 
 
 def test_buckets_are_sorted_and_each_is_once() -> None:
-    request = parse({"entity": "all", "mode": "snapshot", "buckets": [63, 0, 63]}, ENTITIES)
+    request = read_request({"entity": "all", "mode": "snapshot", "buckets": [63, 0, 63]}, ENTITIES)
     assert request.buckets == (0, 63)
 
 
 def test_a_digest_is_of_all() -> None:
-    request = parse({"mode": "digest"}, ENTITIES)
-    assert (request.entity, request.wants_digest) == (ALL, True)
+    request = read_request({"mode": "digest"}, ENTITIES)
+    assert (request.entity, request.mode) == (ALL, "digest")
 
 
 @pytest.mark.parametrize(
@@ -123,11 +137,15 @@ def test_a_digest_is_of_all() -> None:
         ({"entity": "all", "requestId": "r" * 65}, ["requestId"]),
         ({"entity": "all", "requestId": "a b"}, ["requestId"]),
         ({"entity": "all", "vesselId": 9}, ["vesselId"]),
+        ({"entity": "all", "consumer": "a b"}, ["consumer"]),
+        ({"entity": "all", "consumer": "c" * 65}, ["consumer"]),
+        ({"entity": "all", "window": 0}, ["window"]),
+        ({"entity": "all", "window": 100_001}, ["window"]),
     ],
 )
 def test_what_is_wrong_is_said_of_its_key(document: Any, wrong: list[str]) -> None:
     with pytest.raises(CatchupRequestError) as caught:
-        parse(document, ENTITIES)
+        read_request(document, ENTITIES)
     assert list(caught.value.errors) == wrong
     assert "\n" not in str(caught.value)
 
@@ -148,7 +166,7 @@ values = st.recursive(
 def test_whatever_comes_is_a_request_or_refused(document: Any) -> None:
     said: dict[str, list[str]] | None = None
     try:
-        request = parse(document, ENTITIES)
+        request = read_request(document, ENTITIES)
     except CatchupRequestError as error:
         said = error.errors
     else:
@@ -190,17 +208,50 @@ def test_a_bucket_lets_a_burst_pass_and_then_a_steady_flow() -> None:
     assert [bucket.take() for _ in range(9)] == [True] * 5 + [False, True, False, True]
 
 
-def intake(**options: Any) -> RequestIntake:
-    return RequestIntake(ENTITIES, "ship-1", **{"clock": lambda: 0.0, **options})
+class Known:
+    """Knows some followers and some requests."""
+
+    def __init__(self, *followers: str, requests: tuple[str, ...] = ()) -> None:
+        self.followers = followers
+        self.requests = requests
+
+    def requester(self, consumer: str | None) -> str:
+        return consumer if consumer in self.followers and consumer else "/mqtt"
+
+    def is_repeated(self, request_id: str) -> bool:
+        return request_id in self.requests
+
+
+class Router:
+    """A limiter that knows what a test says; time stands still until the test moves it."""
+
+    def __init__(self, *followers: str, requests: tuple[str, ...] = ()) -> None:
+        self.now = 0.0
+        self.known = Known(*followers, requests=requests)
+        self.limiter = RequestLimiter(ENTITIES, "ship-1", clock=lambda: self.now)
+
+    def take(self, payload: bytes) -> CatchupRequest | None:
+        return self.limiter.take(payload, self.known)
+
+    def ask(self, number: int, consumer: str | None = None) -> bool:
+        request = {"entity": "alerts", "requestId": f"{consumer}-{number}", "consumer": consumer}
+        return self.take(orjson.dumps(request)) is not None
+
+    @property
+    def refused(self) -> int:
+        return self.limiter.refused
+
+
+router = Router
 
 
 def test_a_request_over_mqtt_is_read() -> None:
-    taken = intake().take(b'{"requestId":"r1","entity":"all","limit":null,"vesselId":"ship-1"}')
-    assert taken == CatchupRequest("all", request_id="r1", vessel_id="ship-1", limit=None)
+    taken = router().take(b'{"requestId":"r1","entity":"all","limit":null,"vesselId":"ship-1"}')
+    assert taken == CatchupRequest(entity="all", request_id="r1", vessel_id="ship-1", limit=None)
 
 
 def test_a_request_to_another_vessel_is_passed_over() -> None:
-    it = intake()
+    it = router()
     assert it.take(b'{"entity":"all","vesselId":"ship-2"}') is None
     assert it.take(b'{"entity":"what only they have","vesselId":"ship-2"}') is None
     assert it.refused == 0
@@ -213,30 +264,74 @@ def test_a_request_to_another_vessel_is_passed_over() -> None:
 def test_a_malformed_one_is_logged_and_counted(
     payload: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    it = intake()
+    it = router()
     assert it.take(payload) is None
     assert it.refused == 1
     (record,) = caplog.records
-    assert record.message.startswith("[MQTT Reliable Sync] a request for a catch-up is refused: ")
+    assert record.message.startswith(
+        "[MQTT Reliable Sync] a request for a catch-up by an unnamed requester is refused: "
+    )
     assert "\n" not in record.message
     assert len(record.message) < 300
 
 
 def test_too_many_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    it = intake()
+    it = router()
     taken = [it.take(orjson.dumps({"entity": "alerts", "requestId": f"r{n}"})) for n in range(100)]
-    assert sum(request is not None for request in taken) == RequestIntake.BURST
+    assert sum(request is not None for request in taken) == RequestLimiter.BURST
     assert it.refused == 70
     assert len(caplog.records) == 1
 
 
 def test_a_flood_of_malformed_ones_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    it = intake()
+    it = router()
     for _ in range(1000):
         it.take(b"?")
     assert it.refused == 1000
-    assert len(caplog.records) == RequestIntake.BURST + 1
+    assert len(caplog.records) == RequestLimiter.BURST + 1
+
+
+def test_a_known_follower_has_a_share_of_its_own() -> None:
+    it = router("shore")
+    assert sum(it.ask(n) for n in range(100)) == RequestLimiter.BURST
+    assert sum(it.ask(n, "shore") for n in range(100)) == RequestLimiter.BURST
+    it.now += 2
+    assert it.ask(101, "shore")
+
+
+def test_names_that_nobody_knows_share_what_is_left() -> None:
+    it = router("shore")
+    assert sum(it.ask(n, f"invented-{n}") for n in range(500)) == RequestLimiter.BURST
+    assert len(it.limiter._shares) == 1
+    assert it.ask(1, "shore")
+
+
+def test_many_known_followers_are_bounded_together_and_no_more_are_remembered_than_fit() -> None:
+    names = [f"shore-{n}" for n in range(400)]
+    it = router(*names)
+    assert sum(it.ask(1, name) for name in names) == RequestLimiter.TOTAL_BURST
+    assert len(it.limiter._shares) == RequestLimiter.MAX_REQUESTERS
+
+
+def test_a_repeated_request_costs_nothing_and_is_not_refused() -> None:
+    it = router(requests=("None-7",))
+    assert not any(it.ask(7) for _ in range(1000))
+    assert it.refused == 0
+    assert it.ask(8)
+
+
+def test_who_is_refused_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    it = router("shore")
+    it.take(b'{"entity":"gold","consumer":"shore"}')
+    it.take(b'{"entity":"gold","consumer":"a name with blanks"}')
+    for number in range(RequestLimiter.BURST):
+        it.ask(number, "shore")
+    assert [record.getMessage().partition(" is refused")[0] for record in caplog.records] == [
+        "[MQTT Reliable Sync] a request for a catch-up by shore",
+        "[MQTT Reliable Sync] a request for a catch-up by an unnamed requester",
+        "[MQTT Reliable Sync] a request for a catch-up by shore",
+    ]
 
 
 # -- how far it has come --------------------------------------------------------------------------
@@ -270,3 +365,16 @@ def status(*entities: tuple[str, int, int | None]) -> CatchupStatus:
 def test_the_whole_is_as_far_as_its_parts(entities: Any, expected: Any) -> None:
     whole = status(*entities)
     assert (whole.status, whole.published, whole.total, whole.finished_at) == expected
+
+
+def test_fields_go_with_a_digest_alone() -> None:
+    document = {"mode": "digest", "fields": {"crew": ["name", "id", "id"], "nobody": []}}
+    request = read_request(document, ENTITIES)
+    assert request.fields == {"crew": ("id", "name"), "nobody": ()}
+    for wrong in ({"crew": "id"}, ["crew"], {"crew": [1]}, {"crew": ["x" * 201]}):
+        with pytest.raises(CatchupRequestError) as refused:
+            read_request({"mode": "digest", "fields": wrong}, ENTITIES)
+        assert set(refused.value.errors) == {"fields"}
+    with pytest.raises(CatchupRequestError) as refused:
+        read_request({"entity": "alerts", "fields": {"alerts": ["id"]}}, ENTITIES)
+    assert set(refused.value.errors) == {"fields"}

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from arus.cli import sync_commands
+from arus.cli.commands import sync_commands
 
 
 def commands(
@@ -29,12 +29,13 @@ def test_its_help_has_examples_of_itself_and_each_option_a_meaning(words: tuple[
     done = CliRunner().invoke(sync_commands, [*words, "--help"])
     assert done.exit_code == 0
     examples = done.output.partition("Example")[2]
-    assert " ".join(("flask --app wsgi sync", *words)) in examples
+    assert " ".join(("flask sync", *words)) in examples
     for parameter in ALL[words].params:
         assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), parameter
 
 
 def test_all_that_the_contract_names_is_there() -> None:
-    assert {"status", "catchup", "queue", "doctor"} <= {words[0] for words in ALL if words}
+    named = {"status", "catchup", "queue", "doctor", "follow", "audit", "relay", "backup"}
+    assert named <= {words[0] for words in ALL if words}
     verbs = {words[1] for words in ALL if words[:1] == ("queue",) and len(words) == 2}
     assert verbs == {"list", "show", "retry", "discard", "export"}

@@ -10,18 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from marshmallow import Schema, fields
-from sqlalchemy import text
+from sqlalchemy import String, func, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from arus.errors import RefusedMessageError
-from arus.follower.applier import MAX_FOREIGN_KEPT, REFUSED
-from arus.follower.position import MAX_LEAP
+from arus.follower.outcome import REFUSED
+from arus.follower.row_changes import MAX_FOREIGN_KEPT
 from arus.follower.rows import Copy
-from arus.message import iso, now_ms
+from arus.follower.vessels import MAX_LEAP
+from arus.protocol.times import iso, now_ms
 from arus.registry import Registry
 from tests.support.ship_model import ShipModel
 
-from .test_follower_properties import STEP, Base, Sea, Shore, play
+from .test_follower_properties import FIELDS, STEP, Base, Sea, Shore, play
 
 HUGE = 2**53 - 1
 #: The row that lies are told of.
@@ -36,7 +37,7 @@ class Fleet:
         self.ships = {name: ShipModel(name) for name in names}
 
     def change(
-        self, vessel_id: str, row_id: str, operation: str | None = None, **row: str
+        self, vessel_id: str, row_id: str, operation: str | None = None, **row: Any
     ) -> dict[str, Any]:
         """Have a vessel change, create or delete a row of crew."""
         message = self.ships[vessel_id].log_change("crew", row, operation, row_id)
@@ -50,6 +51,9 @@ class Fleet:
                 self.shore.take(("system/status", ship.status_document()))
             for request in self.shore.ask():
                 ship = self.ships[request["vesselId"]]
+                if request.get("mode") == "digest":
+                    self.shore.take(("system/digest", ship.digest_document(FIELDS)))
+                    continue
                 for topic, messages in ship.answers_to(request):
                     if topic in {"crew", "equipment"}:
                         self.shore.take(*[(f"catchup/{topic}", message) for message in messages])
@@ -422,3 +426,42 @@ def test_a_row_under_a_version_that_was_never_given_out_is_repaired_by_a_snapsho
     for topic, messages in ship.answers_to(request):
         fleet.shore.take(*[(f"catchup/{topic}", message) for message in messages])
     assert fleet.crew() == {**fleet.aboard("a"), **fleet.aboard("b")}
+
+
+# -- columns that the vessel does not send -------------------------------------------------------------
+
+
+class Pump(Base):
+    __tablename__ = "pump"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int]
+    kind: Mapped[str] = mapped_column(server_default="fire")
+    hours: Mapped[int] = mapped_column(server_default=text("7"))
+    active: Mapped[bool] = mapped_column(server_default=true())
+    hot: Mapped[bool] = mapped_column(server_default="0")
+    note: Mapped[str] = mapped_column(default="none")
+    place: Mapped[str]
+    made_at: Mapped[str] = mapped_column(server_default=func.now())
+
+
+class PumpSchema(Schema):
+    id = fields.String()
+    version = fields.Integer()
+    kind = fields.String()
+    hours = fields.Integer()
+    active = fields.Boolean()
+    hot = fields.Boolean()
+    note = fields.String()
+    place = fields.String()
+    made_at = fields.String()
+
+
+def test_a_column_with_a_default_is_not_needed_from_the_vessel() -> None:
+    registry = Registry()
+    registry.add(Pump, "pumps", topic="pumps", qos=1, schema=PumpSchema(), version="version")
+    copy = Copy(next(iter(registry)))
+    assert copy.needed == {"id", "version", "place", "made_at"}
+    given = {"id": "p", "version": 1, "place": "aft", "made_at": "now"}
+    assert copy.values(given, 1) == {
+        **given, "kind": "fire", "hours": 7, "active": True, "hot": False, "note": "none",
+    }  # fmt: skip

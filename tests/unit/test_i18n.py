@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -53,7 +54,8 @@ def reading() -> Reading:
         ("/", {"Accept_Language": "nb-NO,nb;q=0.9,en;q=0.5"}, "nb"),
         ("/", {"Accept_Language": "no"}, "nb"),
         ("/", {"Accept_Language": "nn-NO"}, "nb"),
-        ("/", {"Accept_Language": "el,fil;q=0.9"}, "en"),
+        ("/", {"Accept_Language": "el-GR,en;q=0.9"}, "el"),
+        ("/", {"Accept_Language": "fil,tl;q=0.9"}, "en"),
         ("/", {"Accept_Language": "en-US,nb;q=0.3"}, "en"),
         ("/", {"Accept_Language": ";;;"}, "en"),
         ("/", {"Accept_Language": "nb", "Cookie": "language=en"}, "en"),
@@ -69,7 +71,7 @@ def test_the_language_is_the_chosen_one_else_the_browsers(
 
 
 def test_outside_a_request_texts_are_as_written(reading: Reading) -> None:
-    assert str(i18n.lazy("Overview")) == "Overview"
+    assert str(i18n.lazy("Dashboard")) == "Dashboard"
 
 
 def test_a_page_keeps_its_address_in_the_other_language(reading: Reading) -> None:
@@ -176,6 +178,22 @@ def test_a_fields_error_is_translated_with_its_values(reading: Reading) -> None:
 @pytest.mark.parametrize("code", translations.languages())
 def test_nothing_is_untranslated(code: str) -> None:
     assert list(translations.problems(code)) == []
+
+
+def test_a_catalogue_that_was_not_compiled_again_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(translations.TRANSLATIONS, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(translations, "TRANSLATIONS", tmp_path)
+    assert translations.is_compiled("nb")
+    catalogue = translations.load("nb")
+    catalogue["Dashboard"].string = "Noe annet"
+    translations.save("nb", catalogue)
+    assert list(translations.problems("nb")) == [
+        "nb: the compiled catalogue is out of date: make translations"
+    ]
+    translations.compile_catalogue("nb")
+    assert translations.is_compiled("nb")
 
 
 def test_there_is_a_catalogue_of_each_language_that_is_offered() -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from arus.catchup import chain
-from arus.digest import SetDigest, bucket_of, canonical, row_hash, row_token
-from arus.message import Entry, Operation
+from arus.protocol.catchups import chained, link_of
+from arus.protocol.digests import SetDigest, bucket_of, canonical, row_hash, row_token
 from tests.support.gunicorn_app import ROOT
 
 _DOCUMENT = (ROOT / "docs" / "protocol.md").read_text()
@@ -57,22 +56,8 @@ def test_the_catch_up_of_the_document_has_its_digest_after_each_item(
 ) -> None:
     digest = ""
     for item in vectors["chain"]:
-        operation = Operation(item["operation"])
-        entry = Entry(
-            1,
-            1,
-            0,
-            "",
-            "crew",
-            1,
-            item["entity"],
-            operation,
-            item["rowId"],
-            item["version"],
-            0,
-            b"",
-        )
-        digest = chain(digest, entry)
+        link = link_of(item["entity"], item["rowId"], item["version"], item["operation"])
+        digest = chained(digest, link)
         assert digest == item["digest"]
 
 

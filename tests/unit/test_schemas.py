@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import ValidationError
 
-from blueprints.common.fields import Document, Reference, Text, Timestamp, Whole, camel, iso
+from arus.protocol.casing import camel
+from blueprints.common.fields import Document, Reference, Text, Timestamp, Whole, iso
 from blueprints.common.paging import decode, encode
 from blueprints.equipment.models import Equipment
 from blueprints.work_orders.schemas import WorkOrderSchema

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
 
-from tools import check_docs
+from tools import audit, check_docs
 from tools.listener import describe
-from tools.ports import first_free, is_free
 
 
 def test_a_change_is_one_telling_line() -> None:
@@ -44,15 +42,6 @@ def test_whatever_comes_is_one_harmless_line(payload: bytes, line: str) -> None:
     assert describe("t", payload) == line
 
 
-def test_a_taken_port_is_not_free() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        port = server.getsockname()[1]
-        assert not is_free(port)
-        assert first_free([port]) is None
-
-
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(check_docs, "ROOT", tmp_path)
@@ -65,7 +54,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("text", "problem"),
     [
         ("[a](missing.md)", "README.md: the link missing.md leads nowhere"),
-        ("[a](#nowhere)", "README.md: the link #nowhere names a heading that is not there"),
+        ("[a](#nowhere)", "README.md: the link #nowhere refers to a heading that does not exist"),
         ("`make rum`", "README.md: there is no `make rum`"),
         ("```\nmake rum\n```", "README.md: there is no `make rum`"),
         ("# Why `so`?\n[a](README.md#why-so) [b](https://example.org/x) `make run`", None),
@@ -79,4 +68,36 @@ def test_the_docs_checks(repository: Path, text: str, problem: str | None) -> No
 
 def test_each_setting_must_be_documented(repository: Path) -> None:
     (repository / "settings.md").write_text("")
-    assert "the setting MQTT_BROKER_URL is in no page" in list(check_docs.problems())
+    assert "the setting MQTT_BROKER_URL is not documented" in list(check_docs.problems())
+
+
+SOUND = {"name": "flask", "version": "3.1.0", "vulns": []}
+FLAWED = {
+    "name": "jinja2",
+    "version": "3.0.0",
+    "vulns": [{"id": "PYSEC-1", "aliases": ["CVE-1"], "fix_versions": ["3.0.1", "3.1"]}],
+}
+SKIPPED = {"name": "werkzeug", "skip_reason": "Dependency not found on PyPI"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "code", "lines"),
+    [
+        ([SOUND], 0, ["audit: no vulnerability is known in 1 packages"]),
+        ([SOUND, FLAWED], 1, ["jinja2 3.0.0: PYSEC-1 CVE-1; fixed in 3.0.1, 3.1"]),
+        # pip-audit exits with 0 where the index has no database.
+        ([SKIPPED, SKIPPED], 2, [audit.UNREACHABLE]),
+        (
+            [SOUND, SKIPPED],
+            2,
+            [
+                "audit: no vulnerability is known in 1 packages",
+                "audit: not compared: werkzeug",
+            ],
+        ),
+    ],
+)
+def test_an_audit_of_dependencies_never_calls_unchecked_packages_sound(
+    packages: list[dict[str, object]], code: int, lines: list[str]
+) -> None:
+    assert audit.verdict({"dependencies": packages}) == (lines, code)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
 from arus.errors import TopicError
-from arus.topics import MAX_BYTES, matches, validate_filter, validate_name
+from arus.protocol.topics import MAX_BYTES, matches, validate_filter, validate_name
 
 LEVEL = st.sampled_from(["", "a", "b", "$SYS", "ü"])
 NAMES = st.lists(LEVEL, min_size=1, max_size=4).map("/".join).filter(bool)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
-from tests.support.browser import AXE
-
-VENDOR = Path(__file__).resolve().parents[1] / "vendor"
+from tests.support.vendored import AXE, VENDOR
 
 
 def test_every_file_of_others_is_as_published() -> None:

@@ -1,4 +1,4 @@
-"""Validation of AsyncAPI documents, without a network, and of messages by such a document.
+"""Offline validation of AsyncAPI documents, and of messages against such a document.
 
 `schema-3.0.0.json` is the AsyncAPI Initiative's schema of AsyncAPI 3.0.0, unchanged, under the Apache License 2.0
 (LICENSE, NOTICE).
@@ -28,13 +28,13 @@ def _schema() -> Any:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return a document in YAML."""
+    """Load a YAML document."""
     document: dict[str, Any] = yaml.safe_load(path.read_text())
     return document
 
 
 def problems(document: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with a document, one line each."""
+    """Yield the errors of a document, one line each."""
     errors = sorted(Draft7Validator(_schema()).iter_errors(document), key=lambda e: list(e.path))
     for error in errors:
         worst = best_match([error])
@@ -57,7 +57,7 @@ def problems(document: dict[str, Any]) -> Iterator[str]:
 
 
 def payload_validator(document: dict[str, Any], message: str) -> Draft7Validator:
-    """Return what validates the payloads of a message of the document's components."""
+    """Return a validator for the payloads of one of the document's messages."""
     resource = DRAFT7.create_resource(document)
     return Draft7Validator(
         {"$ref": f"{_DOCUMENT}#/components/messages/{message}/payload"},

@@ -48,7 +48,7 @@
         times.push(Math.max(minute + MINUTE_MS, now - DAY_MS) / 1000);
         values.push(last);
       }
-      // a lane of equal times would be drawn as a spike: of those before the day only the last counts
+      // equal times would be drawn as a spike: of those before the day only the last counts
       const first = times.findLastIndex((time) => time <= (now - DAY_MS) / 1000);
       if (first > 0) {
         times.splice(0, first);

@@ -137,6 +137,7 @@
     fieldsOf(form).forEach((field, at) => {
       const value = values[at][1];
       if (field.type === "checkbox" || field.type === "radio") field.checked = value.endsWith(" true");
+      else if (field.closest("[data-choices]") && field.tagName === "SELECT") window.arusChoose(field, value);
       else field.value = value;
     });
   }

@@ -1,0 +1,1 @@
+"""Catch-ups: requests, planning and sending."""

@@ -1,0 +1,98 @@
+"""What the database's refusal of a row means: that it never accepts the row, or which other row is in the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Column, Connection, ForeignKeyConstraint, Table, literal, select
+from sqlalchemy.exc import IntegrityError
+
+from .held import row_name
+
+#: SQLSTATEs of PostgreSQL and error names of SQLite for constraints that no other row can change: NOT NULL, CHECK.
+_NEVER = frozenset({
+    "23502", "23514", "SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_DATATYPE",
+})  # fmt: skip
+#: The columns of a unique constraint in an error of SQLite, and of PostgreSQL.
+_UNIQUE = re.compile(
+    r"UNIQUE constraint failed: (.+)|^Key \(([^()]+)\)=\(.*\) already exists", re.S
+)
+
+
+def is_never_accepted(error: IntegrityError) -> bool:
+    """Whether a row is refused for its own content."""
+    cause = error.orig
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
+    return code in _NEVER
+
+
+def blocker_of(
+    connection: Connection, table: Table, key: Column[Any], values: Mapping[str, Any], error: IntegrityError
+) -> str:  # fmt: skip
+    """Return the row that is in the way of writing a row; empty if it can't be found.
+
+    :param values: of the row, by column.
+    """
+    names = _unique_columns(error)
+    if names:
+        return _holder(connection, table, key, values, names)
+    for constraint in table.foreign_key_constraints:
+        parent = _parent(constraint)
+        if parent is None:
+            continue
+        value = values.get(constraint.elements[0].parent.key)
+        if value is not None and _first(connection, parent, parent == value) is None:
+            return row_name(parent.table.name, value)
+    return ""
+
+
+def referrer_of(connection: Connection, table: Table, key: Column[Any], value: Any) -> str:
+    """Return a row that still refers to a row; empty if none can be found."""
+    for child in table.metadata.tables.values():
+        if len(child.primary_key) != 1:
+            continue
+        for constraint in child.foreign_key_constraints:
+            if _parent(constraint) is not key:
+                continue
+            found = _first(
+                connection, next(iter(child.primary_key)), constraint.elements[0].parent == value
+            )
+            if found is not None:
+                return row_name(child.name, found)
+    return ""
+
+
+def _unique_columns(error: IntegrityError) -> list[str]:
+    diagnosis = getattr(error.orig, "diag", None)
+    told = getattr(diagnosis, "message_detail", None) or str(error.orig)
+    found = _UNIQUE.search(told)
+    if found is None:
+        return []
+    names = (found[1] or found[2]).split(",")
+    return [name.strip().rpartition(".")[2].strip('"') for name in names]
+
+
+def _holder(
+    connection: Connection, table: Table, key: Column[Any], values: Mapping[str, Any], names: list[str]
+) -> str:  # fmt: skip
+    """Return the row that has a row's unique value."""
+    columns = {column.name: column for column in table.columns}
+    if not all(name in columns and columns[name].key in values for name in names):
+        return ""  # an expression, or a column that is not copied
+    same = [columns[name] == literal(values[columns[name].key], columns[name].type) for name in names]  # fmt: skip
+    found = _first(connection, key, *same, key != values[key.key])
+    return "" if found is None else row_name(table.name, found)
+
+
+def _parent(constraint: ForeignKeyConstraint) -> Column[Any] | None:
+    """Return the column that a foreign key refers to, if it is the whole primary key of its table."""
+    if len(constraint.elements) != 1:
+        return None
+    column = constraint.elements[0].column
+    return column if list(column.table.primary_key) == [column] else None
+
+
+def _first(connection: Connection, column: Column[Any], *conditions: Any) -> Any:
+    return connection.execute(select(column).where(*conditions).limit(1)).scalar()

@@ -1,0 +1,150 @@
+"""A threaded gunicorn worker that slow clients can't occupy.
+
+gunicorn's own workers read a request in the thread, or the process, that answers it: a client that sends half a request
+holds it for as long as it likes, and a `sync` worker is killed for it, with the session that it owns. Here the worker's
+loop collects each request, and a thread gets it once it has arrived. In `gunicorn.conf.py`::
+
+    worker_class = "arus.gunicorn.worker.BufferingWorker"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import selectors
+import socket
+import time
+from functools import partial
+from typing import Any
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from .arrival import Arrival
+
+#: Seconds for a connection to send its first byte, and then for the whole request to arrive.
+FIRST_BYTE_TIMEOUT = 10.0
+REQUEST_TIMEOUT = 30.0
+#: Bytes that the kernel takes of a response, so that a slow reader does not hold the thread.
+SEND_BUFFER = 1_048_576
+#: Milliseconds after which a client that takes nothing of a response is disconnected.
+SEND_TIMEOUT = 30_000
+
+_CHUNK = 65_536
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class BufferingWorker(ThreadWorker):
+    """gunicorn's threaded worker, with requests collected before a thread gets them.
+
+    With TLS of gunicorn's own the requests are not collected: a proxy should do the TLS.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Requests that are arriving, oldest first, and until when each is waited for.
+        self._arriving: dict[TConn, tuple[Arrival, float]] = {}
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept a connection, and wait for its request."""
+        if self.cfg.is_ssl:
+            super().accept(listener)
+            return
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno not in {errno.EAGAIN, errno.ECONNABORTED}:
+                raise
+            return
+        self.nr_conns += 1
+        if self.nr_conns >= self.worker_connections and self._arriving:
+            # Clients that wait without a request must not keep others out.
+            self._time_out(next(iter(self._arriving)))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if client.family != socket.AF_UNIX:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
+        self._await_request(TConn(self.cfg, client, address, listener.getsockname()))
+
+    def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        """Collect the next request of a connection that was kept open."""
+        if self.cfg.is_ssl:
+            super().on_client_socket_readable(conn, client)
+            return
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        self._await_request(conn)
+        self._read(conn, client)
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Wait for the rest of a request whose beginning came behind the previous one."""
+        if self.cfg.is_ssl:
+            super().enqueue_req(conn)
+            return
+        arrival = Arrival()
+        arrival.add(conn.parser.unreader.take_buffered())
+        if arrival.is_complete:
+            self._hand_over(conn, arrival)
+        else:
+            self._await_request(conn, arrival)
+
+    def murder_pending(self) -> None:
+        """Close what has not arrived in time; called by the loop at least once a second."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn in [conn for conn, (_, deadline) in self._arriving.items() if deadline <= now]:
+            self._time_out(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)
+        for conn, (arrival, own) in self._arriving.items():
+            self._arriving[conn] = (arrival, min(own, deadline))
+
+    def _await_request(self, conn: TConn, arrival: Arrival | None = None) -> None:
+        conn.sock.setblocking(False)
+        timeout = REQUEST_TIMEOUT if arrival else FIRST_BYTE_TIMEOUT
+        self._arriving[conn] = (arrival or Arrival(), time.monotonic() + timeout)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read, conn))
+
+    def _read(self, conn: TConn, client: socket.socket) -> None:
+        arrival, deadline = self._arriving[conn]
+        try:
+            data = client.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(conn)
+            return
+        if not arrival.data:
+            deadline = time.monotonic() + REQUEST_TIMEOUT
+        arrival.add(data)
+        self._arriving[conn] = (arrival, deadline)
+        if arrival.is_complete:
+            del self._arriving[conn]
+            self.poller.unregister(client)
+            self._hand_over(conn, arrival)
+        elif arrival.wants_continue:
+            arrival.wants_continue = False
+            self._say(conn, _CONTINUE)
+
+    def _hand_over(self, conn: TConn, arrival: Arrival) -> None:
+        """Let a thread answer a request that has arrived."""
+        conn.init()
+        conn.parser.unreader.unread(bytes(arrival.data))
+        super().enqueue_req(conn)
+
+    def _time_out(self, conn: TConn) -> None:
+        if self._arriving[conn][0].data:
+            self._say(conn, _TOO_SLOW)
+        self._close(conn)
+
+    def _close(self, conn: TConn) -> None:
+        del self._arriving[conn]
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+    def _say(self, conn: TConn, text: bytes) -> None:
+        with contextlib.suppress(OSError):  # the client is gone, which the next read says
+            conn.sock.send(text)

@@ -1,0 +1,1 @@
+"""Inbound messages: subscriptions and their handlers, the router, dead letters, and proposals."""

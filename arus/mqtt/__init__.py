@@ -1,0 +1,1 @@
+"""The connection to a broker: packets, the durable session, its states, probes of the broker, certificates."""

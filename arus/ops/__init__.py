@@ -1,0 +1,1 @@
+"""How the sync is seen from outside: health, metrics, forecasts, and the doctor."""

@@ -1,0 +1,263 @@
+"""Finds the rows that a flush of the ORM changes, by the events of the mappers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from types import NoneType
+from typing import Any
+
+from sqlalchemy import Connection, event, inspect
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    PassiveFlag,
+    Session,
+    SessionTransaction,
+    UOWTransaction,
+    object_session,
+)
+from sqlalchemy.orm.attributes import get_history, instance_state
+from sqlalchemy.sql import ClauseElement
+
+from arus.errors import CaptureError
+from arus.protocol.entries import Operation
+from arus.registry import Registration, Registry
+
+from .engines import find_engine
+from .pending import find_pending, note
+from .stored import reloaded_attributes
+from .versions import grows_by_itself, version_column
+from .writer import change_of, write_if_sealed
+
+_BEFORE = "arus_before"
+_FLUSHING = "arus_flushing"
+#: The most frequent types that are no SQL expressions.
+_PLAIN = frozenset({NoneType, bool, int, float, str, date, datetime, list, dict})
+
+
+@dataclass(slots=True)
+class _Before:
+    """The state of a row when its flush begins."""
+
+    #: Attributes were set to SQL expressions: the mapper emits an UPDATE, whatever they evaluate to.
+    expressions: bool
+    #: The version in the database; None if it is not loaded.
+    version: Any
+
+
+class FlushEvents:
+    """Notes the rows that a flush changes."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def watch(self, model: type[Any]) -> None:
+        """Attach to a registered model."""
+        # Mapper events, unlike the session's lists, also see orphans that the flush itself deletes.
+        event.listen(model, "before_update", self._before_update, propagate=True)
+        event.listen(model, "after_insert", self._after_insert, propagate=True)
+        event.listen(model, "after_update", self._after_update, propagate=True)
+        event.listen(model, "before_delete", self._before_delete, propagate=True)
+        registration = self._registry.of_model(model)
+        assert registration is not None, "a model is registered before it is watched"
+        if registration.version is not None and inspect(model).version_id_col is None:
+            event.listen(model, "before_insert", self._before_insert, propagate=True)
+
+    def registration(self, row: Any) -> Registration:
+        """Return the registration of a row's model.
+
+        :raises CaptureError: it has none.
+        """
+        registration = self._registry.of_model(type(row))
+        if registration is None:
+            raise CaptureError(f"{type(row).__name__} is not registered for reliable sync")
+        return registration
+
+    def _before_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        """Give a row its first version, if neither the application nor a default does."""
+        session = object_session(row)
+        if session is None or not self._captures(session):
+            return
+        registration = self.registration(row)
+        name = registration.version
+        if name is None:
+            return
+        column = version_column(registration)
+        if getattr(row, name) is None and column.default is None and column.server_default is None:
+            setattr(row, name, 1)
+
+    def _before_update(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        session = object_session(row)
+        if session is None or not self._captures(session):
+            return
+        state = instance_state(row)
+        registration = self.registration(row)
+        name = registration.version
+        if mapper.version_id_col is None:
+            _raise_version(session, registration, row)
+        # Checked now: after the statement an expression can't be detected any more, its attribute is expired.
+        expressions = _expressions(state)
+        if registration.key in expressions:
+            _refuse_key(mapper, registration, expressions[registration.key])
+        version = None
+        if name is not None:
+            version = state.dict.get(name)
+            if version is None and mapper.version_id_col is not None:
+                version = getattr(row, name)  # the mapper is about to load it
+            version = state.committed_state.get(name, version)
+        state.info[_BEFORE] = _Before(bool(expressions), version)
+
+    def _after_insert(self, _mapper: Mapper[Any], connection: Connection, row: Any) -> None:
+        self._flushed(Operation.CREATE, connection, row)
+
+    def _after_update(self, mapper: Mapper[Any], connection: Connection, row: Any) -> None:
+        session = object_session(row)
+        # Also called for rows that turned out to have no net change.
+        if session is None or not self._captures(session):
+            return
+        if self._is_updated(session, mapper, row):
+            self._flushed(Operation.UPDATE, connection, row)
+
+    def _is_updated(self, session: Session, mapper: Mapper[Any], row: Any) -> bool:
+        """Whether the flush has emitted an UPDATE of the row."""
+        state = instance_state(row)
+        before: _Before | None = state.info.pop(_BEFORE, None)
+        if before is not None and before.expressions:
+            return True
+        if before is not None and before.version is not None:
+            # Another before_update listener may have set an expression after ours had run.
+            key = self.registration(row).version
+            assert key is not None, "else nothing was noted"
+            if state.dict.get(key) != before.version:
+                return True
+            if _raises(mapper, key):
+                return _is_updated_later(mapper, row)
+        return session.is_modified(row, include_collections=False)
+
+    def _before_delete(self, _mapper: Mapper[Any], connection: Connection, row: Any) -> None:
+        session, expressions = object_session(row), _expressions(instance_state(row))
+        if session is not None and expressions:
+            session.expire(row, list(expressions))  # their values are never written
+        self._flushed(Operation.DELETE, connection, row)
+
+    def _captures(self, session: Session) -> bool:
+        """Whether the session writes to a database of an application that this registry belongs to."""
+        engine = find_engine(session)
+        return engine is not None and engine.registry is self._registry
+
+    def _flushed(self, operation: Operation, connection: Connection, row: Any) -> None:
+        session = object_session(row)
+        if session is None or not self._captures(session):
+            return
+        registration = self.registration(row)
+        if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
+            raise changed_key(registration)
+        pending = note(session, change_of(operation, registration, row))
+        state = instance_state(row)
+        if operation is Operation.UPDATE and state.pending:
+            pending.incomplete.append((row, None))
+        # The mapper does not fetch an expression that is a bound value: the object would keep the expression.
+        if operation is not Operation.DELETE and (expressions := _expressions(state)):
+            pending.incomplete.append((row, list(expressions)))
+        # Nor does it fetch what the database has made of a value.
+        if operation is not Operation.DELETE:
+            reloaded = reloaded_attributes(operation, state, connection.dialect)
+            if reloaded:
+                pending.incomplete.append((row, reloaded))
+
+
+def before_flush(session: Session, _context: UOWTransaction, _instances: Any) -> None:
+    """Note that statements are those of a flush, whose rows the mappers report."""
+    session.info[_FLUSHING] = True
+
+
+def after_flush(session: Session, _context: UOWTransaction) -> None:
+    """Note that the flush has executed its statements."""
+    session.info.pop(_FLUSHING, None)
+
+
+def after_soft_rollback(session: Session, _transaction: SessionTransaction) -> None:
+    """Note that a flush may have failed."""
+    session.info.pop(_FLUSHING, None)
+
+
+def is_flushing(session: Session) -> bool:
+    """Whether a session executes the statements of a flush: not of a legacy bulk method, which the mappers ignore."""
+    return session._flushing and _FLUSHING in session.info
+
+
+def after_flush_postexec(session: Session, _context: UOWTransaction) -> None:
+    """Expire attributes that the flush has left incomplete, and write entries if the commit has begun."""
+    pending = find_pending(session)
+    if pending is None:
+        return
+    while pending.incomplete:
+        row, attributes = pending.incomplete.pop()
+        attributes = attributes or list(instance_state(row).unloaded)
+        if attributes and row in session:
+            session.expire(row, attributes)
+    # Another before_commit hook may have changed rows after ours had run.
+    if pending.sealed:
+        write_if_sealed(session)
+
+
+def changed_key(registration: Registration) -> CaptureError:
+    """Return the error for a changed primary key."""
+    return CaptureError(
+        f"the primary key of a {registration.model.__name__} can't be changed: "
+        "followers would keep the old row; delete it and add a new one"
+    )
+
+
+def _expressions(state: InstanceState[Any]) -> dict[str, Any]:
+    """Return the attributes that the next flush sets to SQL expressions."""
+    values = state.dict
+    return {
+        key: value
+        for key in state.committed_state
+        if type(value := values.get(key)) not in _PLAIN
+        and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
+    }
+
+
+def _raise_version(session: Session, registration: Registration, row: Any) -> None:
+    """Raise the version of a row that is about to be updated, if nothing else does."""
+    name = registration.version
+    if name is None or grows_by_itself(registration):
+        return
+    if not session.is_modified(row, include_collections=False):
+        return
+    version = getattr(row, name)
+    history = get_history(row, name)
+    if not history.has_changes():
+        setattr(row, name, int(version or 0) + 1)
+    elif history.deleted and isinstance(version, int) and version <= (history.deleted[0] or 0):
+        setattr(row, name, int(history.deleted[0]) + 1)
+
+
+def _raises(mapper: Mapper[Any], version: str) -> bool:
+    """Whether the mapper itself increments the version with each UPDATE."""
+    column = mapper.version_id_col
+    return (
+        column is not None
+        and mapper.version_id_generator is not False
+        and mapper.get_property_by_column(column).key == version
+    )
+
+
+def _is_updated_later(mapper: Mapper[Any], row: Any) -> bool:
+    """Whether the mapper emits an UPDATE for a relationship with `post_update`, which no event reports."""
+    passive = PassiveFlag.PASSIVE_NO_INITIALIZE
+    return any(
+        relation.post_update and get_history(row, relation.key, passive).has_changes()
+        for relation in mapper.relationships
+    )
+
+
+def _refuse_key(mapper: Mapper[Any], registration: Registration, expression: Any) -> None:
+    """Raise for a primary key set to an expression, unless that is the key itself (set to increment the version)."""
+    if hasattr(expression, "__clause_element__"):
+        expression = expression.__clause_element__()
+    if not any(column.compare(expression) for column in mapper.primary_key):
+        raise changed_key(registration)

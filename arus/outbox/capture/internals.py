@@ -1,0 +1,50 @@
+"""The private attributes of SQLAlchemy that capture uses; a new release may change them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    delete,
+    insert,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from arus.errors import UnsupportedSQLAlchemyError
+
+_TABLE = Table("probe", MetaData(), Column("id", Integer, primary_key=True))
+_RETURNING = ("_annotations", "_returning")
+#: Objects or classes, and the private attributes that are used of each.
+TOUCHED = (
+    (
+        Connection,
+        ("_execute_clauseelement", "_execute_context", "_handle_dbapi_exception"),
+    ),
+    (Engine, ("_connection_cls", "_has_events", "_option_cls")),
+    (Session(), ("_flushing", "_register_altered")),
+    (insert(_TABLE), (*_RETURNING, "_multi_values", "_post_values_clause", "_prefixes", "_values")),
+    (update(_TABLE), (*_RETURNING, "_values")),
+    (delete(_TABLE), _RETURNING),
+)
+
+
+def check_database_library() -> None:
+    """Check that the installed SQLAlchemy has the private attributes that capture uses.
+
+    :raises UnsupportedSQLAlchemyError: it lacks one.
+    """
+    missing = [
+        f"{(owner if isinstance(owner, type) else type(owner)).__name__}.{name}"
+        for owner, names in TOUCHED
+        for name in names
+        if not hasattr(owner, name)
+    ]
+    if missing:
+        raise UnsupportedSQLAlchemyError(
+            f"the installed SQLAlchemy lacks {', '.join(missing)}; install the pinned version"
+        )

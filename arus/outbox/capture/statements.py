@@ -1,0 +1,293 @@
+"""Finds the rows that statements outside the ORM's unit of work change, told by the connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    CursorResult,
+    Delete,
+    Insert,
+    Update,
+    UpdateBase,
+)
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
+
+from arus.errors import CaptureError
+from arus.protocol.entries import Operation
+from arus.registry import Registration
+
+from .affected import (
+    Affected,
+    changes_of,
+    contents,
+    loaded_in,
+    lock,
+    matching_keys,
+    stale_attributes,
+)
+from .cascades import reached_rows
+from .engines import CapturedEngine, open_reader, session_of
+from .flush import changed_key, is_flushing
+from .inserts import given_keys, is_upsert, replaces, returned_keys, with_keys
+from .logged import logged_contents
+from .pending import Change, innermost, note, pending_of
+from .tables import RegisteredTables, key_column, table_of
+from .textual import NOTHING, SqlTexts
+from .uncaptured import is_migrating, place_of_caller, report_uncaptured
+from .versions import CAPTURED
+from .writer import write_changes, write_if_sealed
+
+_Parameters = Sequence[Mapping[str, Any]]
+
+
+#: What is called with the result of an executed statement.
+_Finish = Callable[[CursorResult[Any]], None]
+
+
+class Statements:
+    """Notes the rows that statements on an engine change, other than those of flushes and the ORM's bulk statements."""
+
+    def __init__(self, captured: CapturedEngine) -> None:
+        self._registry = captured.registry
+        self._tables = RegisteredTables(captured.registry)
+        self._texts = SqlTexts(self._tables)
+
+    # -- statements of SQLAlchemy ------------------------------------------------------------------
+
+    def touches(self, statement: UpdateBase) -> bool:
+        """Whether a statement may change registered rows, by its table alone: most do not."""
+        table = table_of(statement)
+        if self._tables.of(table):
+            return True
+        return isinstance(statement, Delete) and bool(self._tables.cascades(table))
+
+    def begin(
+        self,
+        connection: Connection,
+        statement: UpdateBase,
+        parameters: _Parameters,
+        options: Mapping[str, Any],
+    ) -> tuple[UpdateBase, _Finish | None]:
+        """Read what a statement is about to change; return it as it must be executed, and what then to call.
+
+        :param parameters: of each execution.
+        :param options: the execution options.
+        """
+        table = table_of(statement)
+        registrations = self._tables.of(table)
+        has_cascades = isinstance(statement, Delete) and bool(self._tables.cascades(table))
+        if not registrations and not has_cascades:
+            return statement, None
+        session = session_of(connection)
+        if is_flushed(session, options) or CAPTURED in options:
+            registrations = []
+        if not registrations and not has_cascades:
+            return statement, None
+        entities = {one.entity for one in registrations}
+        if is_migrating(connection):
+            return statement, lambda _: report_uncaptured(connection, entities)
+        if session is not None and not session._flushing:
+            session.flush()  # or the rows would be read, and expired, without unflushed changes
+        watched = _Watched(self._registry, self._tables, connection, session, registrations)
+        try:
+            return watched.begin(statement, parameters)
+        except CaptureError:
+            if session is not None:
+                raise
+            return statement, lambda _: report_uncaptured(connection, entities)
+
+    # -- SQL texts ---------------------------------------------------------------------------------
+
+    def note_text(self, connection: Connection, text: str, result: CursorResult[Any]) -> None:
+        """Note what an executed SQL text has written."""
+        written = self._texts.written(text)
+        if written is NOTHING or result.rowcount == 0:
+            return
+        session = session_of(connection)
+        transaction = innermost(session) if session is not None else None
+        if session is None or transaction is None:
+            report_uncaptured(connection, written.entities | written.reached)
+            return
+        if written.entities:
+            rows = max(1, result.rowcount)
+            pending_of(session).owe(transaction, written.entities, rows, place_of_caller())
+        if written.reached:
+            report_uncaptured(connection, written.reached)
+
+
+def is_flushed(session: Session | None, options: Any) -> bool:
+    """Whether a flush executes a statement whose rows the mappers report.
+
+    They do not report those of a relationship's table: its statements have no `compiled_cache`.
+    """
+    return "compiled_cache" in options and session is not None and is_flushing(session)
+
+
+class _Watched:
+    """Captures one statement."""
+
+    def __init__(
+        self,
+        registry: Any,
+        tables: RegisteredTables,
+        connection: Connection,
+        session: Session | None,
+        registrations: Sequence[Registration],
+    ) -> None:
+        self._registry = registry
+        self._tables = tables
+        self._connection = connection
+        self._session = session
+        self._registrations = registrations
+
+    def begin(
+        self, statement: UpdateBase, parameters: _Parameters
+    ) -> tuple[UpdateBase, Callable[[CursorResult[Any]], None]]:
+        """Read the rows that are about to change; return the statement to execute, and what to call with its result.
+
+        :raises CaptureError: the changes can't be captured.
+        """
+        keys = self._key_columns(statement)
+        if isinstance(statement, Insert):
+            return self._begin_insert(statement, parameters, keys)
+        if isinstance(statement, Update):
+            _refuse_keys(statement, parameters, self._registrations, keys)
+        with open_reader(self._connection) as reader:
+            rows = self._matching(reader, statement, parameters, keys)
+            if isinstance(statement, Delete) and self._tables.cascades(table_of(statement)):
+                rows += reached_rows(reader, self._registry, self._tables, statement, parameters)
+        return statement, lambda _: self._capture(rows)
+
+    def _key_columns(self, statement: UpdateBase) -> dict[str, Column[Any]]:
+        """Return the statement's column with the key of each entity."""
+        found = {}
+        for registration in self._registrations:
+            table = table_of(statement)
+            key = key_column(table, registration)
+            if key is None:
+                raise CaptureError(
+                    f"a statement on {table} can't be captured: it does not know the table's primary key;"
+                    " use the model, or sync.record"
+                )
+            found[registration.entity] = key
+        return found
+
+    def _matching(
+        self,
+        reader: Session,
+        statement: Any,
+        parameters: _Parameters,
+        keys: Mapping[str, Column[Any]],
+    ) -> list[Affected]:
+        found = []
+        for registration in self._registrations:
+            column = keys[registration.entity]
+            lock(self._connection, column)
+            matching = matching_keys(self._connection, column, statement.whereclause, parameters)
+            data = isinstance(statement, Delete)
+            before = contents(reader, self._registry, registration, matching, data=data)
+            found.append(Affected(registration, before))
+        return found
+
+    def _begin_insert(
+        self, statement: Insert, parameters: _Parameters, keys: Mapping[str, Column[Any]]
+    ) -> tuple[Insert, Callable[[CursorResult[Any]], None]]:
+        key = next(iter(keys.values()))
+        given = given_keys(statement, parameters, key)
+        name = self._registrations[0].model.__name__
+        if replaces(statement):
+            raise CaptureError(
+                f"INSERT OR REPLACE of {name} can't be captured: it deletes rows and does not say which;"
+                " use session.merge, ON CONFLICT DO UPDATE or sync.record"
+            )
+        if statement._returning and given is None:
+            raise CaptureError(
+                f"an insert of {name} with a RETURNING of its own can't be captured: its rows have no known keys;"
+                " give them their keys, or add the rows to the session"
+            )
+        # Without the keys that it returns, a row that an upsert has left as it was is recognised by its content.
+        own = bool(statement._returning)
+        existing = [Affected(one, written=not own) for one in self._registrations]
+        if is_upsert(statement) and given is not None:
+            with open_reader(self._connection) as reader:
+                lock(self._connection, key)
+                for one in existing:
+                    one.before = contents(reader, self._registry, one.registration, given, data=own)
+        executed = with_keys(statement, key)
+
+        def finish(result: CursorResult[Any]) -> None:
+            made = given if own else returned_keys(result, executed)
+            self._finish_insert(
+                existing, made or [], is_unsure=is_upsert(executed) and given is None
+            )
+
+        return executed, finish
+
+    def _finish_insert(
+        self, existing: list[Affected], keys: Sequence[Any], *, is_unsure: bool
+    ) -> None:
+        """Capture the rows with these keys.
+
+        :param is_unsure: each of them may have existed before.
+        """
+        for one in existing:
+            if is_unsure:
+                one.before = logged_contents(self._connection, one.registration, keys)
+                one.is_unsure = True
+            one.before = {key: content for key, content in one.before.items() if key in set(keys)}
+            one.created = set(keys) - set(one.before)
+        self._capture(existing)
+
+    def _capture(self, rows: Sequence[Affected]) -> None:
+        with open_reader(self._connection) as reader:
+            found: dict[tuple[str, str], Change] = {}
+            for affected in rows:
+                if not affected.before and not affected.created:
+                    continue
+                for change in changes_of(self._connection, reader, self._registry, affected):
+                    # A row that refers to another deleted row of its table is found twice.
+                    found.setdefault((change.registration.entity, change.row_id), change)
+            changes = list(found.values())
+            if self._session is None:
+                write_changes(reader, changes)
+        if self._session is not None:
+            _note_all(self._session, changes)
+
+
+def _note_all(session: Session, changes: Sequence[Change]) -> None:
+    in_flush = is_flushing(session)
+    for change in changes:
+        loaded = loaded_in(session, change)
+        if loaded is not None:
+            change.row = loaded
+            # Expires it if the savepoint is rolled back.
+            session._register_altered([instance_state(loaded)])
+            attributes = stale_attributes(loaded)
+            if in_flush and attributes:
+                pending_of(session).incomplete.append((loaded, attributes))
+            elif attributes and change.operation is not Operation.DELETE:
+                session.expire(loaded, attributes)
+        note(session, change)
+    if not in_flush:
+        write_if_sealed(session)
+
+
+def _refuse_keys(
+    statement: Update,
+    parameters: _Parameters,
+    registrations: Sequence[Registration],
+    keys: Mapping[str, Column[Any]],
+) -> None:
+    """Raise if an UPDATE sets a primary key."""
+    named = {*(statement._values or ())}
+    if not named:
+        named = {name for values in parameters for name in values}
+    names = {getattr(column, "key", column) for column in named}
+    for registration in registrations:
+        if keys[registration.entity].key in names:
+            raise changed_key(registration)

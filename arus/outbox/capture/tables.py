@@ -1,0 +1,181 @@
+"""The tables of the registered models, and the tables whose rows a database deletes or changes along with others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Column, MetaData, Table, UpdateBase, event, inspect
+from sqlalchemy.exc import NoReferencedColumnError, NoReferencedTableError
+from sqlalchemy.orm import Mapper
+
+from arus.registry import Registration, Registry
+
+#: Schema and name of a table; the schema is None for the default one.
+TableName = tuple[str | None, str]
+
+_ACTIONS = {"CASCADE", "SET NULL", "SET DEFAULT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A foreign key by which the deletion of a row deletes or changes rows of another table."""
+
+    child: Table
+    #: The child's column, and the column of the parent that it refers to.
+    column: Column[Any]
+    referred: Column[Any]
+
+
+@dataclass(slots=True)
+class _Maps:
+    registrations: dict[TableName, list[Registration]] = field(default_factory=dict)
+    cascades: dict[TableName, list[Cascade]] = field(default_factory=dict)
+    #: By name in lower case, for SQL texts.
+    entities: dict[str, list[tuple[str | None, str]]] = field(default_factory=dict)
+
+
+class RegisteredTables:
+    """The tables in a database that hold registered models. Follows later registrations and mappings."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._maps = _Maps()
+        self._state = -1
+
+    def of(self, table: Any) -> list[Registration]:
+        """Return the registrations of models that have columns in a table."""
+        return self._current().registrations.get(_name(table), [])
+
+    def cascades(self, table: Any) -> list[Cascade]:
+        """Return the foreign keys by which the deletion of a table's rows reaches registered rows."""
+        return self._current().cascades.get(_name(table), [])
+
+    def entities(self, schema: str | None, name: str) -> set[str]:
+        """Return the entities with columns in the table that a SQL text names.
+
+        :param schema: None if the text names none; then the table of any schema is meant.
+        """
+        found = self._current().entities.get(name.lower(), [])
+        return {
+            entity
+            for known, entity in found
+            if schema is None or known is None or schema.lower() == known.lower()
+        }
+
+    def reached_from(self, schema: str | None, name: str) -> set[str]:
+        """Return the entities whose rows may change when rows of the named table are deleted."""
+        found: set[str] = set()
+        for known_schema, known in self._current().cascades:
+            if known.lower() == name.lower() and (schema is None or schema == known_schema):
+                found |= set(self._reached((known_schema, known), set()))
+        return found
+
+    @property
+    def state(self) -> int:
+        """Grows with each registration and mapping."""
+        return self._registry.revision + _mappings.configured
+
+    def _reached(self, name: TableName, seen: set[TableName]) -> Iterator[str]:
+        if name in seen:
+            return
+        seen.add(name)
+        for cascade in self._maps.cascades.get(name, []):
+            child = _name(cascade.child)
+            yield from (one.entity for one in self._maps.registrations.get(child, []))
+            yield from self._reached(child, seen)
+
+    def _current(self) -> _Maps:
+        state = self.state
+        if state != self._state:
+            self._maps = _maps_of(self._registry)
+            self._state = self.state  # building the maps may configure mappers
+        return self._maps
+
+
+class _Mappings:
+    """Counts how often SQLAlchemy has configured mappers."""
+
+    configured = 0
+
+    def after_configured(self) -> None:
+        self.configured += 1
+
+
+_mappings = _Mappings()
+event.listen(Mapper, "after_configured", _mappings.after_configured)
+
+
+def table_of(statement: UpdateBase) -> Any:
+    """Return the table that a statement writes to: one of several where the ORM has a statement for each."""
+    told = statement._annotations
+    return told.get("_emit_update_table", told.get("_emit_insert_table", statement.table))
+
+
+def key_column(table: Any, registration: Registration) -> Column[Any] | None:
+    """Return the column of a table that holds the primary key of a registered model; None if it has none.
+
+    :param table: one of the model's tables, or another object for the same table.
+    """
+    mapper: Mapper[Any] = inspect(registration.model)
+    for mapped in (one for each in mapper.self_and_descendants for one in each.tables):
+        if isinstance(mapped, Table) and _name(mapped) == _name(table):
+            keys = mapped.primary_key.columns.values()
+            found: Column[Any] | None = table.c.get(keys[0].key) if len(keys) == 1 else None
+            return found
+    return None
+
+
+def _name(table: Any) -> TableName:
+    return getattr(table, "schema", None), str(getattr(table, "name", ""))
+
+
+def _maps_of(registry: Registry) -> _Maps:
+    maps = _Maps()
+    metadatas: dict[int, MetaData] = {}
+    for registration in registry:
+        mapper: Mapper[Any] = inspect(registration.model)
+        for mapped in mapper.self_and_descendants:
+            for table in mapped.tables:
+                if not isinstance(table, Table):
+                    continue
+                metadatas[id(table.metadata)] = table.metadata
+                known = maps.registrations.setdefault(_name(table), [])
+                if registration not in known:
+                    known.append(registration)
+                    named = maps.entities.setdefault(table.name.lower(), [])
+                    named.append((table.schema, registration.entity))
+    maps.cascades = _leading_to(set(maps.registrations), _all_cascades(metadatas.values()))
+    return maps
+
+
+def _all_cascades(metadatas: Iterable[MetaData]) -> dict[TableName, list[Cascade]]:
+    found: dict[TableName, list[Cascade]] = {}
+    for child in (table for metadata in metadatas for table in metadata.tables.values()):
+        for constraint in child.foreign_key_constraints:
+            if (constraint.ondelete or "").upper() not in _ACTIONS or len(constraint.elements) != 1:
+                continue
+            try:
+                referred = constraint.elements[0].column
+            except (NoReferencedTableError, NoReferencedColumnError):
+                continue  # defined nowhere, so not in this database
+            cascade = Cascade(child, constraint.elements[0].parent, referred)
+            found.setdefault(_name(referred.table), []).append(cascade)
+    return found
+
+
+def _leading_to(
+    wanted: set[TableName], cascades: dict[TableName, list[Cascade]]
+) -> dict[TableName, list[Cascade]]:
+    """Return only the cascades that reach a wanted table, directly or by further ones."""
+    kept: dict[TableName, list[Cascade]] = {}
+    grown = True
+    while grown:
+        grown = False
+        for parent, each in cascades.items():
+            useful = [c for c in each if _name(c.child) in wanted or _name(c.child) in kept]
+            if len(useful) > len(kept.get(parent, [])):
+                kept[parent] = useful
+                grown = True
+    return kept

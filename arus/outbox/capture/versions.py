@@ -1,0 +1,62 @@
+"""The versions of rows: raised where nothing else raises them, so that no two changes of a row carry the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, Connection, func, inspect, update
+from sqlalchemy.orm import Mapper
+
+from arus.registry import Registration
+
+from .tables import key_column
+
+#: Execution option of statements whose changes are captured otherwise.
+CAPTURED = "arus_captured"
+#: Keys in one statement.
+_CHUNK = 500
+
+
+def version_of(registration: Registration, row: Any) -> int:
+    """Return a row's version; 0 if it has none, or the log keeps it."""
+    name = registration.version
+    return int(getattr(row, name) or 0) if name is not None else 0
+
+
+def version_column(registration: Registration) -> Column[Any]:
+    """Return the column with a model's version, which must have one."""
+    assert registration.version is not None, "the log keeps the versions of other models"
+    mapper: Mapper[Any] = inspect(registration.model)
+    column: Column[Any] = mapper.get_property(registration.version).columns[0]
+    return column
+
+
+def grows_by_itself(registration: Registration) -> bool:
+    """Whether SQLAlchemy, the database or the log raises the version with each UPDATE."""
+    if registration.version is None:
+        return True
+    mapper: Mapper[Any] = inspect(registration.model)
+    column = version_column(registration)
+    return (
+        mapper.version_id_col is not None
+        or column.onupdate is not None
+        or column.server_onupdate is not None
+    )
+
+
+def raise_versions(
+    connection: Connection,
+    registration: Registration,
+    keys: Sequence[Any],
+    *,
+    above: int | None = None,
+) -> None:
+    """Raise the versions of rows by 1, or to the one above a version; this is no change of its own."""
+    column = version_column(registration)
+    key = key_column(column.table, registration)
+    assert key is not None, "a model has its key in each of its tables"
+    version = func.coalesce(column, 0) + 1 if above is None else above + 1
+    for start in range(0, len(keys), _CHUNK):
+        raised = update(column.table).where(key.in_(keys[start : start + _CHUNK]))
+        connection.execute(raised.values({column: version}), execution_options={CAPTURED: True})

@@ -1,0 +1,246 @@
+"""A table as it was at one number of the log, read in chunks while it goes on changing.
+
+The rows at `high_seq` are the current rows of the table, without those created later, and with those deleted later:
+these are sent as deletes, from the log. So exactly the announced rows are sent, whatever is written meanwhile; a row
+that was changed is sent in its current state, with its newer version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, Engine, cast, func, inspect, literal, select
+from sqlalchemy.orm import Session
+
+from arus.database import reading
+from arus.errors import CatchupError
+from arus.logs import get_logger
+from arus.protocol.digests import bucket_of
+from arus.protocol.entries import Operation
+from arus.protocol.times import now_ms
+from arus.registry import Registration, mere_row
+
+from . import sql
+from .row_versions import versions_of
+
+logger = get_logger(__name__)
+
+#: A limit above any count.
+NO_LIMIT = 2**62
+#: Keys in one statement.
+_IN = 500
+
+
+@dataclass(slots=True)
+class Item:
+    """A row to send to a receiver."""
+
+    row_id: str
+    version: int
+    operation: Operation
+    committed_at: int
+    data: bytes
+    #: Numbers and id of the change, if the item is from the log.
+    seq: int | None = None
+    previous_seq: int = 0
+    message_id: str | None = None
+
+
+@dataclass(slots=True)
+class Moved:
+    """The rows of a table that were created or deleted after a number."""
+
+    #: Rows that did not exist at that number.
+    born: set[str] = field(default_factory=set)
+    #: Rows that existed then and no longer do, with their deletion.
+    died: dict[str, Item] = field(default_factory=dict)
+    #: All numbered entries up to this number are included.
+    upto: int = 0
+
+    def note(self, row: Any) -> None:
+        """Process the next entry of the log."""
+        operation = Operation(row["operation"])
+        row_id = row["row_id"]
+        if operation is Operation.CREATE and row_id not in self.died:
+            self.born.add(row_id)
+        elif operation is Operation.CREATE:
+            del self.died[row_id]  # it exists again
+        elif operation is Operation.DELETE and row_id not in self.born:
+            self.died[row_id] = Item(
+                row_id, row["version"], operation, row["committed_at"], bytes(row["data"])
+            )
+
+    def copy(self) -> Moved:
+        """Return a copy, for entries that have no number yet."""
+        return Moved(set(self.born), dict(self.died), self.upto)
+
+
+class SnapshotReader:
+    """Reads one registered table as it was at `high_seq`.
+
+    :param engine: from `arus.database.open_engine`.
+    :param context: returns the context that the model's schema may need (an application context).
+    :param buckets: only rows in these; all when empty.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        context: Callable[[], AbstractContextManager[Any]],
+        registration: Registration,
+        *,
+        high_seq: int,
+        buckets: Collection[int] = (),
+    ) -> None:
+        self._engine = engine
+        self._context = context
+        self._registration = registration
+        self._buckets = frozenset(buckets)
+        self._moved = Moved(upto=high_seq)
+        self._key = getattr(registration.model, registration.key)
+
+    def count(self, after: str | None = None, limit: int = NO_LIMIT) -> int:
+        """Return how many rows there were after a position, up to `limit`."""
+        beyond = () if after is None else (self._key > self._typed(after),)
+        with reading(self._engine) as connection:
+            moved = self._look(connection)
+            died = len(self._died_between(connection, moved, after, None))
+            if self._buckets:
+                statement = select(self._key).where(*beyond).execution_options(yield_per=1_000)
+                # Closed at once when the limit is reached: PostgreSQL keeps a cursor open for it.
+                with connection.execute(statement) as found:
+                    ids = (str(key) for (key,) in found)
+                    wanted = (i for i in ids if self._wanted(i) and i not in moved.born)
+                    return min(limit, died + sum(1 for _ in islice(wanted, limit)))
+            born = self._born_still_there(connection, moved.born, beyond)
+            enough = select(self._key).where(*beyond).limit(limit + born).subquery()
+            rows = int(connection.execute(select(func.count()).select_from(enough)).scalar_one())
+            return min(limit, died + rows - born)
+
+    def read(self, after: str | None, limit: int) -> tuple[list[Item], str | None]:
+        """Return the next rows and the position after them; None if there are no more.
+
+        :param after: the position after the last chunk, None for the first.
+        """
+        with reading(self._engine) as connection, self._context():
+            moved = self._look(connection)
+            session = Session(connection)
+            statement = select(self._registration.model).order_by(self._key).limit(limit)
+            if after is not None:
+                statement = statement.where(self._key > self._typed(after))
+            rows = session.scalars(statement).all()
+            last = (
+                _position(getattr(rows[-1], self._registration.key)) if len(rows) == limit else None
+            )
+            wanted = {
+                row_id: row
+                for row in rows
+                if (row_id := self._registration.row_id(row)) not in moved.born
+                and self._wanted(row_id)
+            }
+            versions = versions_of(connection, self._registration, wanted)
+            items = [self._item(row, versions[row_id]) for row_id, row in wanted.items()]
+            items += self._died_between(connection, moved, after, last)
+            session.expunge_all()
+        return items, last
+
+    def _look(self, connection: Connection) -> Moved:
+        """Process the entries since the last call; unnumbered entries count for this call only."""
+        registration = self._registration
+        wanted = {"topic": registration.topic, "entity": registration.entity}
+        for row in connection.execute(
+            sql.entries.MOVED, {**wanted, "after": self._moved.upto}
+        ).mappings():
+            self._moved.note(row)
+            self._moved.upto = row["seq"]
+        unnumbered = connection.execute(sql.entries.MOVED_UNNUMBERED).mappings()
+        rows = [row for row in unnumbered if row["entity"] == registration.entity]
+        if not rows:
+            return self._moved
+        moved = self._moved.copy()
+        for row in rows:
+            moved.note(row)
+        return moved
+
+    def _born_still_there(
+        self, connection: Connection, row_ids: Collection[str], beyond: Iterable[Any]
+    ) -> int:
+        keys = [self._registration.typed_key(row_id) for row_id in row_ids]
+        found = 0
+        for start in range(0, len(keys), _IN):
+            here = self._key.in_(keys[start : start + _IN])
+            found += connection.execute(select(func.count()).where(here, *beyond)).scalar_one()
+        return found
+
+    def _died_between(
+        self, connection: Connection, moved: Moved, after: str | None, last: str | None
+    ) -> list[Item]:
+        """Return the deleted rows whose keys are above `after` and not above `last`.
+
+        The database compares the keys: a collation may order strings differently from Python.
+        """
+        died = [item for item in moved.died.values() if self._wanted(item.row_id)]
+        return [
+            item
+            for item in died
+            if (after is None or self._is_above(connection, item, after))
+            and (last is None or not self._is_above(connection, item, last))
+        ]
+
+    def _is_above(self, connection: Connection, item: Item, position: str) -> bool:
+        key = self._literal(self._registration.typed_key(item.row_id))
+        other = self._literal(self._typed(position))
+        return bool(connection.execute(select(key > other)).scalar())
+
+    def _item(self, row: Any, version: int) -> Item:
+        registration = self._registration
+        row_id = registration.row_id(row)
+        try:
+            data = registration.serialise(row)
+        except Exception as error:  # noqa: BLE001  # the schema is the application's
+            logger.error(  # noqa: TRY400  # the reason says it all
+                "[MQTT Reliable Sync] %s %s can't be serialised: the catch-up sends it without its data (%s: %s)",
+                registration.entity,
+                row_id,
+                type(error).__name__,
+                error,
+            )
+            data = mere_row(registration, row_id, version)
+        operation = Operation.CREATE if version == 1 else Operation.UPDATE
+        return Item(row_id, version, operation, now_ms(), data)
+
+    def _wanted(self, row_id: str) -> bool:
+        return not self._buckets or bucket_of(row_id) in self._buckets
+
+    def _typed(self, position: str) -> Any:
+        try:
+            key = self._registration.typed_key(json.loads(position))
+            if isinstance(key, int) and abs(key) >= NO_LIMIT:
+                raise ValueError("larger than any database's integer")
+            return key
+        except (ValueError, TypeError) as error:
+            # The requester has made it up.
+            entity = self._registration.entity
+            raise CatchupError(f"{position[:80]} is not a key of {entity}") from error
+
+    def _literal(self, key: Any) -> Any:
+        return cast(literal(key, self._key.type), self._key.type)
+
+
+def _position(key: Any) -> str:
+    return json.dumps(str(key))
+
+
+def unlogged_rows(connection: Connection, registrations: Iterable[Registration]) -> bool:
+    """Whether a table holds a row without an entry in the log: the row is older than the log."""
+    for registration in registrations:
+        key = inspect(registration.model).primary_key[0]
+        statement = sql.entries.rows_without_entry(key, registration.entity)
+        if connection.execute(statement).first() is not None:
+            return True
+    return False

@@ -1,0 +1,291 @@
+"""The status of the sync for any process: read from the database, never from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from arus.protocol.entries import ChangeState
+from arus.protocol.times import iso, now_ms
+
+from . import sql
+from .counters import CounterKey, read_counters
+from .usage import DataBudget, Usage, in_units, read_usage
+
+#: Milliseconds that a change may wait without any acknowledgement before that is a fault.
+STALLED_AFTER = 60_000
+#: Milliseconds after its last status for which another vessel on the same prefix is reported: it publishes one each
+#: quarter of an hour.
+NEIGHBOUR_FOR = 3_600_000
+#: Milliseconds for which a person is told that a proof of a restore was found.
+EPOCH_NOTED_FOR = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerInfo:
+    """The process that holds the session."""
+
+    pid: int
+    host: str
+    #: Milliseconds since the epoch.
+    since: int
+    generation: int
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {
+            "pid": self.pid,
+            "host": self.host,
+            "since": iso(self.since),
+            "generation": self.generation,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStatus:
+    """The status of the sync."""
+
+    #: Changes are captured and relayed (LOCAL_MODE).
+    enabled: bool
+    connected: bool
+    #: When the connection was made or lost, in milliseconds since the epoch; None before the first.
+    connected_changed_at: int | None
+    #: MQTT version of the connection.
+    protocol: str | None
+    vessel_id: str | None
+    epoch: str | None
+    #: Highest number of any change.
+    head_seq: int
+    #: Undelivered changes.
+    depth: int
+    max_queue_size: int
+    #: Changes that can't be sent and wait for a person.
+    quarantined: int
+    #: When the oldest undelivered change was committed, in milliseconds since the epoch.
+    oldest_pending_at: int | None
+    #: When the broker last acknowledged a change, in milliseconds since the epoch; None before the first.
+    acked_at: int | None
+    #: Attempts since the last connection.
+    reconnect_attempts: int
+    #: Why the last connection or attempt ended; None while there is a connection.
+    reason: str | None
+    #: Since when messages of any kind wait and nothing is acknowledged, in milliseconds since the epoch; None if that
+    #: is not so.
+    stalled_since: int | None
+    #: Why the broker refuses messages for the moment; None if it does not.
+    obstacle: str | None
+    #: Another vessel that publishes under the same prefix, and when its status was last received (milliseconds since
+    #: the epoch); None if there was none.
+    neighbour: str | None
+    neighbour_at: int | None
+    #: What a person is told about the last proof that this database was restored, and when it was found (milliseconds
+    #: since the epoch); None if there was none.
+    epoch_note: str | None
+    epoch_noted_at: int | None
+    owner: OwnerInfo | None
+    counters: Mapping[CounterKey, int]
+    #: What was sent today, and what the data budget holds back.
+    usage: Usage
+
+    @property
+    def utilization(self) -> float:
+        """How full the queue is, in percent."""
+        return 100 * self.depth / self.max_queue_size
+
+    def is_stalled(self, now: int) -> bool:
+        """Whether something waits for a minute on an open connection, and nothing was acknowledged in that time.
+
+        :param now: milliseconds since the epoch.
+        """
+        return self.connected and (self.stalled_since is not None or self._changes_wait(now))
+
+    def _changes_wait(self, now: int) -> bool:
+        if self.usage.is_held:
+            return False  # for the next day; of what is sent in spite of it, the owner notes `stalled_since`
+        since = now - STALLED_AFTER
+        waits = self.oldest_pending_at is not None and self.oldest_pending_at <= since
+        return waits and (self.acked_at is None or self.acked_at <= since)
+
+    def disconnected_for(self, now: int) -> int:
+        """Return the milliseconds since the connection was lost, or since the first owner tried to make one.
+
+        0 while there is a connection, where nothing is relayed, and before the first owner.
+
+        :param now: milliseconds since the epoch.
+        """
+        if not self.enabled or self.connected or self.connected_changed_at is None:
+            return 0
+        return max(0, now - self.connected_changed_at)
+
+    def unacknowledged_for(self, now: int) -> int:
+        """Return the milliseconds that something has waited without an acknowledgement of the broker; 0 if nothing waits.
+
+        :param now: milliseconds since the epoch.
+        """
+        if self.oldest_pending_at is None:
+            return 0
+        return max(0, now - max(self.oldest_pending_at, self.acked_at or 0))
+
+    def trouble(self, now: int) -> str | None:
+        """Return why changes don't reach the broker; None while they do.
+
+        :param now: milliseconds since the epoch.
+        """
+        if not self.enabled:
+            return "LOCAL_MODE is false: nothing is captured or sent"
+        if self.owner is None:
+            return "no process holds the session"
+        if not self.connected:
+            return self.reason or "not connected yet"
+        if self.is_stalled(now):
+            what = f"{self.depth} changes are waiting" if self.depth else "messages are waiting"
+            why = f": it refuses them for the moment ({self.obstacle})" if self.obstacle else ""
+            return f"{what}, and the broker has acknowledged none for a minute{why}"
+        return None
+
+    def shared_with(self, now: int) -> str | None:
+        """Return the other vessel that publishes under the same prefix; None if none was heard for an hour.
+
+        :param now: milliseconds since the epoch.
+        """
+        if not self.enabled or self.neighbour_at is None or now - self.neighbour_at > NEIGHBOUR_FOR:
+            return None
+        return self.neighbour
+
+    def told_of_restore(self, now: int) -> str | None:
+        """Return what a person is to know about a proof that this database was restored; None if none was found for a day.
+
+        :param now: milliseconds since the epoch.
+        """
+        at = self.epoch_noted_at
+        return None if at is None or not 0 <= now - at < EPOCH_NOTED_FOR else self.epoch_note
+
+    def reason_of(self, now: int) -> str | None:
+        """Return why the sync does not get on, or does not work as it should; None if it does.
+
+        :param now: milliseconds since the epoch.
+        """
+        neighbour = self.shared_with(now)
+        shared = None if neighbour is None else shares_prefix(neighbour)
+        held = held_back(self.usage) if self.enabled and self.usage.waiting else None
+        return self.trouble(now) or shared or self.told_of_restore(now) or held
+
+    @property
+    def waits_for_budget(self) -> bool:
+        """Whether all that waits, if anything does, waits for the next day's data budget."""
+        if not self.depth:
+            return self.usage.catchups_until is not None
+        usage = self.usage
+        return usage.is_held and not usage.is_sending and self.depth == usage.ordinary_depth
+
+    def counter(self, name: str) -> int:
+        """Return a counter, over all its labels."""
+        return sum(value for (counted, *_), value in self.counters.items() if counted == name)
+
+
+@dataclass(frozen=True, slots=True)
+class LastChange:
+    """The state of the last change of a row."""
+
+    state: ChangeState
+    #: None while it has no number.
+    seq: int | None
+
+
+def held_back(usage: Usage) -> str:
+    """Return what the data budget holds back, in one line."""
+    waiting = (
+        f"{usage.waiting} change waits" if usage.waiting == 1 else f"{usage.waiting} changes wait"
+    )
+    return (
+        f"today's data budget is spent ({in_units(usage.used)} of {in_units(usage.budget.limit or 0)}): {waiting} until"
+        f" midnight ({iso(usage.resets_at)}), and urgent changes are sent"
+    )
+
+
+def shares_prefix(neighbour: str) -> str:
+    """Return what is wrong with two vessels on one prefix, and how to fix it, in one line."""
+    return (
+        f"vessel {neighbour} publishes under the same MQTT_TOPIC_PREFIX, and each overwrites the other's messages:"
+        " put {vessel_id} into the setting on both and ashore, as in fleet/{vessel_id}/sync"
+    )
+
+
+def read_status(
+    connection: Connection,
+    *,
+    enabled: bool,
+    owned: bool,
+    max_queue_size: int,
+    budget: DataBudget | None = None,
+) -> SyncStatus:
+    """Read the status.
+
+    :param owned: whether a process holds the owner's lock; if none does, there is no connection, whatever the last
+        owner wrote before it was killed.
+    :param budget: the data budget; None for no limit.
+    """
+    session = connection.execute(sql.session.STATUS).one_or_none()
+    depth = int(connection.execute(sql.changes.DEPTH).scalar_one())
+    owner = None
+    if session and owned and session.owner_pid is not None:
+        owner = OwnerInfo(
+            session.owner_pid, session.owner_host, session.owner_since, session.generation
+        )
+    return SyncStatus(
+        enabled=enabled,
+        connected=bool(session and owner and session.connected),
+        connected_changed_at=session.connected_changed_at if session else None,
+        protocol=session.protocol if session else None,
+        vessel_id=session.vessel_id if session else None,
+        epoch=session.epoch if session else None,
+        head_seq=session.head_seq if session else 0,
+        depth=depth,
+        max_queue_size=max_queue_size,
+        quarantined=int(connection.execute(sql.changes.QUARANTINED).scalar_one()),
+        oldest_pending_at=_oldest_pending(connection) if depth else None,
+        acked_at=connection.execute(sql.topic_queues.LAST_ACKNOWLEDGED).scalar(),
+        reconnect_attempts=session.reconnect_attempts if session else 0,
+        reason=session.reason if session else None,
+        stalled_since=session.stalled_since if session else None,
+        obstacle=session.obstacle if session else None,
+        neighbour=session.neighbour if session else None,
+        neighbour_at=session.neighbour_at if session else None,
+        epoch_note=session.epoch_note if session else None,
+        epoch_noted_at=session.epoch_noted_at if session else None,
+        owner=owner,
+        counters=read_counters(connection),
+        usage=read_usage(connection, budget or DataBudget(), now_ms()),
+    )
+
+
+def _oldest_pending(connection: Connection) -> int | None:
+    found = [connection.execute(sql.changes.OLDEST_UNNUMBERED).scalar()]
+    found += [
+        connection.execute(sql.changes.OLDEST_OF_TOPIC, dict(topic_queue)).scalar()
+        for topic_queue in connection.execute(sql.topic_queues.WAITING).mappings().all()
+    ]
+    return min((int(at) for at in found if at is not None), default=None)
+
+
+def read_last_changes(
+    connection: Connection, entity: str, row_ids: Iterable[str]
+) -> dict[str, LastChange]:
+    """Return the last change of each row; rows without a change in the log are left out."""
+    wanted = list(row_ids)
+    if not wanted:
+        return {}
+    rows = connection.execute(sql.changes.LAST_CHANGES, {"entity": entity, "row_ids": wanted})
+    return {row.row_id: LastChange(state_of(row), row.seq) for row in rows}
+
+
+def state_of(row: Any) -> ChangeState:
+    """Return the state of a change, from its outcome and number and its topic queue's watermarks."""
+    if row.outcome is not None:
+        return ChangeState(row.outcome)
+    if row.seq is None or row.sent_seq is None or row.seq > row.sent_seq:
+        return ChangeState.PENDING
+    return ChangeState.DELIVERED if row.seq <= row.acked_seq else ChangeState.IN_FLIGHT

@@ -1,0 +1,1 @@
+"""The protocol between a vessel and its followers: topics, messages, digests of rows, conflict rules. No I/O."""

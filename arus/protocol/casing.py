@@ -1,0 +1,21 @@
+"""The keys of JSON: camelCase, for the snake_case names of code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, fields
+
+
+def camel(name: str) -> str:
+    """Return the JSON key of a snake_case name."""
+    head, *tail = name.split("_")
+    return head + "".join(word.capitalize() for word in tail)
+
+
+class CamelSchema(Schema):
+    """A schema whose fields have camelCase keys in JSON."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Set the JSON key of a field that has none."""
+        field_obj.data_key = field_obj.data_key or camel(field_name)

@@ -1,0 +1,93 @@
+"""The poison detector: finds the message on which a broker closes the connection, if the broker does not say so.
+
+In MQTT 3.1.1 a broker that finds a packet too large can only close the connection. The message would be sent again in
+each connection, and nothing after it would ever be delivered. So once the broker has closed several connections in a
+row without a single acknowledgement, messages are sent one at a time; if the broker closes the connection three times
+on the same message, that message is quarantined.
+
+Bad links end connections too. A small message is therefore never blamed: it can't be too large for any broker, and
+would be quarantined because of a bad link.
+
+Some brokers (aedes) close the connection on a PUBREL whose message they have released before, where MQTT requires a
+PUBCOMP (4.3.3). An owner that was killed before it journalled the PUBCOMP sends such a PUBREL. PUBRELs are then sent one
+at a time too, and one on which the broker closes the connection again and again counts as answered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+#: Connections without a single acknowledgement before messages are sent one at a time.
+FRUITLESS = 3
+#: Connections closed on the same message before it is quarantined.
+STRIKES = 3
+#: The same for a PUBREL, for the first and for later ones: a bad link could release nothing as well.
+RELEASE_STRIKES, FURTHER_RELEASE_STRIKES = 6, 2
+#: Bytes of payload below which a message is never blamed.
+SMALL = 16 * 1024
+
+
+class Suspect(NamedTuple):
+    """A message that was unacknowledged when a connection ended."""
+
+    #: Of its change.
+    seq: int
+    #: Bytes of payload.
+    size: int
+    #: The broker has confirmed it, and its PUBREL was unanswered.
+    confirmed: bool = False
+
+
+class PoisonDetector:
+    """Counts connections that the broker has closed. Lives as long as its owner."""
+
+    def __init__(self) -> None:
+        self._fruitless = 0
+        self._strikes: Counter[int] = Counter()
+        #: The broker has closed the connection on a PUBREL before.
+        self._forgets_releases = False
+
+    @property
+    def careful(self) -> bool:
+        """Whether messages are to be sent one at a time."""
+        return self._fruitless >= FRUITLESS
+
+    def hung_up(self, suspects: Sequence[Suspect], *, acknowledged: bool) -> None:
+        """Note that the broker has closed a connection.
+
+        :param suspects: all messages that were unacknowledged.
+        :param acknowledged: whether anything was acknowledged in this connection.
+        """
+        if self.careful:
+            if len(suspects) == 1 and (suspects[0].confirmed or suspects[0].size >= SMALL):
+                self._strikes[suspects[0].seq] += 1
+        elif suspects and not acknowledged:
+            self._fruitless += 1
+        else:
+            self._fruitless = 0
+
+    def convicted(self, seq: int, *, confirmed: bool = False) -> bool:
+        """Whether a message is not to be sent again.
+
+        :param confirmed: the broker has confirmed it, and its PUBREL was sent.
+        """
+        if not confirmed:
+            return self._strikes[seq] >= STRIKES
+        further = self._forgets_releases
+        return self._strikes[seq] >= (FURTHER_RELEASE_STRIKES if further else RELEASE_STRIKES)
+
+    def given_up(self, seq: int, *, confirmed: bool) -> None:
+        """Note that a convicted message is not sent again."""
+        if confirmed:  # there may be more of them
+            self._forgets_releases = True
+            del self._strikes[seq]
+        else:
+            self.clear()
+
+    def clear(self) -> None:
+        """Reset the counts: the queue is empty, or the poison message is found."""
+        self._fruitless = 0
+        self._strikes.clear()
+        self._forgets_releases = False

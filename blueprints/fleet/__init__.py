@@ -1,0 +1,1 @@
+"""Ashore: the fleet, and each vessel's copy."""

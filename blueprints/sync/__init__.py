@@ -1,1 +1,0 @@
-"""The sync as others see it: health and metrics."""

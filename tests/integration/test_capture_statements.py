@@ -1,0 +1,608 @@
+"""Statements that bypass the ORM's unit of work are captured or refused; none is missed silently."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+from alembic import op
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from marshmallow import Schema, fields
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    relationship,
+    sessionmaker,
+)
+
+import arus.outbox.capture.uncaptured
+import arus.outbox.capture.writer
+from arus import ReliableSync
+from arus.errors import CaptureError
+from arus.outbox.counters import UNCAPTURED, read_counters
+from tests.support.small_app import new_id
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+db = SQLAlchemy(model_class=Base)
+sync = ReliableSync()
+
+
+class Fleet(Base):
+    """Not registered; its deletion deletes its ships."""
+
+    __tablename__ = "s_fleet"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Ship(Base):
+    """Not registered; its deletion deletes its tanks and leaves its pumps."""
+
+    __tablename__ = "s_ship"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fleet_id: Mapped[int | None] = mapped_column(sa.ForeignKey("s_fleet.id", ondelete="CASCADE"))
+    name: Mapped[str]
+
+
+class Tank(Base):
+    __tablename__ = "s_tank"
+    id: Mapped[str] = mapped_column(sa.String(36), primary_key=True, default=new_id)
+    version: Mapped[int] = mapped_column()
+    name: Mapped[str | None] = mapped_column(unique=True)
+    ship_id: Mapped[int | None] = mapped_column(sa.ForeignKey("s_ship.id", ondelete="CASCADE"))
+    valves: Mapped[list[Valve]] = relationship(passive_deletes="all")
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  # SQLAlchemy's own word
+
+
+class Pump(Base):
+    """Its version is no `version_id_col`: the statements do not raise it."""
+
+    __tablename__ = "s_pump"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(server_default="1")
+    name: Mapped[str | None]
+    ship_id: Mapped[int | None] = mapped_column(sa.ForeignKey("s_ship.id", ondelete="SET NULL"))
+    tanks: Mapped[list[Tank]] = relationship(secondary="s_link")
+
+
+class Valve(Base):
+    __tablename__ = "s_valve"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column()
+    tank_id: Mapped[str | None] = mapped_column(sa.ForeignKey("s_tank.id", ondelete="CASCADE"))
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  # SQLAlchemy's own word
+
+
+class Link(Base):
+    """The table of a relationship, and a registered model of its own."""
+
+    __tablename__ = "s_link"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(server_default="1")
+    pump_id: Mapped[int] = mapped_column(sa.ForeignKey("s_pump.id"))
+    tank_id: Mapped[str] = mapped_column(sa.ForeignKey("s_tank.id"))
+
+
+class RowSchema(Schema):
+    id = fields.Raw()
+    version = fields.Integer()
+    name = fields.String()
+    ship_id = fields.Integer()
+    tank_id = fields.String()
+
+
+MODELS: dict[str, Any] = {"tanks": Tank, "pumps": Pump, "valves": Valve, "links": Link}
+for entity, model in MODELS.items():
+    sync.register(model, entity, schema=RowSchema)
+
+TANK: Any = Tank.__table__
+PUMP: Any = Pump.__table__
+SHIP: Any = Ship.__table__
+FLEET: Any = Fleet.__table__
+
+
+@pytest.fixture
+def app(small_database_url: str) -> Iterator[Flask]:
+    app = Flask("statements", instance_relative_config=True)
+    app.config.update(SQLALCHEMY_DATABASE_URI=small_database_url, LOCAL_MODE="true")
+    db.init_app(app)
+    sync.init_app(app, db)
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            sa.event.listen(
+                db.engine, "connect", lambda driver, _: driver.execute("PRAGMA foreign_keys = ON")
+            )
+        db.create_all()
+        begin()
+        yield app
+        db.session.remove()
+        empty()
+        app.extensions["arus"].notifier.close()
+        db.engine.dispose()
+
+
+def empty() -> None:
+    tables = reversed(db.metadata.sorted_tables)
+    with db.engine.begin() as connection:
+        for table in sorted(tables, key=lambda table: table.name.startswith("arus_")):
+            connection.execute(table.delete())
+
+
+def begin() -> None:
+    """A fleet of two ships with two tanks, two pumps and two valves, all of them in the log."""
+    db.session.remove()
+    empty()
+    session = db.session
+    session.add(Fleet(id=1))
+    session.flush()
+    session.add_all([Ship(id=1, name="s1", fleet_id=1), Ship(id=2, name="s2")])
+    session.flush()
+    session.add_all(
+        [Tank(id=name, name=name, ship_id=number) for number, name in ((1, "a"), (2, "b"))]
+    )
+    session.add_all(
+        [Pump(id=number, version=1, name="p", ship_id=number - 100) for number in (101, 102)]
+    )
+    session.flush()
+    session.add_all([Valve(id=101, tank_id="a"), Valve(id=102, tank_id="b")])
+    session.commit()
+    session.remove()
+
+
+def replayed() -> dict[tuple[str, str], Any]:
+    """The rows as a follower of the log knows them."""
+    rows: dict[tuple[str, str], Any] = {}
+    versions: dict[tuple[str, str], int] = {}
+    with db.engine.connect() as connection:
+        entries = connection.execute(
+            sa.text(
+                "SELECT entity, row_id, operation, version, data, outcome FROM arus_change ORDER BY id"
+            )
+        ).all()
+    for entity, row_id, operation, version, data, outcome in entries:
+        assert version > versions.get((entity, row_id), 0), (entity, row_id, operation, version)
+        assert outcome is None
+        versions[entity, row_id] = version
+        rows[entity, row_id] = orjson.loads(bytes(data))
+        assert operation == "delete" or rows[entity, row_id]["version"] == version
+        if operation == "delete":
+            del rows[entity, row_id]
+    return rows
+
+
+def in_tables() -> dict[tuple[str, str], Any]:
+    with Session(db.engine) as session:
+        return {
+            (entity, str(row.id)): RowSchema().dump(row)
+            for entity, model in MODELS.items()
+            for row in session.scalars(sa.select(model))
+        }
+
+
+def uncaptured() -> int:
+    with db.engine.connect() as connection:
+        return read_counters(connection).get((UNCAPTURED, "", "", ""), 0)
+
+
+def in_session(*statements: Any) -> None:
+    for statement in statements:
+        given = statement if isinstance(statement, tuple) else (statement,)
+        result: Any = db.session.execute(*given)
+        if given[0]._returning:
+            assert result.all()
+    db.session.commit()
+
+
+def on_engine(*statements: Any) -> None:
+    with db.engine.begin() as connection:
+        for statement in statements:
+            connection.execute(*statement if isinstance(statement, tuple) else (statement,))
+
+
+def in_other_session(change: Callable[[Session], Any]) -> None:
+    with sessionmaker(db.engine)() as session:
+        change(session)
+        session.commit()
+
+
+def saved(method: str, *arguments: Any, **options: Any) -> None:
+    getattr(db.session, method)(*arguments, **options)
+    db.session.commit()
+
+
+def upsert(into: Any, *, how: str = "update", **values: Any) -> Any:
+    dialect: Any = postgresql if db.engine.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(into).values(**values)
+    if how == "nothing":
+        return statement.on_conflict_do_nothing()
+    changed = {"name": values["name"] + "!"}
+    return statement.on_conflict_do_update(
+        index_elements=["id"] if "id" in values else ["name"], set_=changed
+    )
+
+
+def linked() -> None:
+    pump = db.session.get_one(Pump, 101)
+    pump.tanks += [db.session.get_one(Tank, key) for key in "ab"]
+    db.session.commit()
+    pump.tanks.pop()
+    db.session.commit()
+
+
+_names = (f"n{number}" for number in count())
+
+
+def two() -> list[dict[str, Any]]:
+    return [{"name": next(_names), "version": 1} for _ in range(2)]
+
+
+def steps(*each: Callable[[], Any]) -> None:
+    for one in each:
+        one()
+    db.session.commit()
+
+
+def deleted(model: type[Any], key: Any) -> None:
+    db.session.delete(db.session.get_one(model, key))
+    db.session.commit()
+
+
+def renamed(model: type[Any], key: Any, how: str = "renamed") -> Any:
+    row = db.session.get_one(model, key)
+    row.name = f"{how} {key}"
+    return row
+
+
+def on_a_connection() -> None:
+    with db.engine.begin() as connection, Session(connection) as session:
+        session.add(Tank(name="c"))
+        session.commit()
+        connection.execute(TANK.update().values(ship_id=None))
+
+
+CASES: dict[str, dict[str, Callable[[], Any]]] = {
+    "legacy bulk methods": {
+        "save objects": lambda: saved(
+            "bulk_save_objects", [Tank(name="c"), Tank(id="d"), Pump(name="q")]
+        ),
+        "save numbered": lambda: saved("bulk_save_objects", [Pump(name="q"), Pump(name="r")]),
+        "save loaded": lambda: saved("bulk_save_objects", [renamed(Tank, "a"), Tank(id="e")]),
+        "insert": lambda: saved("bulk_insert_mappings", Tank, two()),
+        "insert numbered": lambda: saved("bulk_insert_mappings", Pump, two(), return_defaults=True),
+        "update": lambda: saved(
+            "bulk_update_mappings", Tank, [{"id": "a", "version": 1, "name": "z"}]
+        ),
+        "update unversioned": lambda: saved(
+            "bulk_update_mappings", Pump, [{"id": 101, "name": "z"}]
+        ),
+    },
+    "Core in a session": {
+        "insert": lambda: in_session(TANK.insert().values(name="c", version=1)),
+        "insert several": lambda: in_session((TANK.insert(), two()), (PUMP.insert(), two())),
+        "insert values": lambda: in_session(PUMP.insert().values(two())),
+        "insert from select": lambda: in_session(
+            PUMP.insert().from_select(["name", "version"], sa.select(TANK.c.name, TANK.c.version))
+        ),
+        "insert without version": lambda: in_session(PUMP.insert().values(name="q", version=0)),
+        "update": lambda: in_session(TANK.update().where(TANK.c.name == "a").values(name="z")),
+        "update all": lambda: in_session(PUMP.update().values(name="z")),
+        "update with parameters": lambda: in_session(
+            (
+                TANK.update().where(TANK.c.id == sa.bindparam("x")),
+                [{"x": "a", "name": "y"}, {"x": "b", "name": "z"}],
+            )
+        ),
+        "update from": lambda: in_session(
+            TANK.update().where(TANK.c.ship_id == SHIP.c.id).values(name=SHIP.c.name)
+        ),
+        "delete": lambda: in_session(TANK.delete().where(TANK.c.name == "a")),
+        "delete all": lambda: in_session(PUMP.delete()),
+        "after a change of the object": lambda: steps(
+            lambda: renamed(Tank, "a"),
+            lambda: db.session.execute(TANK.update().values(ship_id=None)),
+        ),
+        "before a change of the object": lambda: steps(
+            lambda: renamed(Tank, "a"),
+            db.session.commit,
+            lambda: db.session.execute(TANK.update().values(ship_id=None)),
+            lambda: renamed(Tank, "a", "again"),
+        ),
+        "on the session's connection": lambda: steps(
+            lambda: db.session.connection().execute(TANK.update().values(ship_id=None))
+        ),
+        "the table of a relationship": linked,
+        "a table of other metadata": lambda: in_session(
+            sa.Table("s_tank", sa.MetaData(), autoload_with=db.engine).update().values(ship_id=None)
+        ),
+    },
+    "ORM statements": {
+        "update by key": lambda: in_session(
+            (sa.update(Tank), [{"id": "a", "version": 1, "name": "z"}])
+        ),
+        "update returning": lambda: in_session(
+            sa.update(Tank).values(name=Tank.name + "!").returning(Tank.name)
+        ),
+        "delete returning": lambda: in_session(sa.delete(Pump).returning(Pump.id)),
+        "insert returning": lambda: in_session(
+            (
+                sa.insert(Tank).returning(Tank.name),
+                [{"id": "x", "name": "c"}, {"id": "y", "name": "d"}],
+            )
+        ),
+        "insert of several": lambda: in_session((sa.insert(Tank), [{"name": "c"}, {"name": "d"}])),
+        "update from": lambda: in_session(
+            sa.update(Tank).where(Tank.ship_id == Ship.id).values(name=Ship.name)
+        ),
+    },
+    "upserts": {
+        "of a new row": lambda: in_session(upsert(Tank, id="c", name="c", version=1)),
+        "of a known row": lambda: in_session(upsert(Tank, id="a", name="z", version=1)),
+        "of a Core table": lambda: in_session(upsert(TANK, id="a", name="z", version=1)),
+        "by another key": lambda: in_session(
+            upsert(TANK, name="a", version=1), upsert(TANK, name="c", version=1)
+        ),
+        "that does nothing": lambda: in_session(
+            upsert(Tank, how="nothing", id="a", name="z", version=1)
+        ),
+        "on the engine": lambda: on_engine(upsert(TANK, id="a", name="z", version=1)),
+    },
+    "Core on the engine": {
+        "insert": lambda: on_engine((TANK.insert(), two()), PUMP.insert().values(name="q")),
+        "update": lambda: on_engine(
+            TANK.update().values(ship_id=None), PUMP.update().values(name="z")
+        ),
+        "update twice": lambda: on_engine(
+            PUMP.update().values(name="y"), PUMP.update().values(name="z")
+        ),
+        "delete": lambda: on_engine(TANK.delete().where(TANK.c.id == "a"), PUMP.delete()),
+    },
+    "another session": {
+        "add": lambda: in_other_session(lambda session: session.add(Tank(name="c"))),
+        "change": lambda: in_other_session(
+            lambda session: setattr(session.get(Tank, "a"), "name", "z")
+        ),
+        "delete": lambda: in_other_session(lambda session: session.delete(session.get(Tank, "b"))),
+        "bulk": lambda: in_other_session(
+            lambda session: session.execute(sa.update(Tank).values(ship_id=None))
+        ),
+        "legacy bulk": lambda: in_other_session(
+            lambda session: session.bulk_insert_mappings(Pump, two())
+        ),
+        "on a connection": on_a_connection,
+    },
+    "cascades of the database": {
+        "unit of work": lambda: deleted(Ship, 1),
+        "Core": lambda: in_session(SHIP.delete()),
+        "ORM": lambda: in_session(sa.delete(Ship).where(Ship.id == 1)),
+        "engine": lambda: on_engine(SHIP.delete()),
+        "of several levels": lambda: in_session(FLEET.delete()),
+        "of a registered row": lambda: deleted(Tank, "a"),
+        "of registered rows": lambda: in_session(sa.delete(Tank)),
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", CASES)
+def test_each_way_to_write_is_captured(app: Flask, group: str) -> None:
+    for name, write in CASES[group].items():
+        begin()
+        before = in_tables()
+        write()
+        db.session.remove()
+        assert replayed() == in_tables(), name
+        assert uncaptured() == 0, name
+        assert in_tables() != before or name == "that does nothing", f"{name} has changed something"
+
+
+# -- what can't be captured ---------------------------------------------------------------------
+
+
+def text(statement: str) -> Any:
+    return db.session.execute(sa.text(statement))
+
+
+TEXTS = (
+    "UPDATE s_tank SET name = 'z' WHERE id = 'a'",
+    'update "s_tank" set ship_id = null',
+    "/* a comment */ DELETE FROM s_pump -- of one row\n WHERE id = 101",
+    "INSERT INTO s_pump (id, name) VALUES (103, 'q')",
+)
+
+
+@pytest.mark.parametrize("number", range(len(TEXTS)))
+def test_a_sql_text_without_a_record_is_refused_at_the_commit(app: Flask, number: int) -> None:
+    before = in_tables()
+    text(TEXTS[number])
+    for _ in range(2):
+        with pytest.raises(CaptureError, match=r"test_capture_statements\.py:\d+ .*sync\.record"):
+            db.session.commit()
+    db.session.rollback()
+    assert in_tables() == before == replayed()
+
+
+def test_a_sql_text_is_accepted_when_each_of_its_rows_is_recorded(app: Flask) -> None:
+    text("UPDATE s_tank SET name = id, version = version + 1")
+    sync.record("update", Tank(id="a"))
+    with pytest.raises(CaptureError, match="has changed 2 rows of tanks"):
+        db.session.commit()
+    db.session.rollback()
+    text("UPDATE s_tank SET name = id || '!', version = version + 1")
+    for key in "ab":
+        sync.record("update", Tank(id=key))
+    db.session.commit()
+    assert replayed() == in_tables()
+
+
+def test_a_record_in_a_savepoint_that_is_rolled_back_does_not_count(app: Flask) -> None:
+    text("UPDATE s_tank SET name = 'z', version = 2 WHERE id = 'a'")
+    savepoint = db.session.begin_nested()
+    sync.record("update", Tank(id="a"))
+    savepoint.rollback()
+    with pytest.raises(CaptureError, match=r"sync\.record"):
+        db.session.commit()
+    db.session.rollback()
+    savepoint = db.session.begin_nested()
+    text("UPDATE s_tank SET name = 'z' WHERE id = 'a'")
+    savepoint.rollback()
+    with db.session.begin_nested():
+        text("UPDATE s_tank SET name = 'y', version = 2 WHERE id = 'a'")
+        sync.record("update", Tank(id="a"))
+    db.session.commit()
+    assert replayed() == in_tables()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE s_tank SET name = 'z' WHERE id = 'none'",
+        "SELECT 'UPDATE s_tank SET name' FROM s_tank",
+        "SELECT id FROM s_tank -- DELETE FROM s_tank",
+        "UPDATE s_ship SET name = 'z'",
+        "CREATE INDEX ix_tank ON s_tank (ship_id)",
+    ],
+)
+def test_a_sql_text_that_changes_no_registered_row_is_left_alone(
+    app: Flask, statement: str
+) -> None:
+    text(statement)
+    if statement.startswith("CREATE"):
+        text("DROP INDEX ix_tank")
+    db.session.commit()
+    assert uncaptured() == 0
+
+
+def test_a_sql_text_in_another_session_is_recorded_there(app: Flask) -> None:
+    with sessionmaker(db.engine)() as session:
+        session.execute(sa.text("UPDATE s_tank SET name = 'z', version = 2 WHERE id = 'a'"))
+        sync.record("update", Tank(id="a"), session=session)
+        session.commit()
+    assert replayed() == in_tables()
+
+
+def test_a_sql_text_on_the_engine_is_counted_and_logged_once_for_each_place(
+    app: Flask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arus.outbox.capture.uncaptured, "_reported", set())
+    caplog.set_level(logging.WARNING, "arus")
+    for number in range(3):
+        with db.engine.begin() as connection:
+            connection.execute(sa.text(f"UPDATE s_tank SET name = name || '{number}'"))
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM s_pump")
+    with db.engine.connect() as connection:
+        connection.execute(sa.text("DELETE FROM s_tank"))
+        connection.rollback()
+    assert uncaptured() == 4, "one that is rolled back has written nothing"
+    said = [one.getMessage() for one in caplog.records if "can't be captured" in one.getMessage()]
+    assert len(said) == 3, said
+    assert all("test_capture_statements.py:" in line for line in said)
+    assert all("flask sync reconcile" in line for line in said)
+    metrics = {family.name: family for family in sync.runtime().collector().collect()}
+    assert metrics["arus_mqtt_uncaptured_statements"].samples[0].value == 4
+
+
+def test_a_cascade_of_a_sql_text_is_counted(app: Flask) -> None:
+    text("DELETE FROM s_ship")
+    db.session.commit()
+    assert uncaptured() == 1
+
+
+def test_statements_whose_rows_are_not_known_are_refused_in_a_session(app: Flask) -> None:
+    before = in_tables()
+    refused = {
+        "RETURNING of its own": TANK.insert().values(name="c", version=1).returning(TANK.c.name),
+        "OR REPLACE": PUMP.insert().prefix_with("OR REPLACE").values(id=101, version=1),
+        "primary key of a Tank": TANK.update().values(id="x"),
+        "does not know the table's primary key": sa.update(
+            sa.table("s_tank", sa.column("name"))
+        ).values(name="z"),
+    }
+    for words, statement in refused.items():
+        with pytest.raises(CaptureError, match=words):
+            db.session.execute(statement)
+        db.session.rollback()
+    assert in_tables() == before == replayed()
+    with db.engine.begin() as connection:
+        connection.execute(refused["does not know the table's primary key"].values(name=None))
+    assert uncaptured() == 1, "on the engine it goes on"
+
+
+def test_what_a_connection_rolls_back_is_not_in_the_log(app: Flask) -> None:
+    with db.engine.connect() as connection:
+        connection.execute(TANK.delete())
+        connection.rollback()
+        connection.execute(TANK.update().where(TANK.c.id == "a").values(name="y"))
+        savepoint = connection.begin_nested()
+        connection.execute(TANK.update().values(name=None))
+        savepoint.rollback()
+        connection.commit()
+    assert replayed() == in_tables()
+
+
+def test_an_object_in_the_session_shows_what_a_core_statement_has_done(app: Flask) -> None:
+    tank = db.session.get_one(Tank, "a")
+    db.session.execute(TANK.update().values(name=TANK.c.name + "!"))
+    assert (tank.name, tank.version) == ("a!", 2)
+    db.session.commit()
+    receipt = sync.publish_change("update", tank)
+    assert receipt
+    assert receipt.data
+    assert orjson.loads(receipt.data)["name"] == "a!"
+
+
+def test_a_legacy_bulk_method_after_a_flush_that_failed_is_captured(app: Flask) -> None:
+    with pytest.raises(sa.exc.IntegrityError), db.session.begin_nested():
+        db.session.add(Tank(id="a", name="twice"))
+    db.session.bulk_insert_mappings(Tank, two())
+    db.session.commit()
+    assert replayed() == in_tables()
+
+
+def test_a_migration_goes_on_and_is_counted(app: Flask) -> None:
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        with Operations.context(context):
+            op.execute(TANK.update().values(name=None))
+            op.execute("UPDATE s_pump SET name = 'z'")
+            op.bulk_insert(PUMP, [{"id": 103, "name": "q", "version": 1}])
+        connection.commit()
+    assert uncaptured() == 3
+
+
+def test_an_engine_with_options_of_its_own_is_captured(app: Flask) -> None:
+    engine = db.engine.execution_options(mine=True).execution_options(yours=True)
+    with engine.begin() as connection, connection.begin_nested():
+        connection.execute(TANK.update().values(name=TANK.c.name + "!"))
+    assert replayed() == in_tables()
+
+
+def test_capture_adds_no_listeners_to_the_engine(app: Flask) -> None:
+    """With a listener, SQLAlchemy executes each statement, also those of no concern to the sync, a tenth slower."""
+    assert not db.engine._has_events
+
+
+def test_an_entry_whose_id_is_taken_is_not_left_out(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.session.add_all([Tank(id="c"), Tank(id="d")])
+    with monkeypatch.context() as patched:
+        patched.setattr(arus.outbox.capture.writer, "new_message_id", lambda _: "1_taken")
+        with pytest.raises((CaptureError, sa.exc.IntegrityError)):
+            db.session.commit()
+    db.session.rollback()
+    assert replayed() == in_tables()

@@ -1,0 +1,110 @@
+"""Clients that send half a request, or a byte now and then, take no worker, and not the owner."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gunicorn_app import GunicornApp
+from tests.support.waiting import PATIENCE, eventually
+
+StartApp = Callable[..., GunicornApp]
+
+CLIENTS = 50
+POST = b"POST /api/equipment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+#: What each sends at once, and what it goes on sending.
+HALVES = {
+    "nothing": (b"", b""),
+    "headers that never end": (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"X-More: 1\r\n"),
+    "a body that trickles": (POST + b"Content-Length: 5000\r\n\r\n", b" "),
+    "chunks that trickle": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "half a request behind another": (
+        b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /healthz HTTP/1.1\r\n",
+        b"X-More: 1\r\n",
+    ),
+}
+
+
+class Slow:
+    """Clients that never finish a request."""
+
+    def __init__(self, port: int) -> None:
+        kinds = list(HALVES.values())
+        self.clients = []
+        for number in range(CLIENTS):
+            first, more = kinds[number % len(kinds)]
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(first)
+            self.clients.append((client, more))
+
+    def trickle(self) -> None:
+        """Each sends a little more."""
+        for client, more in self.clients:
+            client.sendall(more)
+
+    def close(self) -> None:
+        """Go away."""
+        for client, _ in self.clients:
+            client.close()
+
+
+@pytest.fixture
+def app(start_app: StartApp) -> GunicornApp:
+    """The app with the default settings of its server, which takes a worker for dead after two seconds."""
+    app = start_app(args=["--timeout", "2"])
+    app.wait_connected()
+    return app
+
+
+@pytest.fixture
+def slow(app: GunicornApp) -> Iterator[Slow]:
+    """Slow clients of it."""
+    clients = Slow(app.port)
+    yield clients
+    clients.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_half_requests_hold_up_nobody_and_kill_no_worker(app: GunicornApp, slow: Slow) -> None:
+    owner, workers = app.owner_pid(), app.worker_pids()
+    until = time.monotonic() + 6
+    longest = 0.0
+    while time.monotonic() < until:
+        slow.trickle()
+        asked = time.monotonic()
+        assert app.get("/healthz").status == 200
+        assert app.post("/api/crew", {"name": "Ada"}).status == 201
+        longest = max(longest, time.monotonic() - asked)
+    assert longest < PATIENCE, f"{longest:.2f} s"
+    assert (app.owner_pid(), app.worker_pids()) == (owner, workers)
+    assert "WORKER TIMEOUT" not in app.log
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_slow_body_is_read_whole(app: GunicornApp) -> None:
+    body = b'{"name": "Main engine", "type": "engine"}'
+    with socket.create_connection(("127.0.0.1", app.port)) as client:
+        client.sendall(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+        assert client.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        for at in range(len(body)):
+            client.sendall(body[at : at + 1])
+        assert client.recv(1000).startswith(b"HTTP/1.1 201 ")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        eventually(lambda: b"200 OK" in client.recv(65536), 5)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_server_full_of_half_requests_lets_new_clients_in(
+    start_app: StartApp, tmp_path: Path
+) -> None:
+    app = start_app(workers=1, args=["--worker-connections", "20"])
+    slow = Slow(app.port)
+    try:
+        assert app.get("/healthz").status == 200
+    finally:
+        slow.close()

@@ -1,0 +1,61 @@
+"""A request counts as arrived with its last byte, wherever it was cut."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arus.gunicorn.arrival import MAX_BODY, MAX_HEAD, Arrival
+
+HEAD = b"POST /api/alerts HTTP/1.1\r\nHost: ship\r\n"
+REQUESTS = (
+    b"GET / HTTP/1.1\r\nHost: ship\r\n\r\n",
+    HEAD + b"Content-Length: 0\r\n\r\n",
+    HEAD + b"content-length:  5 \r\n\r\nab\r\n\r",
+    HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    HEAD
+    + b"Transfer-Encoding: gzip, Chunked\r\n\r\n5;a=b\r\n0\r\n\r\n\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
+)
+
+
+@given(st.sampled_from(REQUESTS), st.lists(st.integers(0, 200)))
+def test_it_is_complete_with_its_last_byte(request: bytes, cuts: list[int]) -> None:
+    arrival = Arrival()
+    places = sorted({min(cut, len(request) - 1) for cut in cuts} | {0, len(request) - 1})
+    for start, end in itertools.pairwise(places):
+        arrival.add(request[start:end])
+        assert not arrival.is_complete
+    arrival.add(request[places[-1] :])
+    assert arrival.is_complete
+    assert bytes(arrival.data) == request
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD,
+        HEAD + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1),
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n" + b"x" * (MAX_BODY + 1),
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nnumber\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+    ],
+    ids=["head", "length", "chunks", "no size", "negative size"],
+)
+def test_what_is_too_large_or_malformed_is_not_waited_for(sent: bytes) -> None:
+    arrival = Arrival()
+    arrival.add(sent)
+    assert arrival.is_complete
+
+
+def test_a_body_that_waits_to_be_asked_for_is_asked_for_once() -> None:
+    arrival = Arrival()
+    arrival.add(HEAD + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert arrival.wants_continue
+    assert b"Expect" not in arrival.data
+    assert not arrival.is_complete
+    arrival.add(b"{}")
+    assert bytes(arrival.data) == HEAD + b"Content-Length: 2\r\n\r\n{}"
+    assert arrival.is_complete

@@ -1,0 +1,248 @@
+"""Held changes: each waits for the row that is in its way, and is tried when that row is written."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import orjson
+import pytest
+from marshmallow import Schema, fields
+from sqlalchemy import CheckConstraint, ForeignKey, MetaData, String, create_engine, event, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import StaticPool
+
+from arus.clock import replaced
+from arus.follower import held as held_module
+from arus.follower import tables
+from arus.follower.applier import RETRIES, Applier
+from arus.follower.audits.ledger import Ledger
+from arus.follower.messages import Reader
+from arus.follower.outcome import NOT_HELD, Inbound
+from arus.follower.rows import Copy
+from arus.follower.store import Store
+from arus.outbox.counters import read_counters
+from arus.outbox.tables import define
+from arus.protocol.times import iso, now_ms
+from arus.registry import Registry
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData()
+
+
+class Pump(Base):
+    __tablename__ = "pump"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int]
+    serial: Mapped[str | None] = mapped_column(unique=True)
+    weight: Mapped[int | None] = mapped_column(CheckConstraint("weight > 0"))
+
+
+class Order(Base):
+    __tablename__ = "work_order"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int]
+    pump_id: Mapped[str | None] = mapped_column(ForeignKey("pump.id"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("work_order.id"))
+
+
+class PumpSchema(Schema):
+    id = fields.String()
+    version = fields.Integer()
+    serial = fields.String()
+    weight = fields.Integer()
+
+
+class OrderSchema(Schema):
+    id = fields.String()
+    version = fields.Integer()
+    pump_id = fields.String()
+    parent_id = fields.String()
+
+
+define(Base.metadata)
+tables.define(Base.metadata)
+REGISTRY = Registry()
+REGISTRY.add(Pump, "pumps", topic="pumps", qos=1, schema=PumpSchema(), version="version")
+REGISTRY.add(Order, "orders", topic="orders", qos=1, schema=OrderSchema(), version="version")
+
+
+EMPTY: dict[str, dict[str, Any]] = {"pumps": {"serial": None}, "orders": {"pump_id": None}}
+
+
+class Shore:
+    """A follower without a broker, on a database that insists on references."""
+
+    def __init__(self) -> None:
+        engine = create_engine("sqlite://", poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+        Base.metadata.create_all(engine)
+        self.connection = engine.connect()
+        self.connection.exec_driver_sql("PRAGMA foreign_keys = on")
+        self.seqs: dict[str, int] = {}
+        self.versions: dict[tuple[str, str], int] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Begin from the database alone."""
+        copies = {one.entity: Copy(one) for one in REGISTRY}
+        followed = {copy.followed.topic: copy.followed for copy in copies.values()}
+        store = Store(self.connection, followed.values())
+        reader, ledger = Reader("p", followed), Ledger(self.connection)
+        self.applier = Applier(self.connection, store, copies, reader, "shore", ledger)
+
+    def message(self, topic: str, row_id: str, operation: str, vessel: str, row: Any) -> Inbound:
+        seq = self.seqs[vessel] = self.seqs.get(vessel, 0) + 1
+        version = self.versions[vessel, row_id] = self.versions.get((vessel, row_id), 0) + 1
+        document = {
+            "type": "data_change", "entity": topic, "operation": operation,
+            "data": {"id": row_id, "version": version, **EMPTY[topic], **row}, "timestamp": iso(now_ms()),
+            "messageId": f"m-{vessel}-{seq}", "vesselId": vessel, "epoch": "e", "seq": seq,
+            "previousSeq": 0, "version": version,
+        }  # fmt: skip
+        return Inbound(f"p/{topic}", orjson.dumps(document), retain=False)
+
+    def send(
+        self, topic: str, row_id: str, operation: str = "create", *, by: str = "ship", **row: Any
+    ) -> None:
+        """Apply a change, and then what has become ready."""
+        self.applier.apply([self.message(topic, row_id, operation, by, row)])
+        self.retry()
+
+    def retry(self) -> int:
+        """Try what is due; return in how many transactions."""
+        times = 0
+        while self.applier.has_due:
+            self.applier.retry_held()
+            times += 1
+            assert times < 1000, "it is tried again and again"
+        return times
+
+    def ids(self, model: type[Any]) -> list[str]:
+        return sorted(self.connection.execute(select(model.__table__.c.id)).scalars())
+
+    def waits(self) -> dict[str, str]:
+        rows = self.connection.exec_driver_sql("SELECT row_id, waits_for FROM arus_held")
+        return {row.row_id: row.waits_for for row in rows}
+
+
+@pytest.fixture
+def shore() -> Shore:
+    return Shore()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_child_waits_for_its_parent(shore: Shore, restart: bool) -> None:
+    shore.send("orders", "o1", pump_id="p1")
+    shore.send("orders", "o2", parent_id="o1")
+    assert shore.waits() == {"o1": "pump/p1", "o2": "work_order/o1"}
+    shore.send("pumps", "p2")
+    assert shore.ids(Order) == []
+    if restart:
+        shore.start()
+    shore.send("pumps", "p1")
+    assert shore.ids(Order) == ["o1", "o2"]
+    assert shore.waits() == {}
+    assert shore.applier.held == 0
+
+
+def test_a_unique_value_is_waited_for_until_its_holder_changes(shore: Shore) -> None:
+    shore.send("pumps", "p1", serial="7")
+    shore.send("pumps", "p2", serial="7")
+    assert shore.waits() == {"p2": "pump/p1"}
+    shore.send("pumps", "p1", "update", serial="8")
+    assert shore.ids(Pump) == ["p1", "p2"]
+    shore.send("pumps", "p3", serial="8")
+    shore.send("pumps", "p1", "delete")
+    assert shore.ids(Pump) == ["p2", "p3"]
+    assert shore.waits() == {}
+
+
+def test_the_deletion_of_a_row_waits_for_those_that_refer_to_it(shore: Shore) -> None:
+    shore.send("pumps", "p1")
+    for number in range(3):
+        shore.send("orders", f"o{number}", pump_id="p1")
+    shore.send("pumps", "p1", "delete")
+    assert list(shore.waits()) == ["p1"]
+    for number in range(3):
+        assert shore.ids(Pump) == ["p1"]
+        shore.send("orders", f"o{number}", "delete")
+    assert (shore.ids(Pump), shore.waits()) == ([], {})
+
+
+def test_a_newer_version_replaces_a_held_one(shore: Shore) -> None:
+    shore.send("orders", "o1", pump_id="p1")
+    shore.send("orders", "o1", "update", pump_id=None)
+    assert (shore.ids(Order), shore.waits()) == (["o1"], {})
+    shore.send("pumps", "p1")
+    (pump_id,) = shore.connection.execute(select(Order.pump_id)).scalars()
+    assert pump_id is None
+
+
+def test_a_row_that_the_table_never_accepts_is_refused_not_held(shore: Shore) -> None:
+    shore.send("pumps", "p1", weight=-1)
+    assert shore.waits() == {}
+    rows = shore.connection.exec_driver_sql("SELECT row_id, reason FROM arus_refused").all()
+    assert [row.row_id for row in rows] == ["p1"]
+    assert "CHECK constraint failed" in rows[0].reason
+
+
+def test_what_nobody_announces_is_tried_after_growing_pauses(shore: Shore) -> None:
+    shore.connection.exec_driver_sql("CREATE UNIQUE INDEX lower_serial ON pump (lower(serial))")
+    shore.send("pumps", "p1", serial="a")
+    shore.send("pumps", "p2", serial="A")
+    assert shore.waits() == {"p2": ""}
+    began = time.time_ns()
+    tries = []
+    for second in range(200):
+        with replaced(lambda second=second: began + second * 1_000_000_000):  # type: ignore[misc]
+            if shore.retry():
+                tries.append(second)
+    assert tries == [1, 3, 7, 15, 31, 63, 127]
+    shore.send("pumps", "p1", "delete")
+    with replaced(lambda: began + 400 * 1_000_000_000):
+        shore.retry()
+    assert (shore.ids(Pump), shore.waits()) == (["p2"], {})
+
+
+def test_many_held_changes_do_not_delay_another_vessel(shore: Shore) -> None:
+    count = 10 * RETRIES
+    held = [
+        shore.message("orders", f"o{number}", "create", "ship", {"pump_id": "p1"})
+        for number in range(count)
+    ]
+    shore.applier.apply(held)
+    assert shore.applier.held == count
+    shore.send("pumps", "q0", by="other")
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, sql: str, *_: Any) -> None:
+        asked.append(sql)
+
+    event.listen(shore.connection.engine, "before_cursor_execute", note)
+    shore.send("pumps", "q1", by="other")
+    assert shore.ids(Pump) == ["q0", "q1"]
+    assert len(asked) < 20, "it costs as much as without them"
+    # When the parent arrives, they are tried in portions: messages of other vessels are applied in between.
+    shore.applier.apply([shore.message("pumps", "p1", "create", "ship", {})])
+    assert shore.applier.held == count
+    assert shore.retry() == count // RETRIES
+    assert (len(shore.ids(Order)), shore.applier.held) == (count, 0)
+
+
+def test_the_number_held_is_bounded_for_each_vessel(
+    shore: Shore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(held_module, "MAX_HELD", 20)
+    with caplog.at_level(logging.WARNING):
+        shore.applier.apply(
+            [shore.message("orders", f"o{n}", "create", "ship", {"pump_id": "p"}) for n in range(50)]
+        )  # fmt: skip
+    shore.send("orders", "x1", by="other", pump_id="p")
+    assert shore.applier.held == 21
+    assert caplog.text.count("are held already") == 1
+    assert [record.name for record in caplog.records[1:]] == ["arus.follower.writer"] * 2
+    assert read_counters(shore.connection)[NOT_HELD, "orders", "", ""] == 30
+    shore.send("pumps", "p")
+    assert (len(shore.ids(Order)), shore.applier.held) == (21, 0)
