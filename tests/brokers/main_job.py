@@ -173,7 +173,7 @@ class MainJob:
         assert writer.wait(120) == 0, log.read_text()
         self._broker.start()
         wait_until_reached(self._broker, self._ashore, "restarted")
-        with self._sleeper.start() as sleeper:
+        with self._sleeper as sleeper:
             wait_until_reached(self._broker, sleeper, "awake")
             tally = Tally(sleeper)
             # NATS sends after 30 s again what it has sent while the client was connecting
