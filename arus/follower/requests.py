@@ -151,6 +151,15 @@ def unanswered(vessel: VesselState) -> list[CatchupRequest]:
     return [_body(vessel, need, group, request_id) for (request_id, need), group in groups.items()]
 
 
+def _is_new(vessel: VesselState, position: Position) -> bool:
+    """Whether all that is known of a vessel is that it has left before its first change.
+
+    Its log has nothing to request. Its next status tells whether all it has will arrive live, and a request that the
+    broker keeps for it until then would have it sent twice.
+    """
+    return position.need is Need.EVERYTHING and vessel.online is False and not vessel.head
+
+
 def _is_sending(vessel: VesselState, position: Position, now: int, patience: Patience) -> bool:
     """Whether a topic may still be received from its first change on: the vessel is sending all that its log has."""
     return (
@@ -167,7 +176,7 @@ def _is_due(position: Position, vessel: VesselState, now: int, patience: Patienc
     if position.need is Need.NOTHING and position.is_repaired(now):
         return False
     if request is None:
-        return not _is_sending(vessel, position, now, patience)
+        return not (_is_new(vessel, position) or _is_sending(vessel, position, now, patience))
     if now < request.asked_at:  # the clock was set back
         request.asked_at = request.heard_at = now
     waited = now - request.asked_at

@@ -86,6 +86,10 @@ def test_vessels_that_join_at_once_send_each_row_once(
     )
     # Each vessel's first status goes ahead of its changes, and says that its log is complete.
     with FollowerThread(shore) as follower:
+        # Otherwise a vessel might have sent some before anybody listened.
+        eventually(
+            lambda: "Sending SUBACK to arus_follow_" in mosquitto.log, message="it is subscribed"
+        )
         for ship in ships:
             sync.start(ship)
         eventually(lambda: _are_equal(follower), 60, message="all vessels are proved equal")

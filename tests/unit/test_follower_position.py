@@ -428,6 +428,23 @@ def test_a_vessel_that_is_sending_its_first_changes_is_not_asked_before_they_end
     assert [one["entity"] for one in requests(state, 1_000 + patience)] == ["alerts"]
 
 
+def test_a_vessel_that_has_left_before_its_first_change_is_not_asked_before_it_is_back() -> None:
+    gone = status(status="offline", seq=0, pending=0, topics={}, complete=None)
+    state = joining(gone)
+    assert requests(state) == []
+    state.reported(status(), 0)
+    assert requests(state) == [], "it sends its first changes"
+    state.reported(status(pending=0), 0)
+    assert [one["entity"] for one in requests(state)] == ["all"]
+
+
+def test_a_vessel_that_has_left_after_its_first_change_is_asked_at_once() -> None:
+    gone = status(status="offline", pending=0, complete=None)
+    state = joining(gone)
+    state.head = 3
+    assert [one["entity"] for one in requests(state)] == ["all"]
+
+
 @pytest.mark.parametrize(
     "told",
     [status(complete=False), status(complete=None), status(pending=0), status(topics=None)],
