@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from arus.follower.audits.case import QUIET, STALE
+from arus.follower.audits.case import QUIET, QUIET_WHILE_PENDING, STALE
 from arus.follower.position import Need
 from arus.follower.proposals import propose
 from arus.follower.requests import Patience, ask
@@ -101,15 +101,23 @@ def test_a_digest_that_was_lost_in_a_backlog_is_asked_for_once_the_backlog_is_he
     assert [one.vessel_id for one in coast.audits.step(vessels)] == ["a"]
 
 
-def test_a_digest_shows_that_the_end_of_a_backlog_was_lost(coast: Coast) -> None:
+@pytest.mark.parametrize(("pending", "patience"), [(0, QUIET), (7, QUIET_WHILE_PENDING)])
+def test_a_digest_shows_that_the_end_of_a_backlog_was_lost(
+    coast: Coast, pending: int, patience: float
+) -> None:
     vessel, case = coast.vessel("a"), coast.audits._cases["a"]
+    vessel.online, vessel.pending = True, pending
     coast.ships["a"].log_change("crew", {"name": "lost"}, row_id="a3")
     coast.take("system/digest", coast.digest("a"))
     vessels = list(coast.applier.vessels.values())
     coast.audits.step(vessels)
     assert vessel.caught_up, "it may still come"
-    case.heard_at -= QUIET
-    vessel.heard_at -= int(QUIET * 1000)
+    case.heard_at -= patience - 1
+    vessel.heard_at -= int((patience - 1) * 1000)
+    coast.audits.step(vessels)
+    assert vessel.caught_up, "it is on its way"
+    case.heard_at -= 1
+    vessel.heard_at -= 1000
     coast.audits.step(vessels)
     assert vessel.position_of("crew").wants is Need.CHANGES
     coast.exchange()

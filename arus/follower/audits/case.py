@@ -28,8 +28,10 @@ LONGEST_PAUSE = 600.0
 HOPELESS = 3600.0
 #: Seconds after which a digest that can't be compared though nothing is known to be missing is discarded.
 STALE = 60.0
-#: The same for a vessel that has sent nothing since.
+#: The same for a vessel that has sent nothing since; and if it had more to send by its last status: on a busy link
+#: or machine its digest is ahead of changes that are still to come.
 QUIET = 10.0
+QUIET_WHILE_PENDING = 30.0
 _EVERY_BUCKET = frozenset(range(BUCKETS))
 
 
@@ -177,7 +179,8 @@ class Case:
     def is_stale(self, vessel: VesselState) -> bool:
         """Whether the changes that the digest includes have had the time to arrive: it may be forged."""
         waited = time.monotonic() - self.heard_at
-        is_quiet = min(waited, (now_ms() - vessel.heard_at) / 1000) >= QUIET
+        quiet = QUIET_WHILE_PENDING if vessel.online and vessel.pending else QUIET
+        is_quiet = min(waited, (now_ms() - vessel.heard_at) / 1000) >= quiet
         return is_quiet or waited >= max(STALE, self.pause)
 
     def soon(self) -> None:
