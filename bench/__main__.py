@@ -21,6 +21,7 @@ BENCHMARKS = (
     "idle",
     "idle_change",
     "backlog_drain",
+    "vessel_drain",
     "bursts",
     "follower_apply",
     "far_link",
