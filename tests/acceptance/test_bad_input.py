@@ -156,6 +156,7 @@ def subscribed(directory: Path, port: int, *options: str) -> tuple[Mosquitto, Su
     subscriber = Subscriber(port, "vessel/sync/equipment", client_id="ashore")
     with broker, subscriber:
         subscriber.stop()
+        broker.stop()  # it saves the session, which a killed one may not have done yet
     return broker, subscriber
 
 

@@ -102,7 +102,8 @@ def main() -> None:
     broker = Mosquitto(Path(directory))
     subscriber = Subscriber(broker.port, "vessel/sync/#", client_id="shore")
     with broker, subscriber:  # it subscribes, and is away until the end
-        pass
+        subscriber.stop()
+        broker.stop()  # it saves the session, which a killed one may not have done yet
     with Vessel(url, MQTT_BROKER_URL=broker.url).with_reserve(reserve) as vessel:
         eventually(
             lambda: vessel.status().owner and (file.exists() or not with_reserve), message="owner"
