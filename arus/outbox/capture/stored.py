@@ -101,19 +101,16 @@ def _never(_value: Any) -> bool:
 def _decorated(kind: TypeDecorator[Any], dialect: Dialect) -> Check:
     """Check by the decorator's own conversions, and its column's type if it converts in one direction only."""
     converts_back = type(kind).process_result_value is not TypeDecorator.process_result_value
+    binds = type(kind).process_bind_param is not TypeDecorator.process_bind_param
     impl = None if converts_back else _check(kind.impl_instance, dialect)
 
     def check(value: Any) -> bool:
-        stored = kind.process_bind_param(value, dialect) if _binds(kind) else value
+        stored = kind.process_bind_param(value, dialect) if binds else value
         if converts_back:
             return bool(kind.process_result_value(stored, dialect) == value)
         return bool(stored == value) and (impl is None or impl(stored))
 
     return check
-
-
-def _binds(kind: TypeDecorator[Any]) -> bool:
-    return type(kind).process_bind_param is not TypeDecorator.process_bind_param
 
 
 def _enum(kind: sa.Enum) -> Check | None:
