@@ -10,6 +10,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, Delete, Engine, Insert, Update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import CompileState
 
 import arus.outbox.capture
 from arus import ReliableSync
@@ -30,6 +31,7 @@ OWNERS = {
     "Insert._multi_values": Insert,
     "Insert._post_values_clause": Insert,
     "Insert._prefixes": Insert,
+    "Insert._propagate_attrs": Insert,
     "Insert._values": Insert,
     "Update._returning": Update,
     "Update._values": Update,
@@ -53,6 +55,15 @@ def test_a_sqlalchemy_without_what_the_capture_touches_is_refused(
 ) -> None:
     remove(monkeypatch, OWNERS[what], what.rpartition(".")[2])
     with pytest.raises(UnsupportedSQLAlchemyError, match=f"{what}.*install the pinned version"):
+        check_database_library()
+
+
+@pytest.mark.parametrize("kind", ["insert", "update", "delete"])
+def test_a_sqlalchemy_without_a_class_for_bulk_statements_is_refused(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(CompileState.plugins, ("orm", kind))
+    with pytest.raises(UnsupportedSQLAlchemyError, match=f"class for {kind.upper()}"):
         check_database_library()
 
 

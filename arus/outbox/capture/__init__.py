@@ -9,6 +9,7 @@ are in the order of its changes. A row that is changed several times in a transa
 `engines`          the engines whose changes are captured, and the sessions that use them
 `connections`      the connections of these engines, which tell of each statement that they execute
 `flush`            which rows a flush of the ORM changes
+`plugins`          SQLAlchemy's classes for the ORM's bulk statements, which tell of each
 `bulk`             which rows the ORM's bulk statements change
 `statements`       which rows other statements of SQLAlchemy change, and SQL texts that can't be captured
 `inserts`          the keys of rows that such a statement inserts

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
-from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from arus.errors import CaptureError
@@ -27,6 +28,21 @@ from .versions import (
 )
 from .writer import change_of, write_if_sealed
 
+#: Executes a statement with execution options in addition to its own.
+Invoke = Callable[[Any, Mapping[str, Any]], Any]
+
+
+@dataclass(slots=True)
+class BulkStatement:
+    """An INSERT, UPDATE or DELETE that a session is told to execute on a mapped class."""
+
+    session: Session
+    statement: Any
+    #: A list where it is executed once for each.
+    parameters: Any
+    options: Mapping[str, Any]
+    bind_arguments: Mapping[str, Any]
+
 
 class BulkResult(IteratorResult[Any]):
     """The result of a captured bulk statement: no rows, only the number of changed rows."""
@@ -36,121 +52,115 @@ class BulkResult(IteratorResult[Any]):
         self.rowcount = rowcount
 
 
-def execute(state: ORMExecuteState) -> BulkResult | None:
-    """Execute a bulk statement and note its rows; return None for a statement that is left to SQLAlchemy."""
-    # This runs for each statement of each request.
-    if state.is_select or not (state.is_update or state.is_delete or state.is_insert):
-        return None
-    mapper = state.bind_mapper
+def registration_of(bulk: BulkStatement) -> Registration | None:
+    """Return the registration of the rows that a statement changes; None if it is left to SQLAlchemy.
+
+    :raises CaptureError: its changes can't all be captured.
+    """
+    subject = bulk.statement._propagate_attrs.get("plugin_subject")
     # Registered models have listeners of ours; asking for the engine takes longer.
-    if mapper is None or not mapper.dispatch.after_insert:
+    if subject is None or not subject.mapper.dispatch.after_insert or CAPTURED in bulk.options:
         return None
-    engine = engine_of(state.session.get_bind(**state.bind_arguments))
+    mapper: Mapper[Any] = subject.mapper
+    binds = {"mapper": mapper, "clause": bulk.statement, **bulk.bind_arguments}
+    engine = engine_of(bulk.session.get_bind(**binds))
     registration = engine and engine.registry.of_model(mapper.class_)
     if not registration:
         return None
-    _refuse(state, registration)
-    if _is_watched(state, mapper):
-        return None
-    return _execute(state, mapper, registration)
+    _refuse(bulk, registration)
+    return None if _is_watched(bulk, mapper) else registration
 
 
-def _execute(state: ORMExecuteState, mapper: Mapper[Any], registration: Registration) -> BulkResult:
-    session = state.session
+def execute(bulk: BulkStatement, registration: Registration, invoke: Invoke) -> BulkResult:
+    """Execute a bulk statement and note its rows."""
+    session, statement = bulk.session, bulk.statement
     if not session._flushing:
         session.flush()  # or the returned rows would overwrite unflushed changes
-    known = {id(row): row for row in session.identity_map.values()} if state.is_delete else {}
-    rows = _changed_rows(state, mapper, registration)
+    known = {id(row): row for row in session.identity_map.values()} if statement.is_delete else {}
+    rows = _changed_rows(bulk, registration, invoke)
     # Expires these rows if the savepoint is rolled back: otherwise the next change would log stale values.
     session._register_altered([instance_state(row) for row in rows])
-    operation = _operation(state)
-    if state.is_insert:
-        _give_versions(state, registration, rows)
+    operation = _operation(statement)
+    if statement.is_insert:
+        _give_versions(bulk, registration, rows)
     for row in rows:
         note(session, change_of(operation, registration, row))
-        if state.is_delete and id(row) not in known:
+        if statement.is_delete and id(row) not in known:
             session.expunge(row)  # only RETURNING has loaded it: it must not stay in the session
     write_if_sealed(session)
     return BulkResult(len(rows))
 
 
-def _changed_rows(
-    state: ORMExecuteState, mapper: Mapper[Any], registration: Registration
-) -> Sequence[Any]:
+def _changed_rows(bulk: BulkStatement, registration: Registration, invoke: Invoke) -> Sequence[Any]:
     """Execute a statement, and return the changed rows as they are afterwards (deleted rows: as they were)."""
-    statement: Any = state.statement
-    if state.is_update:
+    statement = bulk.statement
+    mapper: Mapper[Any] = statement._propagate_attrs["plugin_subject"].mapper
+    if statement.is_update:
         column = mapper.version_id_col if registration.version is not None else None
-        if column is None and not _sets_version(state, registration):
+        if column is None and not _sets_version(bulk, registration):
             column = version_column(registration)
         if column is not None:
             statement = statement.values({column: func.coalesce(column, 0) + 1})
     # An object that is already in the session may be older than its row.
     options: dict[str, Any] = {"populate_existing": True, CAPTURED: True}
-    if state.is_update:
+    if statement.is_update:
         # RETURNING loads each changed row. SQLAlchemy's own synchronisation would also change objects whose row
         # was not changed: those with an unloaded attribute in the condition, for example after an expression.
         options["synchronize_session"] = False
-    result = state.invoke_statement(statement.returning(mapper.class_), execution_options=options)
-    return result.scalars().all()
+    found: Sequence[Any] = invoke(statement.returning(mapper.class_), options).scalars().all()
+    return found
 
 
-def _give_versions(state: ORMExecuteState, registration: Registration, rows: Sequence[Any]) -> None:
+def _give_versions(bulk: BulkStatement, registration: Registration, rows: Sequence[Any]) -> None:
     """Give inserted rows that have no version the first one."""
     if registration.version is None:
         return
     bare = [row for row in rows if version_of(registration, row) < 1]
-    connection = state.session.connection(bind_arguments=state.bind_arguments)
+    connection = bulk.session.connection(bind_arguments=dict(bulk.bind_arguments))
     keys = [getattr(row, registration.key) for row in bare]
     raise_versions(connection, registration, keys, above=0)
     for row in bare:
         set_committed_value(row, registration.version, 1)
 
 
-def _sets_version(state: ORMExecuteState, registration: Registration) -> bool:
+def _sets_version(bulk: BulkStatement, registration: Registration) -> bool:
     """Whether a statement sets the version itself, or the database does."""
-    statement: Any = state.statement
-    named = {*(statement._values or ()), *(state.parameters or ())}
+    named = {*(bulk.statement._values or ()), *(bulk.parameters or ())}
     names = {getattr(column, "key", column) for column in named}
     return grows_by_itself(registration) or registration.version in names
 
 
-def _operation(state: ORMExecuteState) -> Operation:
-    if state.is_update:
+def _operation(statement: Any) -> Operation:
+    if statement.is_update:
         return Operation.UPDATE
-    return Operation.DELETE if state.is_delete else Operation.CREATE
+    return Operation.DELETE if statement.is_delete else Operation.CREATE
 
 
-def _is_watched(state: ORMExecuteState, mapper: Mapper[Any]) -> bool:
+def _is_watched(bulk: BulkStatement, mapper: Mapper[Any]) -> bool:
     """Whether a statement's rows are found by `statements`: it can't be given a RETURNING for them."""
-    statement: Any = state.statement
+    statement = bulk.statement
     # A row may have columns in tables that the statement does not name, or be of a model registered otherwise.
     inherits = len(mapper.tables) > 1 or len(list(mapper.self_and_descendants)) > 1
     return bool(
         statement._returning
-        or (inherits and not state.is_insert)
-        or (state.is_insert and statement._post_values_clause is not None)
-        or (state.is_update and isinstance(state.parameters, list))
+        or (inherits and not statement.is_insert)
+        or (statement.is_insert and statement._post_values_clause is not None)
+        or (statement.is_update and isinstance(bulk.parameters, list))
     )
 
 
-def _refuse(state: ORMExecuteState, registration: Registration) -> None:
+def _refuse(bulk: BulkStatement, registration: Registration) -> None:
     """Raise for a bulk statement whose changes can't all be captured."""
     name = registration.model.__name__
-    statement: Any = state.statement
-    if state.is_from_statement:
-        raise CaptureError(
-            f"a bulk statement on {name} can't be captured inside select().from_statement():"
-            " execute the statement itself"
-        )
-    if state.is_insert and any(
+    statement = bulk.statement
+    if statement.is_insert and any(
         "REPLACE" in str(prefix).upper() for prefix, _ in statement._prefixes
     ):
         raise CaptureError(
             f"INSERT OR REPLACE of {name} can't be captured: it deletes rows and does not say which;"
             " use session.merge, ON CONFLICT DO UPDATE or sync.record"
         )
-    if state.is_update and not isinstance(state.parameters, list):
-        named = {*(statement._values or ()), *(state.parameters or ())}
+    if statement.is_update and not isinstance(bulk.parameters, list):
+        named = {*(statement._values or ()), *(bulk.parameters or ())}
         if registration.key in {getattr(column, "key", column) for column in named}:
             raise changed_key(registration)

@@ -36,7 +36,10 @@ class CapturedConnection(Connection):
     def _execute_clauseelement(self, elem: Any, distilled_parameters: Any, options: Any) -> Any:
         """Execute a statement of SQLAlchemy: the one place that all of them pass, except compiled ones."""
         # This runs for each statement of each request.
+        if not elem.is_dml:
+            return super()._execute_clauseelement(elem, distilled_parameters, options)
         if not isinstance(elem, UpdateBase):
+            self.statements.refuse_wrapped(self, elem)
             return super()._execute_clauseelement(elem, distilled_parameters, options)
         if not isinstance(elem, Delete) and is_flushed(session_of(self), options):
             # The mappers report all that it changes, except what a deletion changes along with its rows.

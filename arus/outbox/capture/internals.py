@@ -14,8 +14,11 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import CompileState
 
 from arus.errors import UnsupportedSQLAlchemyError
+
+from .plugins import KINDS
 
 _TABLE = Table("probe", MetaData(), Column("id", Integer, primary_key=True))
 _RETURNING = ("_annotations", "_returning")
@@ -27,10 +30,18 @@ TOUCHED = (
     ),
     (Engine, ("_connection_cls", "_has_events", "_option_cls")),
     (Session(), ("_flushing", "_register_altered")),
-    (insert(_TABLE), (*_RETURNING, "_multi_values", "_post_values_clause", "_prefixes", "_values")),
+    (
+        insert(_TABLE),
+        (
+            *_RETURNING,
+            *("_multi_values", "_post_values_clause", "_prefixes", "_propagate_attrs", "_values"),
+        ),
+    ),
     (update(_TABLE), (*_RETURNING, "_values")),
     (delete(_TABLE), _RETURNING),
 )
+#: What is overridden of SQLAlchemy's classes for the ORM's bulk statements (`plugins`).
+OVERRIDDEN = ("orm_pre_session_exec", "orm_execute_statement")
 
 
 def check_database_library() -> None:
@@ -43,6 +54,12 @@ def check_database_library() -> None:
         for owner, names in TOUCHED
         for name in names
         if not hasattr(owner, name)
+    ]
+    plugins = getattr(CompileState, "plugins", {})
+    missing += [
+        f"the ORM's class for {kind.upper()}"
+        for kind in KINDS
+        if not all(hasattr(plugins.get(("orm", kind)), name) for name in OVERRIDDEN)
     ]
     if missing:
         raise UnsupportedSQLAlchemyError(

@@ -12,12 +12,13 @@ from arus.errors import CaptureError
 from arus.protocol.entries import Operation
 from arus.registry import Registry
 
-from . import bulk, engines, flush, transactions
+from . import engines, flush, transactions
 from .actors import Actors
 from .connections import capture_connections
 from .engines import CapturedEngine, Sink, add_engine, find_engine
 from .flush import FlushEvents
 from .pending import innermost, note, pending_of
+from .plugins import tell_of_bulk_statements
 from .recorded import recorded
 from .statements import Statements
 from .writer import write_if_sealed
@@ -32,7 +33,6 @@ _SESSION_EVENTS: dict[str, Callable[..., Any]] = {
     "before_commit": transactions.before_commit,
     "after_commit": transactions.after_commit,
     "after_transaction_end": transactions.after_transaction_end,
-    "do_orm_execute": bulk.execute,
 }
 
 
@@ -53,6 +53,7 @@ class Capture:
         captured = CapturedEngine(self._registry, self.actors, sink)
         add_engine(engine, captured)
         capture_connections(engine, Statements(captured))
+        tell_of_bulk_statements()
         for name, listener in _SESSION_EVENTS.items():
             if not event.contains(Session, name, listener):
                 event.listen(Session, name, listener)

@@ -101,6 +101,22 @@ class Statements:
                 raise
             return statement, lambda _: report_uncaptured(connection, entities)
 
+    def refuse_wrapped(self, connection: Connection, statement: Any) -> None:
+        """Refuse to execute `select().from_statement()` of a statement that changes registered rows.
+
+        :raises CaptureError: it does; without a session it is reported.
+        """
+        registrations = self._tables.of(table_of(statement.element))
+        if not registrations:
+            return
+        if session_of(connection) is None:
+            report_uncaptured(connection, {one.entity for one in registrations})
+            return
+        raise CaptureError(
+            f"a bulk statement on {registrations[0].model.__name__} can't be captured inside"
+            " select().from_statement(): execute the statement itself"
+        )
+
     # -- SQL texts ---------------------------------------------------------------------------------
 
     def note_text(self, connection: Connection, text: str, result: CursorResult[Any]) -> None:
