@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import string
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -38,8 +37,8 @@ class ChangeState(StrEnum):
     DROPPED = "dropped"
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+# A named tuple for the same reason as `Entry`: each request that writes makes one.
+class Receipt(NamedTuple):
     """The result of `publish_change`: proof that the change is in the log."""
 
     #: Identifies the change permanently, on each redelivery.

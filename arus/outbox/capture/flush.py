@@ -32,8 +32,8 @@ from .writer import change_of, write_if_sealed
 
 _BEFORE = "arus_before"
 _FLUSHING = "arus_flushing"
-#: The most frequent types that are no SQL expressions.
-_PLAIN = frozenset({NoneType, bool, int, float, str, date, datetime, list, dict})
+#: The most frequent types that are no SQL expressions; an object's attributes have its state among them.
+_PLAIN = frozenset({NoneType, bool, int, float, str, date, datetime, list, dict, InstanceState})
 
 
 @dataclass(slots=True)
@@ -154,17 +154,17 @@ class FlushEvents:
         if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
             raise changed_key(registration)
         pending = note(session, change_of(operation, registration, row))
+        if operation is Operation.DELETE:
+            return
         state = instance_state(row)
         if operation is Operation.UPDATE and state.pending:
             pending.incomplete.append((row, None))
         # The mapper does not fetch an expression that is a bound value: the object would keep the expression.
-        if operation is not Operation.DELETE and (expressions := _expressions(state)):
+        if expressions := _expressions(state):
             pending.incomplete.append((row, list(expressions)))
         # Nor does it fetch what the database has made of a value.
-        if operation is not Operation.DELETE:
-            reloaded = reloaded_attributes(operation, state, connection.dialect)
-            if reloaded:
-                pending.incomplete.append((row, reloaded))
+        if reloaded := reloaded_attributes(operation, state, connection.dialect):
+            pending.incomplete.append((row, reloaded))
 
 
 def before_flush(session: Session, _context: UOWTransaction, _instances: Any) -> None:
@@ -213,6 +213,8 @@ def changed_key(registration: Registration) -> CaptureError:
 def _expressions(state: InstanceState[Any]) -> dict[str, Any]:
     """Return the attributes that the next flush sets to SQL expressions."""
     values = state.dict
+    if _PLAIN.issuperset(map(type, values.values())):
+        return {}  # as nearly always
     return {
         key: value
         for key in state.committed_state

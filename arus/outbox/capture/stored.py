@@ -40,7 +40,9 @@ def reloaded_attributes(
 ) -> list[str]:
     """Return the attributes of a flushed object whose values the database may return in another form."""
     mapper: Mapper[Any] = state.mapper
-    by_dialect = _checks.setdefault(mapper, {})
+    by_dialect = _checks.get(mapper)
+    if by_dialect is None:
+        by_dialect = _checks[mapper] = {}
     checks = by_dialect.get(dialect.name)
     if checks is None:
         checks = by_dialect[dialect.name] = _checks_of(mapper, dialect)

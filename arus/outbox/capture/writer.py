@@ -109,20 +109,16 @@ def write_changes(
     versions = _kept_versions(connection, changes)
     entries = [_entry(session, change, committed_at, actor, versions) for change in changes]
     entries = _write_entries(session, connection, changes, entries)
-    quarantined = [entry for entry in entries if entry[_OUTCOME] is not None]
+    quarantined, receipts = 0, []
+    for change, entry in zip(changes, entries, strict=True):
+        data = entry[_DATA]
+        if entry[_OUTCOME] is not None:
+            quarantined, data = quarantined + 1, None
+        receipt = Receipt(entry[_MESSAGE_ID], data, entry[_VERSION])
+        receipts.append((instance_state(change.row), receipt))
     if quarantined:
-        add_to_counters(connection, {(FAILURES, "", "", ""): len(quarantined)})
-    return [
-        (
-            instance_state(change.row),
-            Receipt(
-                entry[_MESSAGE_ID],
-                entry[_DATA] if entry[_OUTCOME] is None else None,
-                entry[_VERSION],
-            ),
-        )
-        for change, entry in zip(changes, entries, strict=True)
-    ]
+        add_to_counters(connection, {(FAILURES, "", "", ""): quarantined})
+    return receipts
 
 
 def _actor(connection: Connection, pending: Pending | None) -> str | None:
@@ -164,13 +160,14 @@ def _write_entries(
 ) -> list[tuple[Any, ...]]:
     """Write entries, and return them as they were written."""
     style = connection.dialect.paramstyle
-    if not [change for change in changes if change.operation is Operation.CREATE]:
+    known = [change.operation is not Operation.CREATE for change in changes]
+    if False not in known:
         _insert(connection, sql.entries.insert_entry(style), entries)
         return entries
     # Written unless it is the first entry of a row that the log knows already.
     guarded = [
-        (change.operation is not Operation.CREATE, entry[_ENTITY], entry[_ROW_ID], *entry)
-        for change, entry in zip(changes, entries, strict=True)
+        (may_be_known, entry[_ENTITY], entry[_ROW_ID], *entry)
+        for may_be_known, entry in zip(known, entries, strict=True)
     ]
     written = _insert(connection, sql.entries.insert_new_entry(style), guarded)
     if written == len(entries):
