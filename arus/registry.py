@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from sqlalchemy.types import TypeDecorator
 from .errors import RegistrationError
 from .protocol.rows import MAX_ID, TEXTS, encode_row, text_of, typed_value
 from .protocol.topics import validate_name
+from .row_dump import RowDump
 
 #: Lengths of the change log's columns, in characters.
 MAX_ENTITY = 64
@@ -57,6 +58,8 @@ class Registration:
     version: str | None
     #: From `URGENT` to `LOWEST`.
     priority: int = ORDINARY
+    #: Dumps rows as the schema does.
+    dump: Callable[[Any], Any] = field(kw_only=True)
     #: Keys of numbers that the schema dumps as text, but refuses to load if they are not finite.
     number_texts: tuple[str, ...] = ()
     #: Keys of columns whose values are of types that JSON does not have.
@@ -101,7 +104,7 @@ class Registration:
         :raises ValueError: raised by `encode_row`, or a number that the schema dumps as text is not finite.
         :raises TypeError: raised by `encode_row`.
         """
-        data = self.schema.dump(row)
+        data = self.dump(row)
         for key in self.text_keys:
             value = data.get(key)
             if isinstance(value, Decimal) and not value.is_finite():
@@ -184,11 +187,11 @@ class Registry:
             key=keys[0],
             version=version,
             priority=_priority(entity, qos, priority),
+            dump=RowDump(schema),
             number_texts=_number_texts(schema),
             text_keys=_text_keys(mapper, schema),
         )
-        self._by_model[model] = registration
-        self._by_entity[entity] = registration
+        self._by_model[model] = self._by_entity[entity] = registration
         self.revision += 1
         return registration
 
