@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy import delete, event, insert, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import ORMExecuteState
 
 from arus.errors import CaptureError
 from arus.outbox.counters import FAILURES, read_counters
@@ -487,6 +488,44 @@ def test_a_bulk_statement_that_hides_its_rows_is_refused(app: Flask, make: Any, 
     db.session.commit()
     assert tables() == before
     assert len(log()) == 1
+
+
+def test_an_applications_own_listener_sees_a_bulk_statement_once(app: Flask) -> None:
+    added("a", "b")
+    seen = []
+
+    def only_a(state: ORMExecuteState) -> None:
+        seen.append(state.is_update)
+        state.statement = state.statement.where(Hull.name == "a")  # type: ignore[attr-defined]
+
+    event.listen(db.session, "do_orm_execute", only_a)
+    try:
+        db.session.execute(update(Hull).values(tag="x"))
+    finally:
+        event.remove(db.session, "do_orm_execute", only_a)
+    db.session.commit()
+    assert seen == [True]
+    assert short(log()[2:]) == [("update", "a", 2)]
+
+
+def test_a_listener_may_execute_a_bulk_statement_itself(app: Flask) -> None:
+    added("a")
+
+    def execute(state: ORMExecuteState) -> Any:
+        return state.invoke_statement()
+
+    event.listen(db.session, "do_orm_execute", execute)
+    try:
+        done: Any = db.session.execute(update(Hull).values(tag="x"))
+    finally:
+        event.remove(db.session, "do_orm_execute", execute)
+    db.session.commit()
+    assert done.rowcount == 1
+    assert short(log()[1:]) == [("update", "a", 2)]
+
+
+def test_no_listener_makes_selects_dearer(app: Flask) -> None:
+    assert not db.session().dispatch.do_orm_execute
 
 
 def test_a_bulk_update_of_the_primary_key_is_refused(app: Flask) -> None:
