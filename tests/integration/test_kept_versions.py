@@ -258,6 +258,12 @@ def test_versions_never_repeat_or_shrink_and_a_snapshot_has_the_same(app: Flask)
     _any_voyage()
 
 
+def test_what_was_recorded_in_a_savepoint_that_was_rolled_back_is_told_by_no_entry(
+    app: Flask,
+) -> None:
+    sail(0, ["add", "savepoint", "text", "roll back savepoint"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_versions_never_repeat_or_shrink_on_a_long_voyage(app: Flask, seed: int) -> None:

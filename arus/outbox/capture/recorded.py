@@ -33,6 +33,9 @@ def recorded(
             f"a {registration.model.__name__} without a primary key can't be recorded"
         )
     found = session.get(registration.model, key, populate_existing=True)
+    if found is not None:
+        # Expires it if the savepoint is rolled back: otherwise the row's next entry would tell what was undone.
+        session._register_altered([instance_state(found)])
     last = None
     if operation is Operation.DELETE:
         last = _last(session, registration, found or row, str(key))
