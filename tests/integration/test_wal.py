@@ -78,7 +78,8 @@ def test_the_log_begins_anew_though_others_commit_and_read_all_the_time(
         enough.set()
         for thread in threads:
             thread.join()
-    assert wal(database) < sum(written) * PAGES * PAGE / 2
+    # A log that never began anew would have all of it.
+    assert wal(database) < sum(written) * PAGES * PAGE * 3 / 4
 
 
 def test_an_owner_overcomes_a_log_that_has_filled_the_disk(database: Path, log: Connection) -> None:
