@@ -28,6 +28,7 @@ from arus.registry import Registry
 from .reader import RunReader
 from .requests import DIGEST_OF_ALL
 from .runs import Run, number_of
+from .tallier import Tallier
 
 if TYPE_CHECKING:
     from arus.outbox.log import ChangeLog
@@ -93,6 +94,7 @@ class Planner:
         self._registry = registry
         self._engine = engine
         self._context = context
+        self._tallier = Tallier(log, registry, engine)
         #: All requests for a digest up to this one have been handled.
         self._digest_id = 0
         #: What the next transaction writes: plans, failures, handled requests for a digest.
@@ -138,6 +140,28 @@ class Planner:
             self.fail(run, str(error))
             return None
 
+    def mind(self) -> None:
+        """Keep the tallies."""
+        self._tallier.mind()
+
+    def take_wrong(self) -> set[int]:
+        """Return the ids of the runs that have announced a wrong number of items, each once."""
+        return self._tallier.take_wrong()
+
+    def plan_again(self, run: Run) -> tuple[Run, RunReader]:
+        """Plan a run that has announced a wrong number of items: it begins again."""
+        logger.warning(
+            "[MQTT Reliable Sync] catch-up %s of %s begins again: the table has rows that were written without"
+            " capture, so that another number of items was announced",
+            run.catchup_id,
+            run.entity,
+        )
+        return self._plan(replace(run, mode=None, begun=False, recounted=True))
+
+    def stop(self) -> None:
+        """End what runs in another thread."""
+        self._tallier.stop()
+
     def fail(self, run: Run, reason: str) -> None:
         """Note that a run can't be carried out; the next transaction writes it."""
         self._writes.append((sql.catchups.FAIL, {"id": run.id, "reason": reason, "now": now_ms()}))
@@ -169,13 +193,22 @@ class Planner:
             )
         reader = RunReader(self._log, snapshot)
         if run.total is None:
-            run = replace(run, total=reader.count(run))
+            run = replace(run, total=self._count(run, reader))
             plan = {
                 name: getattr(run, name)
                 for name in ("id", "mode", "since_seq", "position", "high_seq", "total")
             }
             self._writes.append((sql.catchups.PLAN, plan))
         return run, reader
+
+    def _count(self, run: Run, reader: RunReader) -> int:
+        registration = self._registry.of_entity(run.entity)
+
+        def rows(snapshot: SnapshotReader, limit: int) -> int:
+            assert registration is not None, "only a synchronised table has a snapshot"
+            return self._tallier.rows(run, registration, snapshot, limit)
+
+        return reader.count(run, rows)
 
     def _decide(self, run: Run) -> Run:
         run = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from arus.errors import CatchupError
@@ -25,8 +26,11 @@ class RunReader:
         self._log = log
         self._snapshot = snapshot
 
-    def count(self, run: Run) -> int:
-        """Return how many items there are, up to the run's limit."""
+    def count(self, run: Run, rows: Callable[[SnapshotReader, int], int]) -> int:
+        """Return how many items there are, up to the run's limit.
+
+        :param rows: returns how many rows of the table a run will send, up to a limit.
+        """
         if run.mode == "must_refetch":
             return 0
         limit = NO_LIMIT if run.item_limit is None else run.item_limit
@@ -34,10 +38,12 @@ class RunReader:
             return self._log.count_items(self._range(run), limit)
         found = 0
         if self._snapshot is not None and not run.position.startswith("s"):
-            found = self._snapshot.count(run.position[1:] or None, limit)
-        if found < limit:
+            found = rows(self._snapshot, limit)
+        if found < limit and run.wanted_buckets:
             row_ids = self._log.deleted_ids(self._range(run))
             found += sum(in_buckets(run.wanted_buckets, row_id) for row_id in row_ids)
+        elif found < limit:
+            found += self._log.count_items(self._range(run), limit - found, deletes_only=True)
         return min(found, limit)
 
     def read(self, run: Run, limit: int) -> tuple[list[Entry], str | None]:

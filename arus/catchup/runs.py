@@ -49,6 +49,8 @@ class Run:
     origin: str = "mqtt"
     #: It was announced in this connection.
     begun: bool = False
+    #: It begins again, because it had announced a wrong number of rows.
+    recounted: bool = False
     #: There are no items after the position.
     done: bool = False
     #: The cursor to continue after its limit.

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
@@ -21,14 +21,12 @@ from sqlalchemy import Connection, Engine
 from arus.logs import get_logger
 from arus.mqtt.refusals import PASSING, REFUSED
 from arus.outbox import sql
-from arus.protocol.catchups import Cursor, chained, link_of
 from arus.protocol.messages import Progress
 from arus.protocol.times import now_ms
-from arus.protocol.topics import CATCHUP
 from arus.registry import Registry
 
+from .chunks import CHUNK, Chunk, ChunkReader, Compress
 from .credit import Credits, RunKey, window_of
-from .messages import begin_message, end_message, item_message
 from .planner import Planner
 from .quota import Quotas
 from .reader import RunReader
@@ -41,11 +39,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-#: Returns the bytes to send for a message.
-Compress = Callable[[bytes], bytes]
-#: Items of a run's first chunk, small so that the run begins quickly, and of the later ones.
-FIRST_CHUNK = 50
-CHUNK = 400
 #: Seconds before a catch-up is sent again that the broker has refused for the moment.
 PAUSE = 5.0
 #: Items and chunks in flight at a time, to keep a link with a long round trip busy.
@@ -57,24 +50,6 @@ MAX_ACTIVE = 32
 #: wait for its place.
 SILENCE = 300.0
 SHORT_SILENCE = 30.0
-
-
-@dataclass(slots=True)
-class Chunk:
-    """A part of a run that is being sent."""
-
-    #: Messages that wait for room in the window: topic and payload.
-    waiting: deque[tuple[str, bytes]]
-    #: The run as it is once the whole chunk is acknowledged.
-    after: Run
-    items: int
-    #: When each unacknowledged message was sent, by packet id, in monotonic seconds.
-    outstanding: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def is_acknowledged(self) -> bool:
-        """Whether all of it is acknowledged."""
-        return not self.waiting and not self.outstanding
 
 
 @dataclass(slots=True)
@@ -107,6 +82,7 @@ class Catchups:
         self._log = log
         self._registry = registry
         self._planner = Planner(log, registry, engine, context)
+        self._reader = ChunkReader(log, registry)
         self._clock = clock
         self._queue = RunQueue()
         self._credits = Credits()
@@ -126,6 +102,10 @@ class Catchups:
     def requested(self) -> None:
         """Note that a catch-up may have been queued."""
         self._requested = True
+
+    def stop(self) -> None:
+        """End what runs in another thread."""
+        self._planner.stop()
 
     def forget(self) -> None:
         """Forget what is not journalled: the connection has ended."""
@@ -200,11 +180,14 @@ class Catchups:
         if requested:
             self._queue.refresh(self._log.unfinished_runs(digest=DIGEST_OF_ALL))
             self._end_silent_runs()
+        self._begin_again()
         active = self._next_active() or self._begin_next()
         if active is not None:
             self._read_chunk(active, maximum_payload, compress)
         else:
             self._requested = False
+        # So that the first item of a run does not wait for it.
+        self._planner.mind()
         # After the queue was read, which leaves these requests out.
         return requested and self._planner.take_digest_requests()
 
@@ -236,6 +219,14 @@ class Catchups:
                     return active
         return None
 
+    def _begin_again(self) -> None:
+        """Have those runs begin again that have announced a wrong number of items."""
+        for run_id in self._planner.take_wrong() & self._active.keys():
+            active = self._active[run_id]
+            for chunk in self._chunks:
+                chunk.is_outdated = chunk.is_outdated or chunk.after.id == run_id
+            self._active[run_id] = ActiveRun(*self._planner.plan_again(active.run), self._clock())
+
     def _end_silent_runs(self) -> None:
         """Let runs fail whose receivers have not reported for long: they request the rest again."""
         now = self._clock()
@@ -256,47 +247,16 @@ class Catchups:
     def _read_chunk(
         self, active: ActiveRun, maximum_payload: int | None, compress: Compress
     ) -> None:
-        run, reader = active.run, active.reader
-        begins = not run.begun and run.published == 0
-        total = run.total or 0
-        limit = FIRST_CHUNK if begins else CHUNK
-        credit = self._credits.of(run)
-        if credit is not None:
-            limit = min(limit, credit)
-        if not run.is_open_ended:
-            limit = min(limit, total - run.published)
-        entries, position = reader.read(run, limit)
-        if not run.is_open_ended:
-            # Rows that were deleted meanwhile are returned in addition to the limit.
-            entries = entries[: total - run.published]
-        payloads = [compress(begin_message(run, self._log))] if begins else []
-        digest = run.digest
-        for sequence, entry in enumerate(entries, run.published):
-            payloads.append(
-                item_message(
-                    run, entry, sequence, self._log, self._registry, maximum_payload, compress
-                )
-            )
-            link = link_of(entry.entity, entry.row_id, entry.version, entry.operation)
-            digest = chained(digest, link)
-        published = run.published + len(entries)
-        done = position is None or (published >= total and not run.is_open_ended)
-        after = replace(
-            run,
-            begun=True,
-            position=position or run.position,
-            published=published,
-            digest=digest,
-            done=done,
+        chunk = self._reader.read(
+            active.run,
+            active.reader,
+            credit=self._credits.of(active.run),
+            maximum_payload=maximum_payload,
+            compress=compress,
         )
-        if done:
-            after = replace(after, next_cursor=self._next_cursor(after, reader, position))
-            payloads.append(compress(end_message(after, self._log)))
-        self._advance(active, after)
-        self._quotas.sent(requester_of_run(run), len(payloads))
-        topic = f"{CATCHUP}/{run.topic}"
-        messages = deque((topic, payload) for payload in payloads)
-        self._chunks.append(Chunk(messages, after, len(entries)))
+        self._advance(active, chunk.after)
+        self._quotas.sent(requester_of_run(active.run), len(chunk.waiting))
+        self._chunks.append(chunk)
 
     def _advance(self, active: ActiveRun, after: Run) -> None:
         """Note that a chunk of a run was read."""
@@ -307,13 +267,6 @@ class Catchups:
             # Others that may continue come first now.
             self._active[after.id] = replace(active, run=after)
         self._requested = self._requested or after.done or window_of(after) is not None
-
-    def _next_cursor(self, run: Run, reader: RunReader, position: str | None) -> str | None:
-        """Return the cursor to continue a run that its limit has stopped, if there are more items."""
-        stopped = run.item_limit is not None and run.published >= run.item_limit
-        if not stopped or position is None or not reader.read(run, 1)[0]:
-            return None
-        return str(Cursor(run.mode or "", self._log.epoch, position))
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -362,7 +315,10 @@ class Catchups:
         self._planner.journal(connection)
         finished = []
         while self._chunks and self._chunks[0].is_acknowledged:
-            run = self._chunks.popleft().after
+            chunk = self._chunks.popleft()
+            if chunk.is_outdated:
+                continue
+            run = chunk.after
             if run.id in self._active:
                 self._active[run.id].heard_at = self._clock()
             connection.execute(

@@ -31,6 +31,7 @@ from .reader import LogReader
 from .reserve import DiskReserve
 from .sql.build import Statement
 from .superseding import Replaced, supersede
+from .tallies import RowTally
 from .time_marks import TimeMarks
 from .topic_queue import TopicQueue
 from .watermark import Watermark
@@ -80,6 +81,7 @@ class ChangeLog(LogReader):
         #: Commits since the last check of SQLite's write-ahead log: ours, and those of the changes we have numbered.
         self.commits = 0
         self.time_marks = TimeMarks(connection, self._driver)
+        self.row_tally = RowTally()
         #: When the last fenced transaction got the write lock, in monotonic seconds.
         self.locked_at = 0.0
         self.reload()
@@ -105,6 +107,7 @@ class ChangeLog(LogReader):
             self.head_seq = self._connection.execute(sql.session.OWNED).one().head_seq
         self.topic_queues = {row["topic"]: self._topic_queue(row) for row in rows}
         self.time_marks.forget()
+        self.row_tally.forget()
 
     def batch(self, entries: int) -> int:
         """Return how many entries one transaction may write: `entries`, or fewer on a full disk."""
@@ -259,6 +262,7 @@ class FencedTransaction:
             )
             self.execute(sql.session.SAVE_HEAD, {"head_seq": self._log.head_seq})
             self._log.time_marks.note(entries, self)
+            self._log.row_tally.note(entries)
             self._log.commits += len(entries)
         return entries
 

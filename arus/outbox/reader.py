@@ -22,9 +22,10 @@ from .brokers import KnownBroker, read_broker
 from .compressed import Use, Uses
 from .driver import DriverStatements
 from .eviction import UNREPAIRED
-from .snapshot import unlogged_rows
+from .snapshot import long_tables, unlogged_rows
 from .sql.build import Statement
 from .superseding import Replaced
+from .tallies import LogTally
 from .usage import read_used
 
 logger = get_logger(__name__)
@@ -73,6 +74,7 @@ class LogReader:
         self._connection = connection
         self._driver = DriverStatements(connection)
         self._with_actor = with_actor
+        self.tally = LogTally()
 
     # -- entries ----------------------------------------------------------------------------------
 
@@ -105,9 +107,17 @@ class LogReader:
         statement = sql.entries.DELETED_ITEMS if deletes_only else sql.entries.LOG_ITEMS
         return self._entries(statement, {**span.arguments(), "limit": limit})
 
-    def count_items(self, span: LogRange, limit: int) -> int:
+    def count_items(self, span: LogRange, limit: int, *, deletes_only: bool = False) -> int:
         """Return how many entries of a range a catch-up sends, up to `limit`."""
-        return int(self._first(sql.entries.LOG_COUNT, {**span.arguments(), "limit": limit}))
+        statement = sql.entries.DELETED_COUNT if deletes_only else sql.entries.LOG_COUNT
+        begin, end = self.tally.blocks(span.topic, span.after, span.high)
+        found = self.tally.sum(span.topic, span.entity, (begin, end), deletes_only=deletes_only)
+        # Before and behind what was counted.
+        for after, high in ((span.after, begin), (end, span.high)):
+            if after < high and found < limit:
+                part = {**span.arguments(), "after": after, "high": high, "limit": limit - found}
+                found += int(self._first(statement, part))
+        return min(found, limit)
 
     def deleted_ids(self, span: LogRange) -> list[str]:
         """Return the ids of the rows whose deletion is in a range."""
@@ -136,6 +146,13 @@ class LogReader:
         """Whether a table holds a row without an entry in the log: the row is older than the log."""
         with translated():
             return unlogged_rows(self._connection, registrations)
+
+    def long_tables(
+        self, registrations: Iterable[Registration], most: int
+    ) -> Sequence[Registration]:
+        """Return those whose table has more than so many rows."""
+        with translated():
+            return long_tables(self._connection, registrations, most)
 
     # -- for retention ----------------------------------------------------------------------------
 

@@ -55,24 +55,35 @@ class Retention:
         evicted, more = self._given_up(before)
         excess = self._log.quarantined_beyond(self._bound, self._most)
         catchups = self._log.expired_catchups(before=before, limit=self._most)
+        reach = 0
         if delivered or evicted or excess or catchups:
             with self._log.fenced_transaction() as fenced:
                 if catchups:
                     fenced.execute(sql.catchups.DELETE, [{"id": run_id} for run_id in catchups])
                 if delivered or evicted:
-                    self._forget(fenced, delivered + evicted, before)
+                    reach = self._forget(fenced, delivered + evicted, before)
                 for entry_id in excess:
                     fenced.settle(entry_id, ChangeState.DROPPED, UNREPAIRED)
+        if reach:
+            self._log.tally.pruned(reach)
+        if excess:
+            self._log.tally.forget()
         busy = more or len(delivered) >= self._most or len(excess) >= self._most
         self._next = now if busy else now + INTERVAL
 
-    def _forget(self, fenced: FencedTransaction, expired: list[int], before: int) -> None:
-        """Delete entries, and record how far the log still reaches back, which decides how catch-ups are planned."""
-        reach = fenced.connection.execute(sql.pruning.HIGHEST_SEQ, {"ids": expired}).scalar() or 0
+    def _forget(self, fenced: FencedTransaction, expired: list[int], before: int) -> int:
+        """Delete entries, and record how far the log still reaches back, which decides how catch-ups are planned.
+
+        :returns: the highest number that was deleted.
+        """
+        reach: int = (
+            fenced.connection.execute(sql.pruning.HIGHEST_SEQ, {"ids": expired}).scalar() or 0
+        )
         fenced.execute(sql.session.PRUNED, {"seq": reach, "before": before})
         fenced.execute(sql.time_marks.FORGET, {"seq": reach})
         fenced.execute(sql.pruning.DELETE, [{"id": entry_id} for entry_id in expired])
         forget_old(fenced)
+        return reach
 
     def _delivered(self, before: int) -> Iterator[int]:
         left = self._most

@@ -118,8 +118,11 @@ class SnapshotReader:
                     wanted = (i for i in ids if self._wanted(i) and i not in moved.born)
                     return min(limit, died + sum(1 for _ in islice(wanted, limit)))
             born = self._born_still_there(connection, moved.born, beyond)
-            enough = select(self._key).where(*beyond).limit(limit + born).subquery()
-            rows = int(connection.execute(select(func.count()).select_from(enough)).scalar_one())
+            # Without a condition and a limit the database counts the entries of its smallest index.
+            source: Any = self._registration.model
+            if limit < NO_LIMIT or beyond:
+                source = select(self._key).where(*beyond).limit(limit + born).subquery()
+            rows = int(connection.execute(select(func.count()).select_from(source)).scalar_one())
             return min(limit, died + rows - born)
 
     def read(self, after: str | None, limit: int) -> tuple[list[Item], str | None]:
@@ -234,6 +237,18 @@ class SnapshotReader:
 
 def _position(key: Any) -> str:
     return json.dumps(str(key))
+
+
+def long_tables(
+    connection: Connection, registrations: Iterable[Registration], most: int
+) -> list[Registration]:
+    """Return those whose table has more than so many rows."""
+    found = []
+    for registration in registrations:
+        key = inspect(registration.model).primary_key[0]
+        if connection.execute(select(key).offset(most).limit(1)).first() is not None:
+            found.append(registration)
+    return found
 
 
 def unlogged_rows(connection: Connection, registrations: Iterable[Registration]) -> bool:

@@ -83,6 +83,7 @@ class Relay:
             session, settings, look_back=own, stopping=self._stopping.is_set
         )
         self._inbox, self._auditor = services.inbox, services.auditor
+        self._catchups = services.catchups
         self._router = InboundRouter(
             log, session, services.inbox, services.auditor, services.registry, tree=tree, own=own
         )
@@ -117,6 +118,7 @@ class Relay:
             self._session.close()
             self._inbox.stop(INBOX_STOP)
             self._auditor.stop()
+            self._catchups.stop()
             self._publisher.compression.stop()
             self._traits.stop(GOODBYE)
 

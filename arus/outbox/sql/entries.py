@@ -151,15 +151,19 @@ def rows_without_entry(key: Any, entity: str) -> Select[Any]:
 
 # Leaves out discarded and quarantined changes, which are not for receivers, and superseded ones, which a newer
 # change of the row replaces.
+sent_by_catchups = "(outcome IS NULL OR (outcome = 'dropped' AND reason NOT LIKE 'discarded%'))"
 _RANGE = (
     "FROM arus_change WHERE topic = :topic AND seq > :after AND seq <= :high AND entity = :entity"
-    " AND (outcome IS NULL OR (outcome = 'dropped' AND reason NOT LIKE 'discarded%'))"
+    f" AND {sent_by_catchups}"
 )
 LOG_ITEMS = statement(f"SELECT {_ENTRY}", _RANGE, "ORDER BY seq LIMIT :limit")
 #: Counts up to the requested limit only: counting a long log takes longer than starting to send it.
 LOG_COUNT = statement("SELECT COUNT(*) FROM (SELECT 1", _RANGE, "LIMIT :limit) AS found")
 DELETED_ITEMS = statement(
     f"SELECT {_ENTRY}", _RANGE, "AND operation = 'delete' ORDER BY seq LIMIT :limit"
+)
+DELETED_COUNT = statement(
+    "SELECT COUNT(*) FROM (SELECT 1", _RANGE, "AND operation = 'delete' LIMIT :limit) AS found"
 )
 DELETED_IDS = statement("SELECT row_id", _RANGE, "AND operation = 'delete'")
 REPAIR_ITEMS = statement(
