@@ -229,7 +229,8 @@ def read_status(
     :param budget: the data budget; None for no limit.
     """
     session = connection.execute(sql.session.STATUS).one_or_none()
-    depth = int(connection.execute(sql.changes.DEPTH).scalar_one())
+    numbers = connection.execute(sql.changes.NUMBERS).one()
+    depth = int(numbers.depth)
     owner = None
     if session and owned and session.owner_pid is not None:
         owner = OwnerInfo(
@@ -245,9 +246,9 @@ def read_status(
         head_seq=session.head_seq if session else 0,
         depth=depth,
         max_queue_size=max_queue_size,
-        quarantined=int(connection.execute(sql.changes.QUARANTINED).scalar_one()),
+        quarantined=int(numbers.quarantined),
         oldest_pending_at=_oldest_pending(connection) if depth else None,
-        acked_at=connection.execute(sql.topic_queues.LAST_ACKNOWLEDGED).scalar(),
+        acked_at=numbers.acked_at,
         reconnect_attempts=session.reconnect_attempts if session else 0,
         reason=session.reason if session else None,
         stalled_since=session.stalled_since if session else None,

@@ -118,12 +118,14 @@ def page(
 
 # -- counts and times -----------------------------------------------------------------------------
 
-#: Undelivered changes. A single statement: with two, a change numbered in between would be in neither.
-DEPTH = statement(
+#: Undelivered changes, quarantined ones, and when the broker has acknowledged one last. A single statement: with two, a
+#: change numbered in between would be in neither; and the health endpoint pays for each statement.
+NUMBERS = statement(
     "SELECT (SELECT COALESCE(SUM(depth), 0) FROM arus_lane)",
-    "+ (SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL)",
+    "+ (SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL) AS depth,",
+    "(SELECT COUNT(*) FROM arus_change WHERE outcome = 'quarantined') AS quarantined,",
+    "(SELECT MAX(acked_at) FROM arus_lane) AS acked_at",
 )
-QUARANTINED = statement("SELECT COUNT(*) FROM arus_change WHERE outcome = 'quarantined'")
 OLDEST_UNNUMBERED = statement(
     "SELECT committed_at FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id LIMIT 1"
 )
