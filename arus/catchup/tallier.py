@@ -33,8 +33,8 @@ logger = get_logger(__name__)
 AT_ONCE = 10_000
 #: Blocks of the log that may be uncounted before they are counted in the thread.
 BEHIND = 5
-#: Seconds to wait for the thread at the end.
-_STOP = 10.0
+#: Seconds to wait for the thread at the end: a command ends within two, and the thread writes nothing.
+_STOP = 1.0
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Tallier:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; a count that it has begun is waited for."""
+        """End the thread; a count that it has begun is waited for, but not for long."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(_STOP)
