@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from msgspec.structs import replace
 from sqlalchemy.orm import Session
 
 from arus.logs import get_logger

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
 from marshmallow import Schema as MarshmallowSchema
+from msgspec import Struct, field
 from sqlalchemy import Column, ColumnElement, Integer, Uuid, inspect
 from sqlalchemy.orm import ColumnProperty, Mapper, RelationshipProperty
 from sqlalchemy.types import TypeDecorator
@@ -41,8 +41,7 @@ class Schema(Protocol):
         """Return `obj` as plain data."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(Struct, frozen=True):
     """One synchronised model."""
 
     model: type[Any]
@@ -56,10 +55,10 @@ class Registration:
     key: str
     #: Attribute with the row's version. None for a model without one: the log keeps the versions of its rows.
     version: str | None
+    #: Dumps rows as the schema does.
+    dump: Callable[[Any], Any]
     #: From `URGENT` to `LOWEST`.
     priority: int = ORDINARY
-    #: Dumps rows as the schema does.
-    dump: Callable[[Any], Any] = field(kw_only=True)
     #: Keys of numbers that the schema dumps as text, but refuses to load if they are not finite.
     number_texts: tuple[str, ...] = ()
     #: Keys of columns whose values are of types that JSON does not have.
@@ -118,8 +117,7 @@ class Registration:
         return encode_row(data)
 
 
-@dataclass(frozen=True, slots=True)
-class Priorities:
+class Priorities(Struct, frozen=True):
     """The priorities of topics: the order in which they are sent while there is a queue."""
 
     #: Those that differ from `ORDINARY`, by topic under the prefix.
@@ -135,8 +133,7 @@ class Priorities:
         return frozenset(topic for topic, each in self.by_topic.items() if each == URGENT)
 
 
-@dataclass(slots=True)
-class Registry:
+class Registry(Struct):
     """The registered models, by class and by entity."""
 
     _by_model: dict[type[Any], Registration] = field(default_factory=dict)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from marshmallow import ValidationError, fields
 from marshmallow.validate import Length, OneOf, Range, Regexp
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .errors import SettingError, TopicError
 from .protocol.topics import ALL_VESSELS, TopicTree, is_vessel_level, validate_prefix
@@ -36,8 +37,7 @@ _SIZES |= {f"{prefix}ib": 1024**n for n, prefix in enumerate("kmgt", 1)}
 _PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One setting: its name, parser and explanation."""
 
     #: Environment variable and `app.config` key.
@@ -67,8 +67,7 @@ class Setting:
             raise SettingError(self.name, redact(text), self.accepted) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
+class Broker(Struct, frozen=True):
     """The broker's address, from `MQTT_BROKER_URL`."""
 
     scheme: Scheme
@@ -363,8 +362,7 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The validated settings of one application."""
 
     local_mode: bool

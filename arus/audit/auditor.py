@@ -23,9 +23,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 from sqlalchemy import URL, Connection, Engine
 
 from arus.database import open_engine, reading, translated
@@ -60,8 +59,7 @@ MAX_PARTIAL = 4
 Selections = Mapping[str, Collection[frozenset[str]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """The state of the log in a snapshot of the database."""
 
     epoch: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from arus.protocol.catchups import Cursor, chained, link_of
 from arus.protocol.topics import CATCHUP
@@ -25,8 +27,7 @@ FIRST_CHUNK = 50
 CHUNK = 400
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(Struct):
     """A part of a run that is being sent."""
 
     #: Messages that wait for room in the window: topic and payload.

@@ -8,8 +8,9 @@ that it has reported.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from .runs import Run
 
@@ -27,8 +28,7 @@ class RunKey(NamedTuple):
     entity: str
 
 
-@dataclass(slots=True)
-class _Unreported:
+class _Unreported(Struct):
     """The items of a consumer's finished runs that it has not reported."""
 
     #: The last of these runs, and how many items it had.

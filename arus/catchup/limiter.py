@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -22,21 +21,21 @@ from .requests import known_request, requester_of
 logger = get_logger(__name__)
 
 
-@dataclass(slots=True)
 class TokenBucket:
     """Allows a burst, then a number of requests per second."""
 
-    burst: float
-    per_second: float
-    clock: Callable[[], float] = time.monotonic
-    #: The last request was refused, and this was logged.
-    said: bool = False
-    _level: float = field(init=False)
-    _at: float = field(init=False)
+    __slots__ = ("_at", "_level", "burst", "clock", "per_second", "said")
 
-    def __post_init__(self) -> None:
-        self._level = self.burst
-        self._at = self.clock()
+    def __init__(
+        self, burst: float, per_second: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.burst = burst
+        self.per_second = per_second
+        self.clock = clock
+        #: The last request was refused, and this was logged.
+        self.said = False
+        self._level = burst
+        self._at = clock()
 
     def take(self) -> bool:
         """Take a token; return whether there was one."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import Connection, Row
 
 from arus.errors import CatchupBusyError, UnknownCatchupError
@@ -48,8 +48,7 @@ class CatchupState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class EntityStatus:
+class EntityStatus(Struct, frozen=True):
     """The progress of the catch-up of one entity."""
 
     entity: str
@@ -92,8 +91,7 @@ class EntityStatus:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class CatchupStatus:
+class CatchupStatus(Struct, frozen=True):
     """The progress of a catch-up, over all its entities."""
 
     catchup_id: str

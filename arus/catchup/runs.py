@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from arus.protocol.digests import bucket_of
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """The catch-up of one entity while it is being sent, up to what has been read or acknowledged."""
 
     id: int

@@ -13,9 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
 
 from arus.logs import get_logger
@@ -52,8 +53,7 @@ SILENCE = 300.0
 SHORT_SILENCE = 30.0
 
 
-@dataclass(slots=True)
-class ActiveRun:
+class ActiveRun(Struct):
     """A run that is being sent or is put aside."""
 
     #: At the position read so far.

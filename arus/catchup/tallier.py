@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from sqlalchemy import Engine
 
 from arus.database import translated
@@ -37,8 +37,7 @@ BEHIND = 5
 _STOP = 1.0
 
 
-@dataclass(slots=True)
-class _Count:
+class _Count(Struct):
     """A table to count."""
 
     registration: Registration

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import orjson
+from msgspec.structs import replace
 
 from arus.ops.doctor import Finding, Verdict, Vessel, examine
 from arus.outbox.tables import define

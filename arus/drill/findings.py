@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from arus.ops.printable import Table, printable
 from arus.ops.record_file import length
@@ -18,8 +19,7 @@ from .rehearsal import Outcome, Plan
 _MARGIN = 1.2
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(Struct, frozen=True):
     """The outcomes of one drill, the present settings first."""
 
     plan: Plan

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from arus.errors import DrillError
 
@@ -16,8 +17,7 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
-@dataclass(frozen=True, slots=True)
-class SeaLink:
+class SeaLink(Struct, frozen=True):
     """A link."""
 
     #: Bits a second, and seconds.

@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from arus.database import open_engine, transaction
@@ -38,8 +39,7 @@ _REMOVALS = 5
 _LOOK = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is rehearsed."""
 
     hours: float
@@ -52,8 +52,7 @@ class Plan:
         return max(1, round(self.hours * self.rate))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What an outage has cost with some settings."""
 
     #: Settings that differ from the present ones; blank for these.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.errors import DrillError
@@ -21,8 +21,7 @@ FEWEST = 20
 SHORTEST = 3_600_000
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """Changes to repeat, oldest first, and how many a ship makes."""
 
     changes: Sequence[Any]

@@ -6,11 +6,11 @@ The rows belong to the vessel that sent them first. Which of the two is to have 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from . import sql
@@ -27,8 +27,7 @@ class Cause(StrEnum):
     SAME_IDS = "same_ids"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """Rows that a vessel sends but that belong to another one here."""
 
     vessel_id: str

@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.errors import UnknownVesselError
@@ -39,8 +39,7 @@ FILTERS = ("online", "equal", "audited", "behind", "refused", "held", "fields_di
 Order = Literal["vessel_id", "last_heard", "behind"]
 
 
-@dataclass(frozen=True, slots=True)
-class FleetVessel:
+class FleetVessel(Struct, frozen=True):
     """One vessel in the list of a fleet. Times are in milliseconds since the epoch."""
 
     vessel_id: str
@@ -100,8 +99,7 @@ class FleetVessel:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class FleetQuery:
+class FleetQuery(Struct, frozen=True):
     """Which vessels are asked for, and in which order."""
 
     #: A part of the id, in upper or lower case.
@@ -114,8 +112,7 @@ class FleetQuery:
     cursor: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FleetPage:
+class FleetPage(Struct, frozen=True):
     """A page of vessels."""
 
     items: list[FleetVessel]
@@ -123,8 +120,7 @@ class FleetPage:
     next: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class FleetSummary:
+class FleetSummary(Struct, frozen=True):
     """The figures of all vessels."""
 
     vessels: int
@@ -153,8 +149,7 @@ class FleetSummary:
         return self.audited - self.equal
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedRow:
+class RefusedRow(Struct, frozen=True):
     """A row that can't be read or written here."""
 
     entity: str
@@ -164,8 +159,7 @@ class RefusedRow:
     refused_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeldChange:
+class HeldChange(Struct, frozen=True):
     """A change that waits for another row."""
 
     entity: str
@@ -176,8 +170,7 @@ class HeldChange:
     held_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class VesselDetails:
+class VesselDetails(Struct, frozen=True):
     """One vessel, with what is known of it beyond the list."""
 
     vessel: FleetVessel
@@ -193,8 +186,7 @@ class VesselDetails:
     held: Sequence[HeldChange]
 
 
-@dataclass(frozen=True, slots=True)
-class FleetState:
+class FleetState(Struct, frozen=True):
     """Whether the vessels are followed at this moment, and their figures."""
 
     #: A process is at work.

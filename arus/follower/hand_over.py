@@ -7,8 +7,8 @@ what differs: rows are deleted only after the receiver's digest has shown that i
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.database import transaction
@@ -18,8 +18,7 @@ from arus.protocol.times import now_ms
 from . import sql
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
+class HandOver(Struct, frozen=True):
     """What was handed over."""
 
     giver: str

@@ -10,9 +10,9 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.logs import get_logger
@@ -36,8 +36,7 @@ _PAUSE_KNOWN, _PAUSE_UNKNOWN, _LONGEST_PAUSE = 60.0, 1.0, 3_600.0
 HeldKey = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A change that the database does not accept yet."""
 
     vessel_id: str
@@ -50,8 +49,7 @@ class Held:
     mark: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """What is kept in memory of a held change."""
 
     version: int

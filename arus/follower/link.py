@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import orjson
+from msgspec import Struct, field
 from sqlalchemy import Connection, inspect
 
 from arus.protocol.times import now_ms
@@ -14,8 +14,7 @@ from . import sql
 from .sql import build
 
 
-@dataclass(frozen=True, slots=True)
-class FollowerLink:
+class FollowerLink(Struct, frozen=True):
     """The connection of one follower to the broker."""
 
     name: str

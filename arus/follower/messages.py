@@ -7,7 +7,6 @@ that a message matches its topic. `arus.follower.rows` checks whether a row's co
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
@@ -61,8 +60,7 @@ class Change(Struct, frozen=True):
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True):
     """A change of which nothing can be read, not even its number: it counts as received, and is refused."""
 
     vessel_id: str
@@ -75,8 +73,7 @@ class Unreadable:
 Message = Change | Numbered | CatchupBegin | CatchupEnd | Status | Digest | Unreadable
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
+class Followed(Struct, frozen=True):
     """An entity that is followed."""
 
     entity: str

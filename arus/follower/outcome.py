@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from arus.logs import get_logger
 from arus.outbox.counters import CounterKey
@@ -57,8 +58,7 @@ class DeadLetter(NamedTuple):
     vessel_id: str
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """The result of a batch."""
 
     #: Rows written or deleted.

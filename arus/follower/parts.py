@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import URL
 
 from arus.audit.contents import Context
@@ -19,8 +19,7 @@ from .requests import Patience
 from .rows import Copy
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
+class Common(Struct, frozen=True):
     """What does not depend on the loop: of the application and its settings."""
 
     #: The follower's name.
@@ -40,8 +39,7 @@ class Common:
         return {copy.followed.topic: copy.followed for copy in self.copies.values()}
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """The parts of one loop, each on the loop's connection to the database."""
 
     applier: Applier

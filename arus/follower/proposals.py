@@ -10,10 +10,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 from sqlalchemy import Connection, Row, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -42,8 +41,7 @@ BATCH = 100
 KEPT_DAYS = 30
 
 
-@dataclass(frozen=True, slots=True)
-class ProposalStatus:
+class ProposalStatus(Struct, frozen=True):
     """A proposal of this side, and its state."""
 
     proposal_id: str

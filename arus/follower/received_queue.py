@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from arus.errors import MissingDictionaryError, RefusedMessageError
 from arus.logs import get_logger
@@ -36,8 +37,7 @@ MAX_BATCH = 33_554_432
 Item = tuple[Inbound, int | None]
 
 
-@dataclass(slots=True)
-class Wait:
+class Wait(Struct):
     """The messages of one vessel that wait for a dictionary."""
 
     dictionary_id: int

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.database import translated
@@ -46,8 +46,7 @@ _COUNTERS = {
 REFUSED_FOR = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What a follower follows: the settings MQTT_TOPIC_PREFIX and FOLLOW_VESSELS."""
 
     tree: TopicTree
@@ -66,8 +65,7 @@ class Scope:
         return f"{self.topics}/#: {whom}"
 
 
-@dataclass(frozen=True, slots=True)
-class FollowedTopic:
+class FollowedTopic(Struct, frozen=True):
     """One topic of a vessel."""
 
     topic: str
@@ -83,8 +81,7 @@ class FollowedTopic:
     disputed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FollowedVessel:
+class FollowedVessel(Struct, frozen=True):
     """One vessel that is followed."""
 
     vessel_id: str
@@ -171,8 +168,7 @@ class FollowedVessel:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class FollowerStatus:
+class FollowerStatus(Struct, frozen=True):
     """The status of a follower."""
 
     name: str

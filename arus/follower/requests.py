@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from arus.protocol.messages import ALL, CatchupRequest
 
@@ -11,8 +12,7 @@ from .position import MAX_EARLIER, Need, Position, Request
 from .vessels import VesselState
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long a follower waits, in seconds."""
 
     #: For the answer to a request; doubled with each attempt up to `longest`.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from marshmallow import ValidationError, fields
+from msgspec import Struct
 from sqlalchemy import (
     JSON,
     Column,
@@ -50,8 +50,7 @@ _DEFAULTS: dict[type[Any], Callable[[str], Any]] = {
 Convert = Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(Struct, frozen=True):
     """One column, and the key of its value in `data`."""
 
     data_key: str

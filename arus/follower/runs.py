@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from arus.protocol.catchups import chained
 from arus.protocol.messages import CatchupEnd
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """A catch-up that is being received."""
 
     catchup_id: str
@@ -90,8 +90,7 @@ class Run:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """The proof given by the end of a catch-up: everything up to `high_seq` is applied."""
 
     high_seq: int
@@ -105,8 +104,7 @@ class Proof:
     complete: bool = False
 
 
-@dataclass(slots=True)
-class Sweep:
+class Sweep(Struct):
     """A sweep of so many rows that it waits until a digest of the vessel agrees with what would be left."""
 
     high_seq: int

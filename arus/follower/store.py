@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import Connection, Row
 
 from arus.outbox import sql as outbox_sql
@@ -37,8 +38,7 @@ MAX_EVENTS = 100
 _CHUNK = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """The record of a row."""
 
     version: int
@@ -362,7 +362,7 @@ def _unseen(vessel_id: str, entity: str, unseen: Unseen) -> dict[str, Any]:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value, default=asdict).decode()
 
 
 def _new_position(followed: Followed) -> Position:

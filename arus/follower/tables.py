@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -25,8 +24,7 @@ from arus.outbox.tables import own_table
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(Struct, frozen=True):
     """The tables of one follower."""
 
     vessel: Table
@@ -48,7 +46,7 @@ class Tables:
 def define(metadata: MetaData) -> Tables:
     """Define the tables in `metadata`, once, and return them."""
     if "arus_vessel" in metadata.tables:
-        return Tables(*(metadata.tables[f"arus_{field.name}"] for field in fields(Tables)))
+        return Tables(*(metadata.tables[f"arus_{name}"] for name in Tables.__struct_fields__))
     tables = (
         _vessel, _position, _row, _compared, _handed_over, _held, _refused, _follow_link,
         _follow_dictionary,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from arus.errors import RefusedMessageError
 from arus.protocol.messages import Status, Verdict
@@ -31,8 +32,7 @@ class VesselEvent(NamedTuple):
     differing: str | None = None
 
 
-@dataclass(slots=True)
-class VesselHistory:
+class VesselHistory(Struct):
     """The history of one vessel. Times are in milliseconds since the epoch."""
 
     #: When it came online or went offline; None if that is not known.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from arus.protocol.messages import CatchupBegin, CatchupEnd, Heads, Progress, Status, Verdict
 
@@ -25,8 +26,7 @@ LONGEST_PAUSE = 26 * 3_600_000
 MAX_PAST = 16
 
 
-@dataclass(slots=True)
-class VesselState:
+class VesselState(Struct):
     """The state of one vessel."""
 
     vessel_id: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from arus.protocol.messages import Message, Progress, Verdict, Watermark
 from arus.protocol.times import iso, now_ms
@@ -43,8 +44,7 @@ def pause_of(vessels: int, *, idle: bool) -> float:
     return min(max(WATERMARK_PERIOD, vessels / WATERMARK_RATE), LONGEST_PERIOD)
 
 
-@dataclass(slots=True)
-class _Published:
+class _Published(Struct):
     """The last published watermark of a vessel."""
 
     seq: int = -1

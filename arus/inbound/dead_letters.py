@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row
 
 from arus.errors import UnknownMessageError
@@ -15,8 +15,7 @@ from arus.protocol.times import iso, now_ms
 logger = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True):
     """An inbound message that waits for a person's decision."""
 
     id: int

@@ -20,10 +20,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 from sqlalchemy import Engine
 
 from arus.database import transaction
@@ -53,8 +54,7 @@ MAX_FILTER = 512
 PREFIX = "{prefix}"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """An inbound message, as passed to a handler: untrusted until the handler has validated it."""
 
     topic: str
@@ -73,8 +73,7 @@ class Message:
 Handler = Callable[[Message], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(Struct, frozen=True):
     """A topic filter and the handler of its messages."""
 
     topic_filter: str
@@ -225,8 +224,7 @@ class Subscriptions:
         return tuple(one.replace(VESSEL_ID_LEVEL, self._vessel_id) for one in self._prefixes)
 
 
-@dataclass(slots=True)
-class _Delivery:
+class _Delivery(Struct):
     """A message that is being handled."""
 
     message: Message
@@ -256,8 +254,7 @@ def _identity(message: Message) -> tuple[str, bytes]:
     return message.topic, hashlib.blake2b(message.payload, digest_size=16).digest()
 
 
-@dataclass(slots=True)
-class _Topic:
+class _Topic(Struct):
     """The waiting messages of one topic, oldest first."""
 
     deliveries: deque[_Delivery] = field(default_factory=deque)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from marshmallow import ValidationError
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Column, Connection, Table, inspect, update
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 from sqlalchemy.orm import Mapper, Session
@@ -51,8 +52,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_REASON = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """A proposed change of a row."""
 
     proposal_id: str
@@ -78,8 +78,7 @@ class Proposal:
 Check = Callable[[Proposal], Mapping[str, Any] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
+class Acceptance(Struct, frozen=True):
     """How proposals for one entity are accepted."""
 
     policy: Policy = last_writer

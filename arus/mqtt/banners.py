@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from arus.settings import Broker
 
@@ -15,8 +16,7 @@ _AUTH = 0xF0
 _OTHER_PORT = "set the broker's port in MQTT_BROKER_URL (usually 1883, with TLS 8883), or start the broker there"
 
 
-@dataclass(frozen=True, slots=True)
-class _Banner:
+class _Banner(Struct, frozen=True):
     """How to recognise a service."""
 
     #: Matches the first bytes.

@@ -16,8 +16,9 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from arus.errors import ConnectionLostError, ProtocolRefusedError, SessionError, TakenOverError
 from arus.logs import get_logger
@@ -58,8 +59,7 @@ class State(Enum):
     OPEN = "open"
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """A connection attempt is due."""
 
     #: Attempts that have failed since the last connection.
@@ -79,8 +79,7 @@ class Attempt:
         return self.number > 0 and self.number % every == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """A connection is open."""
 
     #: The broker's answer.
@@ -89,8 +88,7 @@ class Opened:
     looked_back: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """A connection has ended, or could not be made."""
 
     #: Why; a takeover is always a TakenOverError.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from arus.errors import FIX
 from arus.settings import redact
@@ -13,8 +14,7 @@ from arus.settings import redact
 _MOST = 120
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     """What is wrong, and how to fix it; each in one line without credentials."""
 
     says: str

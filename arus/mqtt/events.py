@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from .packets import Ack
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """The broker has accepted the session (CONNACK)."""
 
     #: The broker still holds its half of the session.
@@ -38,8 +38,7 @@ class Received(NamedTuple):
     dup: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Discarded:
+class Discarded(Struct, frozen=True):
     """A message from the broker was logged, acknowledged and discarded: it is too large, or breaks a rule of MQTT."""
 
     #: The topic, as far as it can be shown.
@@ -49,8 +48,7 @@ class Discarded:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(Struct, frozen=True):
     """The broker has answered a subscription."""
 
     packet_id: int
@@ -58,8 +56,7 @@ class Subscribed:
     reasons: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LookedBack:
+class LookedBack(Struct, frozen=True):
     """All retained messages requested by `look_back` have been received."""
 
 

@@ -8,8 +8,9 @@ version counts as refused only after an answer (CONNACK 0x84, or return code 1 f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Version = Literal["5", "3.1.1"]
 
@@ -19,8 +20,7 @@ UNANSWERED = 2
 BELIEVED = 24 * 3600 * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The MQTT version that a broker was found to support."""
 
     version: Version

@@ -6,13 +6,14 @@ touched and nothing remains at the broker if the link is cut.
 
 from __future__ import annotations
 
-import dataclasses
 import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+from msgspec import structs
 
 from arus.errors import ArusError, ConnectionLostError, RefusedError, SessionError
 from arus.logs import get_logger
@@ -372,7 +373,7 @@ def _line(
 
     :raises SessionError: the broker does not accept it.
     """
-    wanted = dataclasses.replace(settings, protocol=version, connect_timeout=patience)
+    wanted = structs.replace(settings, protocol=version, connect_timeout=patience)
     session = Session(wanted, f"{client_id}_probe", lasting=False)
     try:
         session.connect(clean_start=True)

@@ -7,9 +7,9 @@ there. A refusal is read from the bytes of the packet: paho accepts no code that
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 
+from msgspec import Struct
 from paho.mqtt import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -37,8 +37,7 @@ class Kind(IntEnum):
     DISCONNECT = DISCONNECT
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedClient:
+class RefusedClient(Struct, frozen=True):
     """What a fix may name of the client that was refused."""
 
     client_id: str
@@ -53,8 +52,7 @@ class RefusedClient:
         return cls(client_id, settings.topic_prefix, settings.protocol)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The broker's reason for refusing or ending a connection."""
 
     kind: Kind

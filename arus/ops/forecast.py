@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
+
+from msgspec import Struct
 
 MINUTE = 60_000
 HOUR = 3_600_000
@@ -33,8 +34,7 @@ FAR = 365 * 86_400
 UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """A minute in which something was delivered or the depth changed."""
 
     #: Its start, in milliseconds since the epoch.
@@ -47,8 +47,7 @@ class Sample:
     sent: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """The samples of an hour together."""
 
     #: Its start, in milliseconds since the epoch.
@@ -59,8 +58,7 @@ class Totals:
     sent: int
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """An estimated duration, and whether it is only a bound."""
 
     seconds: float
@@ -73,8 +71,7 @@ class Estimate:
 # -- how many changes are made ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """The changes that are made in an hour, by the hour of the day in the ship's zone."""
 
     by_hour: Sequence[float]
@@ -236,8 +233,7 @@ def _limits(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """What the data budget leaves."""
 
     #: Bytes that changes may have today, and on each further day.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.outbox import sql
@@ -25,8 +24,7 @@ from .forecast import (
 from .overview import Day
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(Struct, frozen=True):
     """What is to be expected; each None if it is not known."""
 
     #: Until the queue is full, without a link.

@@ -6,10 +6,10 @@ Each function reads the database on the given connection and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import Connection, Row
 
 from arus.outbox import sql
@@ -22,8 +22,7 @@ MOST = 10_000
 _LAST_ID = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """The number of changes in each state; together these are all changes of the log, unless it is long."""
 
     by_state: Mapping[ChangeState, int]
@@ -38,8 +37,7 @@ class Counts:
     more_in: Collection[ChangeState] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LinkEvent:
+class LinkEvent(Struct, frozen=True):
     """The link went up or down."""
 
     at: int
@@ -47,8 +45,7 @@ class LinkEvent:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(Struct, frozen=True):
     """A time without a link."""
 
     begin: int
@@ -57,8 +54,7 @@ class Outage:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
+class Day(Struct, frozen=True):
     """The last 24 hours."""
 
     begin: int
@@ -73,8 +69,7 @@ class Day:
     link_known_from: int
 
 
-@dataclass(frozen=True, slots=True)
-class ConflictRecord:
+class ConflictRecord(Struct, frozen=True):
     """A conflict and its decision."""
 
     id: int

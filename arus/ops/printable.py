@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
+
+from msgspec import Struct
 
 _STYLE = """
 @page { size: A4; margin: 15mm }
@@ -16,8 +17,7 @@ th, td { padding: .2rem .5rem; border-bottom: 1px solid #999; text-align: left; 
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """A table with its heading; the first cell of each row is the row's."""
 
     title: str

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.outbox import sql
@@ -25,8 +25,7 @@ from .overview import LinkEvent, Outage, outages
 MOST_OUTAGES = 500
 
 
-@dataclass(frozen=True, slots=True)
-class DayRecord:
+class DayRecord(Struct, frozen=True):
     """One day, in the ship's zone."""
 
     #: ISO 8601.
@@ -48,8 +47,7 @@ class DayRecord:
         return sum((self.sent or {}).values())
 
 
-@dataclass(frozen=True, slots=True)
-class Repairs:
+class Repairs(Struct, frozen=True):
     """Catch-ups that have ended, by whom they were asked for."""
 
     #: `repair` (after dropped changes, by itself), `mqtt` (followers), `http` or `cli` (people and programs).
@@ -58,8 +56,7 @@ class Repairs:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """A ship's record."""
 
     vessel_id: str

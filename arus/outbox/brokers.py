@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.mqtt.features import EXACTLY_ONCE, FoundQos
@@ -14,8 +14,7 @@ from arus.mqtt.negotiation import BELIEVED, Found, Version
 from . import sql
 
 
-@dataclass(slots=True)
-class KnownBroker:
+class KnownBroker(Struct):
     """What is known about one broker."""
 
     #: As in `str(settings.broker)`: without credentials.

@@ -9,10 +9,11 @@ a gap, which receivers detect by `previousSeq` like the gap of a quarantined cha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, Row, inspect, select
 from sqlalchemy.orm import Mapper, Session
 
@@ -37,8 +38,7 @@ _LAST_ID = 2**63 - 1
 _MAX_REASON = 500
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRecord:
+class ChangeRecord(Struct, frozen=True):
     """A change and its state."""
 
     id: int
@@ -89,8 +89,7 @@ class ChangeRecord:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class ChangePage:
+class ChangePage(Struct, frozen=True):
     """A page of changes, and the cursor of the next page."""
 
     items: list[ChangeRecord]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row
 
 from arus.protocol.entries import ChangeState, Entry, Operation
@@ -28,8 +28,7 @@ UNREPAIRED = "queue full"
 SUPERSEDED_BY = "a newer change"
 
 
-@dataclass(frozen=True, slots=True)
-class Evicted:
+class Evicted(Struct, frozen=True):
     """An evicted change."""
 
     message_id: str

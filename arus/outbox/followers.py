@@ -7,10 +7,10 @@ step. A watermark is untrusted until it was decoded (`arus.protocol.encoding`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.errors import RefusedMessageError
@@ -27,8 +27,7 @@ MAX_FOLLOWERS = 100
 SILENCE = 3_600_000
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Struct, frozen=True):
     """A follower's last comparison with our digest."""
 
     #: Number of the digest.
@@ -49,8 +48,7 @@ class Audit:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class FollowerStatus:
+class FollowerStatus(Struct, frozen=True):
     """A follower's progress."""
 
     name: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row, RowMapping
 
 from arus.database import translated
@@ -36,8 +36,7 @@ _OPERATIONS = {each.value: each for each in Operation}
 _NO_LIMIT = 2**31
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(Struct, frozen=True):
     """How far the log reaches back."""
 
     #: The log holds all changes above this number.
@@ -47,8 +46,7 @@ class Reach:
     complete_since: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogRange:
+class LogRange(Struct, frozen=True):
     """The entries of an entity between two numbers."""
 
     topic: str

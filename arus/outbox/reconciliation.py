@@ -11,9 +11,10 @@ deleted from the log: then the row was never logged.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection, Engine, Row, inspect, select
 from sqlalchemy.orm import Session
 
@@ -32,8 +33,7 @@ from .row_versions import keep_first
 CHUNK = 200
 
 
-@dataclass(slots=True)
-class Reconciled:
+class Reconciled(Struct):
     """What the reconciliation of one entity has found and logged."""
 
     entity: str

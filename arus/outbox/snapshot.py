@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import Connection, Engine, cast, func, inspect, literal, select
 from sqlalchemy.orm import Session
 
@@ -36,8 +36,7 @@ NO_LIMIT = 2**62
 _IN = 500
 
 
-@dataclass(slots=True)
-class Item:
+class Item(Struct):
     """A row to send to a receiver."""
 
     row_id: str
@@ -51,8 +50,7 @@ class Item:
     message_id: str | None = None
 
 
-@dataclass(slots=True)
-class Moved:
+class Moved(Struct):
     """The rows of a table that were created or deleted after a number."""
 
     #: Rows that did not exist at that number.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.protocol.entries import ChangeState
@@ -24,8 +24,7 @@ NEIGHBOUR_FOR = 3_600_000
 EPOCH_NOTED_FOR = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerInfo:
+class OwnerInfo(Struct, frozen=True):
     """The process that holds the session."""
 
     pid: int
@@ -44,8 +43,7 @@ class OwnerInfo:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class SyncStatus:
+class SyncStatus(Struct, frozen=True):
     """The status of the sync."""
 
     #: Changes are captured and relayed (LOCAL_MODE).
@@ -186,8 +184,7 @@ class SyncStatus:
         return sum(value for (counted, *_), value in self.counters.items() if counted == name)
 
 
-@dataclass(frozen=True, slots=True)
-class LastChange:
+class LastChange(Struct, frozen=True):
     """The state of the last change of a row."""
 
     state: ChangeState

@@ -8,8 +8,9 @@ transaction: only the owner changes a numbered entry, so that the transaction on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from arus.protocol.entries import Entry
 
@@ -31,8 +32,7 @@ class Replaced(NamedTuple):
     next_id: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Superseded:
+class Superseded(Struct, frozen=True):
     """What a transaction writes to supersede changes."""
 
     #: The superseded changes, in the order of their numbers.

@@ -7,9 +7,9 @@ watermark has passed it (docs/architecture.md, "Watermarks, not row states").
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import (
     BLANK_SCHEMA,
     BigInteger,
@@ -30,8 +30,7 @@ from sqlalchemy import (
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(Struct, frozen=True):
     """The tables of one application's change log."""
 
     change: Table
@@ -62,7 +61,7 @@ _NAMES = {"topic_queue": "arus_lane", "dead_letter": "arus_parked"}
 def define(metadata: MetaData) -> Tables:
     """Define the tables in `metadata`, once, and return them."""
     if "arus_change" in metadata.tables:
-        names = (_NAMES.get(field.name, f"arus_{field.name}") for field in fields(Tables))
+        names = (_NAMES.get(field, f"arus_{field}") for field in Tables.__struct_fields__)
         return Tables(*(metadata.tables[name] for name in names))
     return Tables(
         _change(metadata),

@@ -16,9 +16,9 @@ import threading
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec import Struct, field
 from sqlalchemy import Connection
 
 from arus.protocol.entries import Entry, Operation
@@ -31,8 +31,7 @@ BLOCK = 1_000
 _STEP = 50
 
 
-@dataclass(slots=True)
-class _Counted:
+class _Counted(Struct):
     """The counted blocks of a topic, which follow one another."""
 
     #: The first of them, and the one after the last.

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct, field
 from sqlalchemy import Connection
 
 from arus.protocol.times import iso, iso_or_none
@@ -28,8 +28,7 @@ _RESERVE = 10
 _CATCHUPS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class DataBudget:
+class DataBudget(Struct, frozen=True):
     """The bytes that may be sent in a day, and how they are divided."""
 
     #: Bytes a day; None for no limit.
@@ -86,8 +85,7 @@ class DataBudget:
         return round(datetime.combine(day, time(), zone).timestamp() * 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What was sent today, and what waits because of the data budget."""
 
     budget: DataBudget

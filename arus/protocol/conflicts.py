@@ -6,11 +6,11 @@ The functions are pure: the same row results whoever decides, and in whichever o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from .digests import canonical
 from .messages import ConflictReport
@@ -30,8 +30,7 @@ class Winner(StrEnum):
     REMOTE = "remote"
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """One side's state of a row."""
 
     #: Keys as in messages; None if deleted.
@@ -43,8 +42,7 @@ class Side:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """The side that wins, and the rule that decided it."""
 
     winner: Winner

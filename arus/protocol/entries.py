@@ -7,6 +7,8 @@ import string
 from enum import StrEnum
 from typing import NamedTuple
 
+from msgspec import Struct
+
 _ALPHABET = string.digits + string.ascii_lowercase
 #: The character for each value of a byte.
 _CHARACTERS = bytes(ord(_ALPHABET[byte % len(_ALPHABET)]) for byte in range(256))
@@ -37,8 +39,7 @@ class ChangeState(StrEnum):
     DROPPED = "dropped"
 
 
-# A named tuple for the same reason as `Entry`: each request that writes makes one.
-class Receipt(NamedTuple):
+class Receipt(Struct, frozen=True):
     """The result of `publish_change`: proof that the change is in the log."""
 
     #: Identifies the change permanently, on each redelivery.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from arus.errors import TopicError
 
@@ -122,8 +123,7 @@ def is_vessel_level(text: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TopicTree:
+class TopicTree(Struct, frozen=True):
     """The topics of all vessels: what `MQTT_TOPIC_PREFIX` stands for.
 
     Without `{vessel_id}` in it, all vessels share one prefix: that of one vessel, the filter of all and the prefix that

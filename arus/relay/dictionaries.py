@@ -7,8 +7,9 @@ no change that was sent with it, and no topic's retained message needs it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from arus.logs import get_logger
 from arus.mqtt.meter import Kind
@@ -30,8 +31,7 @@ logger = get_logger(__name__)
 MAX_KEPT = 16
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(Struct):
     """A dictionary in the database."""
 
     dictionary: Dictionary

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from arus.outbox.topic_queue import TopicQueue
 from arus.protocol.entries import Entry
@@ -12,8 +13,7 @@ from arus.protocol.entries import Entry
 from .poison import Suspect
 
 
-@dataclass(slots=True)
-class Flight:
+class Flight(Struct):
     """A change that was sent and is not completed."""
 
     topic_queue: TopicQueue

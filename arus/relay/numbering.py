@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from arus.outbox.eviction import Evicted, Eviction
 from arus.outbox.log import ChangeLog, FencedTransaction
@@ -17,8 +18,7 @@ from .backlog import Backlog
 NUMBER_BATCH = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Unnumbered:
+class Unnumbered(Struct, frozen=True):
     """Committed entries without a number, and the waiting changes that they replace."""
 
     entries: Sequence[Entry] = ()
@@ -36,8 +36,7 @@ class Unnumbered:
         return len({each.committed_at for each in self.entries if each.committed_at > since})
 
 
-@dataclass(frozen=True, slots=True)
-class Numbered:
+class Numbered(Struct, frozen=True):
     """What a transaction has done with the queue."""
 
     #: Newly numbered changes that had to wait for a connection.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from blinker import NamedSignal
+from msgspec import Struct
 
 from arus import signals
 from arus.catchup.runs import Run
@@ -30,8 +30,7 @@ from arus.protocol.entries import ChangeState, Entry
 logger = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """The changes and catch-ups that one transaction has journalled."""
 
     #: Newly numbered changes that had to wait for a connection.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from operator import itemgetter
+
+from msgspec import Struct, field
 
 from arus.mqtt.client import Session
 from arus.mqtt.packets import packet_id_of
@@ -28,8 +29,7 @@ from .packet_limit import PacketLimit
 WRITE_AHEAD = 256 * 1024
 
 
-@dataclass(slots=True)
-class Selection:
+class Selection(Struct):
     """The messages to send next."""
 
     messages: list[Outgoing] = field(default_factory=list)

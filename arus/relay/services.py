@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from arus.audit.auditor import Auditor
 from arus.catchup.sender import Catchups
@@ -13,8 +14,7 @@ from arus.registry import Priorities, Registry
 from .training import Trainer
 
 
-@dataclass(frozen=True, slots=True)
-class Topics:
+class Topics(Struct, frozen=True):
     """The topics of one vessel, under the prefix."""
 
     #: All topics on which changes are published.
@@ -23,8 +23,7 @@ class Topics:
     priorities: Priorities = field(default_factory=Priorities)
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """The services that the relay drives in addition to the changes."""
 
     #: The registered models.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import URL, Connection
 
 from arus.database import open_engine, reading
@@ -36,8 +36,7 @@ _ITEM_IN = 8
 WORTHWHILE = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
+class Trained(Struct, frozen=True):
     """The result of a training."""
 
     #: None if it is not worthwhile, or there are too few changes.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from arus.outbox.status import SyncStatus
 from arus.protocol.times import now_ms
 from arus.runtime import current
 
 
-@dataclass(frozen=True, slots=True)
-class Chip:
+class Chip(Struct, frozen=True):
     """What a chip shows. An outage is no fault: only failures are amber, and nothing is red."""
 
     #: The name of its style: delivered, waiting, offline, failed or off.

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from flask import Response, url_for
 from marshmallow import Schema
+from msgspec import Struct, field
 
 from arus.follower.fleet import FILTERS, FleetQuery, InvalidCursorError
 from arus.runtime import current
@@ -32,8 +32,7 @@ from .schemas import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ApiOperation:
+class ApiOperation(Struct, frozen=True):
     """One operation of the API."""
 
     #: The endpoint, without the blueprint's name.

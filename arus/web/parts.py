@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2s
 from typing import Any
 
 from flask import render_template
+from msgspec import Struct, field
 from sqlalchemy import Connection
 
 from arus.catchup.requests import DIGEST_OF_ALL, CatchupStatus, recent
@@ -39,8 +39,7 @@ PARTS = ("chip", "link", "counts", "outages", "owner", "followers", "catchups", 
 SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(Struct, frozen=True):
     """All that the page shows, at one moment."""
 
     now: int
@@ -131,8 +130,7 @@ def chart_points(samples: Sequence[Sample], after: int) -> list[list[int]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Hour:
+class Hour(Struct, frozen=True):
     """The figures of one hour of the charts."""
 
     begin: int

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
 from flask import current_app, g
+from msgspec import Struct
 
 
 class Right(StrEnum):
@@ -49,8 +49,7 @@ SCOPES: dict[str, frozenset[Right]] = {
 UNAUTHENTICATED = "unauthenticated"
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """Who sends a request."""
 
     #: `user:NAME`, `token:NAME` or `unauthenticated`: the actor of the changes of the request.

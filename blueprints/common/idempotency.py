@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 from flask import g, request
+from msgspec import Struct
 from sqlalchemy import Index, String, delete, insert, select
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -35,8 +35,7 @@ class IdempotencyRecord(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utcnow)
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
+class IdempotencyKey(Struct, frozen=True):
     """A client's key for one request, with a hash of the request."""
 
     key: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from marshmallow import Schema, ValidationError, fields, missing
+from msgspec import Struct
 from sqlalchemy import func, inspect, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
@@ -30,8 +30,7 @@ R = TypeVar("R", bound=SearchedRow)
 MAX_FILTER = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Written(Generic[R]):
+class Written(Struct, Generic[R], frozen=True):
     """A committed row."""
 
     row: R
@@ -49,8 +48,7 @@ def _nothing(_row: Any) -> None:
     return None
 
 
-@dataclass(frozen=True)
-class Resource(Generic[R]):
+class Resource(Struct, Generic[R], frozen=True, dict=True):
     """The rows of one table, with their rules."""
 
     model: type[R]

@@ -7,14 +7,14 @@ machinery main components, 4xx ship equipment, 3xx cargo, 5xx crew and passenger
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+
+class Machine(Struct, frozen=True):
     """One line of the equipment list."""
 
     sfi: str
@@ -168,8 +168,7 @@ def _steps(done: int) -> list[dict[str, Any]]:
     return [{"text": text, "done": number < done} for number, text in enumerate(STEPS)]
 
 
-@dataclass(frozen=True, slots=True)
-class Ship:
+class Ship(Struct, frozen=True):
     """All rows of the demo as attributes of their models, generated from a seed and a day."""
 
     today: datetime

@@ -6,10 +6,10 @@ The readings stay aboard; what goes ashore is the row's change.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import ForeignKey, Index, Integer, event, inspect, select
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
@@ -33,8 +33,7 @@ class HoursReading(Base):
     equipment: Mapped[Equipment] = relationship()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """A reading, and the hours a day since the one before it; None if there is none, or it was not lower."""
 
     hours: float

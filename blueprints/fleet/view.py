@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2s
 from typing import Any, cast
 
 from flask import get_template_attribute
 from markupsafe import Markup
 from marshmallow import ValidationError
+from msgspec import Struct
 from sqlalchemy import select
 
 from arus.follower.fleet import (
@@ -42,8 +42,7 @@ _CURSOR = {"cursor": ["Not a cursor of this list."]}
 _CHOICE = ["Not one of the choices."]
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """One of the list's selections: its choices, and what each asks for."""
 
     name: str
@@ -85,8 +84,7 @@ SELECTIONS = (
 ORDERS: Mapping[str, Order] = {"": "vessel_id", "heard": "last_heard", "behind": "behind"}
 
 
-@dataclass(frozen=True, slots=True)
-class ListView:
+class ListView(Struct, frozen=True):
     """The list that a URL asks for."""
 
     q: str
@@ -141,8 +139,7 @@ class ListView:
         return self.address(cursor=self.cursor)
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(Struct, frozen=True):
     """All that the page of the fleet shows, at one moment."""
 
     now: int
@@ -158,8 +155,7 @@ class Fleet:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """A page of one of a vessel's tables."""
 
     kind: Kind
@@ -169,8 +165,7 @@ class Table:
     is_first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class VesselPage:
+class VesselPage(Struct, frozen=True):
     """All that a vessel's page shows, at one moment, without its tables."""
 
     now: int

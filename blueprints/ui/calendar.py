@@ -6,13 +6,13 @@ import calendar as weeks
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from babel.dates import format_date, get_day_names
 from flask import request
 from flask_babel import get_locale, get_timezone
+from msgspec import Struct
 from sqlalchemy import and_, or_, select
 
 from blueprints.common.fields import EARLIEST, LATEST, is_id
@@ -39,8 +39,7 @@ _MONTH = re.compile(r"(\d{4})-(\d{2})")
 _WEEK = re.compile(r"(\d{4})-W(\d{2})")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A row on its day."""
 
     kind: Kind
@@ -51,8 +50,7 @@ class Entry:
     is_overdue: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
+class Day(Struct, frozen=True):
     """A day with its entries, by time."""
 
     day: date
@@ -68,8 +66,7 @@ class Day:
         return f"{year}-W{number:02}"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """The days that are shown."""
 
     first: date

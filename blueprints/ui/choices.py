@@ -6,10 +6,11 @@ Options that are rows, or values of a column, may be thousands: some are offered
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, and_, exists, func, not_, or_, select
 
 from blueprints.common.fields import is_id
@@ -33,8 +34,7 @@ OPEN_ORDER = ("open", "in_progress")
 OPEN_SCHEDULE = ("scheduled", "pending", "in_progress", "overdue")
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(Struct, frozen=True):
     """The options that are offered at a time."""
 
     options: Options
@@ -50,8 +50,7 @@ Offer = Callable[[Sequence[str], str], Offered]
 Condition = Callable[[str], ColumnElement[bool]]
 
 
-@dataclass(frozen=True, slots=True)
-class Choosing:
+class Choosing(Struct, frozen=True):
     """A filter's options, and the condition of a choice."""
 
     offer: Offer

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
+from msgspec import Struct
 from sqlalchemy import func, select
 
 from blueprints.alerts.models import Alert
@@ -24,8 +24,7 @@ SHOWN = 8
 SOON = timedelta(days=7)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """The figures at the top."""
 
     overdue: int
@@ -69,8 +68,7 @@ def counts() -> Counts:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Mine:
+class Mine(Struct, frozen=True):
     """The open work of the person at the tablet."""
 
     #: Their id and name.

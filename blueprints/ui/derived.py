@@ -7,10 +7,10 @@ default and the rows it refers to. How each type of field is entered, shown and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from marshmallow import fields, validate
+from msgspec import Struct
 
 from blueprints.common.fields import (
     Choice,
@@ -47,8 +47,7 @@ LONG = 2000
 WIDTHS = {1: "", 2: "half", 3: "third"}
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """How a list or a page shows one attribute."""
 
     name: str
@@ -73,8 +72,7 @@ class Column:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """A filter of a list."""
 
     #: Its name in URLs.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from blueprints.work_orders.steps import listed, merged
 from extensions.api import Errors, InvalidError
@@ -21,8 +23,7 @@ LOOK = "look."
 LOOKED = "looked."
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(Struct, frozen=True):
     """A form, new or with typed values."""
 
     #: The id of its HTML element.
@@ -156,8 +157,7 @@ class Form:
         return read
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A field whose value in a stale form differs from the row's."""
 
     input: Input

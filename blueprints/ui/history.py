@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from flask import url_for
+from msgspec import Struct, field
 from sqlalchemy import Select, select
 
 from blueprints.alerts.models import Alert
@@ -32,8 +32,7 @@ _EVERYTHING: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(Struct, frozen=True):
     """Rows under a heading."""
 
     id: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from flask_babel import (
 )
 from flask_babel.speaklater import LazyString
 from markupsafe import Markup
+from msgspec import Struct
 from werkzeug.routing import BuildError
 
 from .messages import FROM_ELSEWHERE
@@ -38,8 +38,7 @@ COOKIE = "language"
 COOKIE_SECONDS = 400 * 24 * 3600  # the maximum that browsers accept
 
 
-@dataclass(frozen=True, slots=True)
-class Language:
+class Language(Struct, frozen=True):
     """A language of the pages."""
 
     code: str

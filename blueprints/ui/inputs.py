@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from arus.protocol.casing import camel
 from blueprints.common.fields import one_line
@@ -52,8 +52,7 @@ def words(values: Sequence[object]) -> Options:
     return [(str(value), word(value)) for value in values]
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(Struct, frozen=True):
     """One field of a form."""
 
     #: The row's attribute.

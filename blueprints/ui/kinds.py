@@ -6,9 +6,9 @@ How a field is shown is derived from the schema; see `derived`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import or_, select
 
 from blueprints.alerts.service import alerts
@@ -36,8 +36,7 @@ from .verbs import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind of rows."""
 
     resource: Resource[Any]

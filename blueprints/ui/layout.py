@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from flask import (
     url_for,
 )
 from markupsafe import Markup
+from msgspec import Struct
 from werkzeug.wrappers import Response
 
 from blueprints.common.fields import iso
@@ -47,8 +47,7 @@ blueprint.add_app_template_global(sync_view.shows_copies, "shows_copies")
 blueprint.add_app_template_global(sync_view.copy_of, "copy_of")
 
 
-@dataclass(frozen=True, slots=True)
-class NavLink:
+class NavLink(Struct, frozen=True):
     """An entry of the navigation."""
 
     text: Any

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 from marshmallow import ValidationError
+from msgspec import Struct
 from sqlalchemy import Select, and_, false, func, or_, select, tuple_
 from werkzeug.datastructures import MultiDict
 
@@ -53,8 +53,7 @@ def has_words(model: type[Any], text: str) -> Any:
     return or_(found, model.equipment_id.in_(select(Equipment.id).where(has_text(Equipment, text))))
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """The view of a list that a URL requests."""
 
     kind: Kind
@@ -144,8 +143,7 @@ class View:
         return sort_key(value) if is_text and value is not None else value
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(Struct, frozen=True):
     """Some rows of a list, and the cursors to those before and after them."""
 
     rows: list[Any]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from extensions.database import Row
 
@@ -12,8 +13,7 @@ from .kinds import KINDS, Kind, names
 from .sync_view import RowState, copies_of, row_states
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """A row with everything that is shown of it."""
 
     kind: Kind

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Response, jsonify, request, url_for
+from msgspec import Struct
+from msgspec.structs import replace
 
 from blueprints.common.csv_rows import BATCH, csv_response
 from blueprints.common.idempotency import IdempotencyKey
@@ -242,8 +243,7 @@ def is_version_shown(version: int) -> bool:
     return request.form.get("version", str(version)) == str(version)
 
 
-@dataclass(frozen=True, slots=True)
-class FilterShown:
+class FilterShown(Struct, frozen=True):
     """A filter of a list as the page shows it."""
 
     filter: Filter

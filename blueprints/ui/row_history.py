@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from arus.outbox.changes import ChangeRecord
 from arus.protocol.casing import camel
@@ -34,8 +34,7 @@ _TIMES = frozenset({"time", "due"})
 Values = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class FieldChange:
+class FieldChange(Struct, frozen=True):
     """A field that a change has changed, with its values as people read them."""
 
     label: Any
@@ -45,8 +44,7 @@ class FieldChange:
     is_known: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One change of a row."""
 
     record: ChangeRecord
@@ -58,8 +56,7 @@ class Step:
     has_values: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RowHistory:
+class RowHistory(Struct, frozen=True):
     """The latest changes of a row, newest first."""
 
     steps: tuple[Step, ...]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flask import request
+from msgspec import Struct
 from sqlalchemy import select
 
 from extensions import db
@@ -19,8 +18,7 @@ from .lists import Item, items
 MOST = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The rows of one kind."""
 
     kind: Kind

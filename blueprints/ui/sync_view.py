@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
 
 from flask import g
+from msgspec import Struct
 
 from arus.ops.forecast import in_units
 from arus.outbox.followers import applied_up_to
@@ -21,8 +21,7 @@ from extensions import db, sync
 from .i18n import _, lazy, local_number
 
 
-@dataclass(frozen=True, slots=True)
-class Chip:
+class Chip(Struct, frozen=True):
     """The state of the sync in a few words."""
 
     #: The name of the style: delivered, waiting, offline, failed or off.
@@ -38,8 +37,7 @@ class Chip:
         return blake2s(said.encode(), digest_size=6).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class RowState:
+class RowState(Struct, frozen=True):
     """The state of a row's last change."""
 
     kind: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from blueprints.alerts.models import Alert
 from blueprints.alerts.service import acknowledge, alerts
@@ -21,8 +22,7 @@ from .i18n import _, local_number
 Matches = Callable[[int], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(Struct, frozen=True):
     """An action on a row that takes one click."""
 
     name: str

@@ -8,11 +8,11 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask import Flask
+from msgspec.structs import replace
 from paho.mqtt import publish
 from sqlalchemy import text
 

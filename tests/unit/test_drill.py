@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from arus.drill.findings import Findings, as_html, as_text
 from arus.drill.link import SeaLink, parse_link

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import Connection
 
 from arus.database import transaction
@@ -35,8 +35,7 @@ QUIET_WHILE_PENDING = 30.0
 _EVERY_BUCKET = frozenset(range(BUCKETS))
 
 
-@dataclass(slots=True)
-class Table:
+class Table(Struct):
     """The comparison of one table."""
 
     #: The buckets whose digests differ, each with both sides' digests.
@@ -101,8 +100,7 @@ def note_refused(
     table.refused_buckets = frozenset(one.bucket for one in refused) if is_known else _EVERY_BUCKET
 
 
-@dataclass(slots=True)
-class Verification:
+class Verification(Struct):
     """The comparison of a vessel's rows with their records, in its own thread."""
 
     digest: Digest
@@ -113,8 +111,7 @@ class Verification:
     complete: bool = False
 
 
-@dataclass(slots=True)
-class Case:
+class Case(Struct):
     """The state of the audits of one vessel."""
 
     #: A digest that is not compared yet, when it was received (monotonic seconds), and its identity.

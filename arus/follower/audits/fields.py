@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import orjson
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.audit.contents import Context, Fields, some_rows
@@ -33,8 +33,7 @@ logger = get_logger(__name__)
 CHUNK = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Usable:
+class Usable(Struct, frozen=True):
     """A vessel's digest of a table that can be compared with this side's."""
 
     #: Over which the digest is made.
@@ -43,8 +42,7 @@ class Usable:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Agreed:
+class _Agreed(Struct, frozen=True):
     fields: Fields
     difference: FieldDifference | None = None
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 
+from msgspec import Struct, field
 from sqlalchemy import Connection
 
 from arus.follower import sql
@@ -69,8 +69,7 @@ class Ledger:
         return _Account(digest, self._connection.execute(sql.comparison.LAST, wanted).scalar() or 0)
 
 
-@dataclass(slots=True)
-class _Account:
+class _Account(Struct):
     """The digest of one entity of one vessel."""
 
     digest: SetDigest

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import Connection, Engine
 
 from arus.follower.rows import Copy
@@ -76,8 +76,7 @@ class Permit:
             ).scalar()
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """What the audits of one loop share with others."""
 
     slots: Slots

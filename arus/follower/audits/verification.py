@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import Connection
 
 from arus.audit.contents import Context, Fields, TableRow, some_rows
@@ -19,8 +19,7 @@ CHUNK = 500
 PROPOSED = "a proposal waits for the vessel's answer"
 
 
-@dataclass(slots=True)
-class Found:
+class Found(Struct):
     """What was found in one table."""
 
     #: Rows that are not as they were received: changed, or missing.

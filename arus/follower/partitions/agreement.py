@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.database import OWNER_KEY, transaction
@@ -21,8 +21,7 @@ from .placement import partition_of
 logger = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Partitioning:
+class Partitioning(Struct, frozen=True):
     """How a follower's vessels are divided."""
 
     #: The follower's name.
@@ -32,8 +31,7 @@ class Partitioning:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a vessel is."""
 
     number: int

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import IntEnum
 
+from msgspec import Struct
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import PendingRollbackError, StatementError
 
@@ -77,8 +77,7 @@ class Kind(IntEnum):
     DISCOVERY = int.from_bytes(b"arud", "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Holders:
+class Holders(Struct, frozen=True):
     """Who holds which locks."""
 
     #: Numbers of the partitions that some process holds.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from arus.follower import sql
@@ -17,8 +17,7 @@ from .locks import read_holders
 from .names import link_of
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionStatus:
+class PartitionStatus(Struct, frozen=True):
     """One partition."""
 
     number: int
@@ -62,8 +61,7 @@ class PartitionStatus:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Sharers:
+class Sharers(Struct, frozen=True):
     """The partitions of one process."""
 
     host: str

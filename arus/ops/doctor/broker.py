@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import ssl
 from collections.abc import Iterator
+
+from msgspec import structs
 
 from arus.errors import ProtocolRefusedError, RefusedError
 from arus.mqtt.diagnosis import Diagnosis
@@ -85,7 +86,7 @@ def _other_version(settings: Settings, seen: Visit) -> Diagnosis | None:
     if settings.protocol == "auto" or not (refused or seen.is_unanswered):
         return None
     other: Protocol = "3.1.1" if settings.protocol == "5" else "5"
-    if visit(dataclasses.replace(settings, protocol=other)).connected is None:
+    if visit(structs.replace(settings, protocol=other)).connected is None:
         return None
     return Diagnosis(
         f"{settings.broker} speaks MQTT {other}, not {settings.protocol}: {seen.diagnosis.says}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
@@ -42,8 +41,8 @@ def check_database(vessel: Vessel) -> Iterator[Finding]:
 def _migrated(vessel: Vessel, connection: Connection) -> Finding:
     inspector = inspect(connection)
     there = set(inspector.get_table_names())
-    for field in fields(vessel.tables):
-        table = getattr(vessel.tables, field.name)
+    for name in vessel.tables.__struct_fields__:
+        table = getattr(vessel.tables, name)
         if table.name not in there:
             return Finding("database", Verdict.FAIL, f"there is no table {table.name}", MIGRATE)
         columns = {column["name"] for column in inspector.get_columns(table.name)}

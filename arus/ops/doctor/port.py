@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import socket
+
+from msgspec import structs
 
 from arus.errors import RefusedError
 from arus.mqtt.banners import identify
@@ -43,8 +44,8 @@ def _other_scheme(settings: Settings, patience: float) -> Diagnosis | None:
     broker = settings.broker
     for scheme in _SCHEMES:
         if scheme != broker.scheme:
-            other = dataclasses.replace(broker, scheme=scheme, username=None, password=None)
-            anonymous = dataclasses.replace(
+            other = structs.replace(broker, scheme=scheme, username=None, password=None)
+            anonymous = structs.replace(
                 settings,
                 broker=other,
                 username=None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import select
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from arus.errors import SessionError
 from arus.mqtt.client import Session
@@ -20,8 +21,7 @@ from arus.settings import Settings
 _GOODBYE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(Struct, frozen=True):
     """The result of a visit."""
 
     client_id: str

@@ -8,10 +8,10 @@ and read again afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import Column, Connection, false, inspect, select, update
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -29,8 +29,7 @@ from .writer import content_of
 _CHUNK = 500
 
 
-@dataclass(slots=True)
-class Affected:
+class Affected(Struct):
     """The rows of one registered model that a statement may change."""
 
     registration: Registration

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import func
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
@@ -32,8 +32,7 @@ from .writer import change_of, write_if_sealed
 Invoke = Callable[[Any, Mapping[str, Any]], Any]
 
 
-@dataclass(slots=True)
-class BulkStatement:
+class BulkStatement(Struct):
     """An INSERT, UPDATE or DELETE that a session is told to execute on a mapped class."""
 
     session: Session

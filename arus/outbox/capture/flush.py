@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, datetime
 from types import NoneType
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import (
     InstanceState,
@@ -36,8 +36,7 @@ _FLUSHING = "arus_flushing"
 _PLAIN = frozenset({NoneType, bool, int, float, str, date, datetime, list, dict, InstanceState})
 
 
-@dataclass(slots=True)
-class _Before:
+class _Before(Struct):
     """The state of a row when its flush begins."""
 
     #: Attributes were set to SQL expressions: the mapper emits an UPDATE, whatever they evaluate to.

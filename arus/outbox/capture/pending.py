@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from arus.errors import CaptureError
@@ -15,8 +15,7 @@ _KEY = "arus_changes"
 
 
 # Not frozen, as is `_Before` in `flush`: creating a frozen dataclass takes three times as long, for each row.
-@dataclass(slots=True)
-class Content:
+class Content(Struct):
     """A row's content, as stored in an entry."""
 
     version: int
@@ -26,8 +25,7 @@ class Content:
     problem: str | None = None
 
 
-@dataclass(slots=True)
-class Change:
+class Change(Struct):
     """The net change of one row so far in this transaction."""
 
     operation: Operation
@@ -38,8 +36,7 @@ class Change:
     last: Content | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Owed:
+class Owed(Struct, frozen=True):
     """A SQL text that has changed rows of a registered table: `sync.record` must follow for each of them."""
 
     entities: frozenset[str]
@@ -55,8 +52,7 @@ class Owed:
 Changes = dict[tuple[str, str], Change]
 
 
-@dataclass(slots=True)
-class Pending:
+class Pending(Struct):
     """The changes of a session's current transaction and its savepoints."""
 
     changes: dict[SessionTransaction, Changes] = field(default_factory=dict)

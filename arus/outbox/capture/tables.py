@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from sqlalchemy import Column, MetaData, Table, UpdateBase, event, inspect
 from sqlalchemy.exc import NoReferencedColumnError, NoReferencedTableError
 from sqlalchemy.orm import Mapper
@@ -18,8 +18,7 @@ TableName = tuple[str | None, str]
 _ACTIONS = {"CASCADE", "SET NULL", "SET DEFAULT"}
 
 
-@dataclass(frozen=True, slots=True)
-class Cascade:
+class Cascade(Struct, frozen=True):
     """A foreign key by which the deletion of a row deletes or changes rows of another table."""
 
     child: Table
@@ -28,8 +27,7 @@ class Cascade:
     referred: Column[Any]
 
 
-@dataclass(slots=True)
-class _Maps:
+class _Maps(Struct):
     registrations: dict[TableName, list[Registration]] = field(default_factory=dict)
     cascades: dict[TableName, list[Cascade]] = field(default_factory=dict)
     #: By name in lower case, for SQL texts.
