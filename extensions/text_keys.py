@@ -33,6 +33,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, Mapper, mapped_column, object_session
 
 from arus.outbox.capture.versions import CAPTURED
+from arus.partial_index import partial_index
 
 from .database import Row, db
 from .texts import MAX_KEY, fold, sort_key
@@ -86,11 +87,8 @@ def key_column(model: type[Any], name: str) -> Any | None:
 
 def search_indexes(table: str, *texts: str) -> tuple[Index, ...]:
     """Return the index of the rows without keys, and those of lists in the order of each text, or filtered by it."""
-    missing = Index(
-        f"ix_{table}_without_keys",
-        "search_key",
-        postgresql_where=Column("search_key").is_(None),
-        sqlite_where=Column("search_key").is_(None),
+    missing = partial_index(
+        f"ix_{table}_without_keys", "search_key", where=Column("search_key").is_(None)
     )
     return (
         missing,

@@ -24,11 +24,11 @@ from sqlalchemy import (
     inspect,
     null,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import ColumnProperty, Mapper
 from sqlalchemy.sql.elements import False_, True_
 
 from arus.audit.contents import dumped_fields
+from arus.database import insert_of
 from arus.errors import FollowError, RefusedMessageError
 from arus.protocol.rows import typed_value
 from arus.registry import MERE_VERSION, Registration
@@ -224,10 +224,9 @@ class Copy:
         """Insert rows, or overwrite existing ones."""
         if not rows:
             return
-        dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
         statement = self._statements.get("upsert")
         if statement is None:
-            insert = dialect.insert(self.table)
+            insert = insert_of(connection.dialect)(self.table)
             others = {
                 name: insert.excluded[name] for name in self._columns if name != self._key.column
             }

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from arus.outbox.tables import own_table
+from arus.partial_index import partial_index
 
 #: SQLite only numbers `INTEGER PRIMARY KEY` columns itself.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -141,11 +142,8 @@ def _row(metadata: MetaData) -> Table:
         Column("owner", String(64), nullable=False, server_default=""),
         # For looking up a row's owner without knowing the vessel.
         Index("ix_arus_row_entity_row", "entity", "row_id"),
-        Index(
-            "ix_arus_row_claims",
-            *("owner", "vessel_id", "entity"),
-            sqlite_where=text("owner <> ''"),
-            postgresql_where=text("owner <> ''"),
+        partial_index(
+            "ix_arus_row_claims", "owner", "vessel_id", "entity", where=text("owner <> ''")
         ),
         sqlite_with_rowid=False,
     )

@@ -26,6 +26,8 @@ from sqlalchemy import (
     text,
 )
 
+from arus.partial_index import partial_index
+
 #: SQLite only numbers `INTEGER PRIMARY KEY` columns itself.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 
@@ -116,19 +118,17 @@ def _change(metadata: MetaData) -> Table:
         Column("actor", String(100)),
         Index("ix_arus_change_message_id", "message_id", unique=True),
         # Partial, so that a commit does not have to write a page of this index for an entry without a number.
-        _partial("ix_arus_change_lane", "topic", "seq", where="seq IS NOT NULL", unique=True),
+        partial_index(
+            "ix_arus_change_lane", "topic", "seq", where=text("seq IS NOT NULL"), unique=True
+        ),
         Index("ix_arus_change_row", "entity", "row_id", "id"),
-        _partial("ix_arus_change_unnumbered", "id", where="seq IS NULL AND outcome IS NULL"),
-        _partial("ix_arus_change_deleted", "topic", "seq", where="operation = 'delete'"),
-        _partial("ix_arus_change_outcome", "outcome", "id", where="outcome IS NOT NULL"),
+        partial_index(
+            "ix_arus_change_unnumbered", "id", where=text("seq IS NULL AND outcome IS NULL")
+        ),
+        partial_index("ix_arus_change_deleted", "topic", "seq", where=text("operation = 'delete'")),
+        partial_index("ix_arus_change_outcome", "outcome", "id", where=text("outcome IS NOT NULL")),
         sqlite_autoincrement=True,
     )
-
-
-def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    """Return a partial index: of only those rows that meet a condition."""
-    condition = text(where)
-    return Index(name, *columns, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
 def _topic_queue(metadata: MetaData) -> Table:

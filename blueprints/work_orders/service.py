@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy.dialects import postgresql, sqlite
-
+from arus.database import insert_of
 from blueprints.common.resource import Resource
 from blueprints.maintenance.following import free_schedules
 from extensions import db
@@ -28,8 +27,7 @@ def number(order: WorkOrder) -> None:
     The counter's row stays locked until the transaction ends, so that numbers have no gaps.
     """
     year = utcnow().year
-    dialect = sqlite if db.engine.dialect.name == "sqlite" else postgresql
-    insert = dialect.insert(WorkOrderCounter).values(year=year, last=1)
+    insert = insert_of(db.engine.dialect)(WorkOrderCounter).values(year=year, last=1)
     upsert = insert.on_conflict_do_update(
         index_elements=["year"], set_={"last": WorkOrderCounter.last + 1}
     )

@@ -14,7 +14,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Dialect
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -89,11 +88,18 @@ def _check(kind: TypeEngine[Any], dialect: Dialect) -> Check | None:
         return _text(kind)
     if isinstance(kind, _TRUSTED):
         return None
+    if _is_postgresqls(kind, "INTERVAL"):
+        return _interval(kind, dialect)
     # Before the numbers: in older releases a Float is a Numeric.
     for known, make in _MAKERS:
         if isinstance(kind, known):
             return make(kind, dialect)
     return _never
+
+
+def _is_postgresqls(kind: TypeEngine[Any], name: str) -> bool:
+    """Whether a type is PostgreSQL's own of this name: by its name, because on SQLite its module is not loaded."""
+    return kind.__visit_name__ == name
 
 
 def _never(_value: Any) -> bool:
@@ -185,7 +191,7 @@ def _binary(_kind: Any, _dialect: Dialect) -> Check:
 
 def _json(kind: Any, _dialect: Dialect) -> Check:
     # JSONB has an order of keys of its own.
-    return _never if isinstance(kind, postgresql.JSONB) else _is_plain
+    return _never if _is_postgresqls(kind, "JSONB") else _is_plain
 
 
 def _is_plain(value: Any) -> bool:
@@ -203,7 +209,6 @@ _MAKERS: tuple[tuple[Any, Callable[[Any, Dialect], Check | None]], ...] = (
     (sa.DateTime, _moment),
     (sa.Time, _moment),
     (sa.Date, _day),
-    (postgresql.INTERVAL, _interval),
     (sa.Uuid, _uuid),
     (sa.LargeBinary, _binary),
     (sa.JSON, _json),
