@@ -10,20 +10,19 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session as OrmSession
 
-from .audit.auditor import Auditor
 from .catchup import requests
 from .catchup.requests import CatchupStatus
-from .catchup.sender import Catchups
-from .database import database_file, flush_wal, open_engine
+from .database import database_file, flush_wal
 from .errors import CaptureError, CatchupOffError, NotInitialisedError
 from .inbound.dead_letters import (
     DeadLetter,
@@ -31,17 +30,13 @@ from .inbound.dead_letters import (
     forget_dead_letters,
     list_dead_letters,
 )
-from .inbound.handlers import Inbox, Subscriptions, replay
-from .mqtt.client import Session
-from .ops.fleet import Fleet
+from .inbound.handlers import Subscriptions, replay
 from .ops.health import health_document
-from .ops.metrics import SyncCollector
 from .ops.surroundings import Surroundings
 from .outbox import changes, sql
 from .outbox.changes import ChangePage, ChangeRecord
 from .outbox.followers import FollowerStatus, read_followers
-from .outbox.log import ChangeLog
-from .outbox.notifier import NotificationListener, Notifier
+from .outbox.notifier import Notifier
 from .outbox.reconciliation import Reconciled, Reconciliation
 from .outbox.reserve import DiskReserve
 from .outbox.status import SyncStatus, read_last_changes, read_status
@@ -52,10 +47,12 @@ from .protocol.requests import read_request
 from .registry import Registry
 from .relay.epochs import begin_by_hand
 from .relay.leadership import Leadership, open_lock
-from .relay.loop import Relay
-from .relay.services import Services, Topics
-from .relay.training import Trainer
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .ops.fleet import Fleet
+    from .ops.metrics import SyncCollector
+    from .relay.assembly import OpenSession
 
 #: Where an application keeps its runtime: `app.extensions[KEY]`.
 KEY = "arus"
@@ -276,9 +273,8 @@ class Runtime:
         self.changes = Changes(db, self.engine, registry, self.notifier)
         self.catchups = CatchupRequests(self.engine, registry, self.notifier, settings)
         self.dead_letters = DeadLetters(db, self.engine, subscriptions)
-        self.fleet = Fleet(self.engine, settings, self.lock)
-        #: Creates the MQTT session when this process acquires the lock.
-        self.open_session: Callable[[Settings, str], Session] = Session
+        #: Creates the MQTT session when this process acquires the lock; None for the client of the network.
+        self.open_session: OpenSession | None = None
         self._leadership: Leadership | None = None
         #: Process in which the leadership's thread runs: threads do not survive a fork.
         self._leadership_pid: int | None = None
@@ -310,40 +306,28 @@ class Runtime:
 
     def new_leadership(self) -> Leadership:
         """Return a candidate for leadership; it does nothing before it is started."""
+        # Commands, and an application ashore, never need the relay and its client. A worker loads them here, before its
+        # first request, and not when it takes over: their files may have been replaced by then.
+        from .relay.assembly import Assembly
+
+        assembly = Assembly(
+            self.settings,
+            self.registry,
+            self.subscriptions,
+            url=self.engine.url,
+            bell_path=self.bell_path,
+            context=self.app.app_context,
+            sender=self.app,
+        )
         # The tests of an application would leave a file of megabytes for each of their databases.
         database = None if self.app.testing else database_file(self.engine.url)
         return Leadership(
             self.lock,
             self.bell_path,
             self.settings.vessel_id,
-            self._make_relay,
+            lambda log, listener: assembly.make(log, listener, self.open_session),
             reserve=DiskReserve(database),
             with_actor=self.settings.send_actor,
-        )
-
-    def _make_relay(self, log: ChangeLog, listener: NotificationListener) -> Relay:
-        app, settings, registry = self.app, self.settings, self.registry
-        engine = open_engine(self.engine.url)
-        own = settings.of_vessel(log.vessel_id)
-        self.subscriptions.name_vessel(log.vessel_id)
-        return Relay(
-            log,
-            self.open_session(own, own.client_id or f"arus_sync_{log.vessel_id}"),
-            listener,
-            settings,
-            topics=Topics(
-                sorted({registration.topic for registration in registry}),
-                registry.priorities(),
-            ),
-            services=Services(
-                registry=registry,
-                catchups=Catchups(log, registry, engine, app.app_context),
-                # A separate notifier, because the inbox has its own thread.
-                inbox=Inbox(self.subscriptions, engine, app.app_context, Notifier(self.bell_path)),
-                auditor=Auditor(engine.url, registry, app.app_context),
-                trainer=Trainer(engine.url, with_actor=settings.send_actor),
-            ),
-            sender=app,
         )
 
     def captured(self) -> None:
@@ -370,6 +354,14 @@ class Runtime:
                 if found.logged:
                     self.notifier.notify()
                 yield found
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """What the database ashore knows of the vessels."""
+        # A vessel without the sync page never needs it, nor what it loads of the follower.
+        from .ops.fleet import Fleet
+
+        return Fleet(self.engine, self.settings, self.lock)
 
     # -- status -----------------------------------------------------------------------------------
 
@@ -421,6 +413,9 @@ class Runtime:
 
     def collector(self) -> SyncCollector:
         """Return the collector of the Prometheus metrics."""
+        # An application without metrics need not load prometheus_client.
+        from .ops.metrics import SyncCollector
+
         return SyncCollector(
             self.status,
             self.followers,

@@ -187,19 +187,21 @@ class ProblemApi(Api):
         return Response(orjson.dumps(self.document()), content_type="application/json")
 
     def _register_responses(self) -> None:
+        self._undescribed.append(self._describe_problems)
+
+    def _describe_problems(self, spec: APISpec) -> None:
         # flask-smorest's own responses have the content type application/json, not problem+json.
         known = [status for status in http.HTTPStatus if status >= http.HTTPStatus.BAD_REQUEST]
         for status in known:
-            self._register_problem(status.name, status, status.phrase)
-        self._register_problem(
-            self.DEFAULT_ERROR_RESPONSE_NAME, 503, "Any other error; see the status."
+            self._describe_problem(spec, status.name, status, status.phrase)
+        self._describe_problem(
+            spec, self.DEFAULT_ERROR_RESPONSE_NAME, 503, "Any other error; see the status."
         )
 
-    def _register_problem(self, name: str, status: int, description: str) -> None:
+    def _describe_problem(self, spec: APISpec, name: str, status: int, description: str) -> None:
         content = {"schema": self.ERROR_SCHEMA, "example": example_problem(status)}
         response = {"description": description, "content": {PROBLEM: content}}
-        assert self._spec is not None
-        self._spec.components.response(name, response, lazy=True)
+        spec.components.response(name, response, lazy=True)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Return the problem response for `error`."""

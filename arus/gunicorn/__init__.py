@@ -10,8 +10,6 @@ import os
 import sys
 from typing import Any
 
-from prometheus_client import multiprocess
-
 from arus import runtime
 from arus.errors import NotInitialisedError
 from arus.runtime import Runtime
@@ -47,6 +45,9 @@ def worker_exit(_server: Any, worker: Any) -> None:
 def child_exit(_server: Any, worker: Any) -> None:
     """Remove the live gauges of a worker that has ended."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        # An application without such metrics need not load prometheus_client.
+        from prometheus_client import multiprocess
+
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # as shipped
 
 

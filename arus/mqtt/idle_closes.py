@@ -11,7 +11,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from statistics import mean
 
 from .diagnosis import Diagnosis
 
@@ -81,7 +80,7 @@ class IdleCloses:
         """Note that the other side closed an open connection with nothing in flight; return the diagnosis, if there is one."""
         seconds = idle.seconds
         spread = max(_SECONDS, seconds * _PART)
-        if self._closes and abs(seconds - mean(self._closes)) > spread:
+        if self._closes and abs(seconds - sum(self._closes) / len(self._closes)) > spread:
             self.clear()
         self._longest = max(self._longest, idle.longest)
         self._closes.append(seconds)

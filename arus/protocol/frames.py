@@ -12,14 +12,11 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 from arus.errors import MissingDictionaryError, RefusedMessageError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd  # type: ignore[import-not-found,unused-ignore]
-else:
-    from backports import zstd
 
 #: The first bytes of a frame (RFC 8878, 3.1.1) and of a dictionary (RFC 8878, 5).
 MAGIC = b"\x28\xb5\x2f\xfd"
@@ -38,7 +35,11 @@ _FIRST_ID, _IDS = 32_768, 2**31 - 32_768
 #: Bytes before a dictionary's content: the magic number and the id.
 _HEAD = 8
 
-_OPTIONS: dict[int, int] = {int(zstd.DecompressionParameter.window_log_max): _MAX_WINDOW_LOG}
+
+@cache
+def _zstd() -> Any:
+    """Return the library, loaded for the first frame or dictionary: half a megabyte, and most vessels send JSON."""
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 
 class Dictionary:
@@ -61,11 +62,11 @@ class Dictionary:
             raise RefusedMessageError(f"dictionary {self.id} has another content than its id says")
         self.content = content
         try:
-            self._digested = zstd.ZstdDict(content)
+            self._digested = _zstd().ZstdDict(content)
             # Reads the tables of the dictionary, which a frame would otherwise be the first to do.
-            zstd.compress(b"", LEVEL, zstd_dict=self._digested.as_digested_dict)
-            zstd.ZstdDecompressor(self._digested.as_digested_dict)
-        except (ValueError, zstd.ZstdError) as error:
+            _zstd().compress(b"", LEVEL, zstd_dict=self._digested.as_digested_dict)
+            _zstd().ZstdDecompressor(self._digested.as_digested_dict)
+        except (ValueError, _zstd().ZstdError) as error:
             raise RefusedMessageError(f"a dictionary can't be read: {error}") from error
 
     @property
@@ -89,8 +90,8 @@ def train(samples: Sequence[bytes], size: int = DICTIONARY_SIZE) -> Dictionary |
     :param size: bytes of the dictionary.
     """
     try:
-        trained = zstd.train_dict(samples, size).dict_content
-    except (ValueError, zstd.ZstdError):
+        trained = _zstd().train_dict(samples, size).dict_content
+    except (ValueError, _zstd().ZstdError):
         return None
     named = id_of(trained).to_bytes(4, "little")
     return Dictionary(trained[:4] + named + trained[_HEAD:])
@@ -104,14 +105,14 @@ class Compressor:
 
     def __init__(self, dictionary: Dictionary | None = None) -> None:
         prepared = None if dictionary is None else dictionary.prepared
-        self._compressor = zstd.ZstdCompressor(LEVEL, zstd_dict=prepared)
+        self._compressor = _zstd().ZstdCompressor(LEVEL, zstd_dict=prepared)
 
     def compress(self, payload: bytes) -> bytes:
         """Return the frame of a message; the message itself if it is too large, or its frame would not be smaller."""
         if len(payload) > MAX_CONTENT:
             return payload
         # All input at once: so the frame says the size of its content.
-        frame = self._compressor.compress(payload, zstd.ZstdCompressor.FLUSH_FRAME)
+        frame = self._compressor.compress(payload, _zstd().ZstdCompressor.FLUSH_FRAME)
         return frame if len(frame) < len(payload) else payload
 
 
@@ -126,8 +127,8 @@ def dictionary_of(frame: bytes) -> int:
     :raises RefusedMessageError: it is no frame, or it says that its content is too large.
     """
     try:
-        info = zstd.get_frame_info(frame)
-    except zstd.ZstdError as error:
+        info = _zstd().get_frame_info(frame)
+    except _zstd().ZstdError as error:
         raise RefusedMessageError(f"a zstd frame can't be read: {error}") from error
     if info.decompressed_size is not None and info.decompressed_size > MAX_CONTENT:
         raise RefusedMessageError(
@@ -151,9 +152,10 @@ def decompress(frame: bytes, find: Callable[[int], Dictionary | None]) -> bytes:
             raise MissingDictionaryError(dictionary_id)
         prepared = dictionary.prepared
     try:
-        decompressor = zstd.ZstdDecompressor(prepared, options=_OPTIONS)
-        content = decompressor.decompress(frame, max_length=MAX_CONTENT + 1)
-    except (ValueError, MemoryError, zstd.ZstdError) as error:
+        options = {int(_zstd().DecompressionParameter.window_log_max): _MAX_WINDOW_LOG}
+        decompressor = _zstd().ZstdDecompressor(prepared, options=options)
+        content: bytes = decompressor.decompress(frame, max_length=MAX_CONTENT + 1)
+    except (ValueError, MemoryError, _zstd().ZstdError) as error:
         raise RefusedMessageError(f"a zstd frame can't be read: {error}") from error
     if len(content) > MAX_CONTENT:
         raise RefusedMessageError(f"a zstd frame has more than {MAX_CONTENT} bytes")

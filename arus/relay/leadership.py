@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import URL, Connection, Engine
 
@@ -38,7 +38,8 @@ from arus.outbox.log import ChangeLog
 from arus.outbox.notifier import NotificationListener, Notifier
 from arus.outbox.reserve import DiskReserve
 
-from .loop import Relay
+if TYPE_CHECKING:
+    from .loop import Relay
 
 logger = get_logger(__name__)
 
