@@ -11,6 +11,7 @@ gc.disable()
 try:
     from flask import Flask
 
+    from arus.cli import LoadedLater
     from blueprints.access.guard import init_guard
     from blueprints.access.openapi import describe_access
     from blueprints.access.routes import blueprint as access
@@ -18,7 +19,6 @@ try:
     from blueprints.common.failures import register_failures
     from blueprints.common.origin import refuse_foreign_writes
     from blueprints.crew.routes import blueprint as crew
-    from blueprints.demo.commands import blueprint as demo
     from blueprints.docs.routes import blueprint as docs
     from blueprints.equipment.routes import blueprint as equipment
     from blueprints.exports.routes import blueprint as exports
@@ -57,7 +57,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
         api.register_blueprint(resource)
     init_sync_api(app)
     api.register_blueprint(health)
-    for blueprint in (access, demo, docs, ui, fleet, sync_pages):
+    for blueprint in (access, docs, ui, fleet, sync_pages):
         app.register_blueprint(blueprint)
+    app.cli.add_command(LoadedLater("demo", "blueprints.demo.commands", "demo_commands"))
     describe_access(app)
     return app

@@ -358,7 +358,7 @@ class Runtime:
     @cached_property
     def fleet(self) -> Fleet:
         """What the database ashore knows of the vessels."""
-        # A vessel without the sync page never needs it, nor what it loads of the follower.
+        # Aboard nothing needs it, nor what it loads of the follower.
         from .ops.fleet import Fleet
 
         return Fleet(self.engine, self.settings, self.lock)
@@ -422,7 +422,7 @@ class Runtime:
             self.registry,
             self._count_dead_letters,
             Surroundings(self.settings, database_file(self.engine.url)),
-            self.fleet.summary if self.fleet.is_ashore else None,
+            None if self.settings.local_mode else self.fleet.summary,
         )
 
     def _count_dead_letters(self) -> int:

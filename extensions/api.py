@@ -146,6 +146,7 @@ class ProblemApi(Api):
             **kwargs.pop("spec_kwargs", {}),
         }
         super().init_app(app, spec_kwargs=spec, **kwargs)
+        self.amend(self._describe_problems)
         self.ma_plugin.converter.add_parameter_attribute_function(comma_separated)
 
     def describe(
@@ -187,10 +188,9 @@ class ProblemApi(Api):
         return Response(orjson.dumps(self.document()), content_type="application/json")
 
     def _register_responses(self) -> None:
-        self._undescribed.append(self._describe_problems)
+        """Leave out flask-smorest's own: they have the content type application/json, not problem+json."""
 
     def _describe_problems(self, spec: APISpec) -> None:
-        # flask-smorest's own responses have the content type application/json, not problem+json.
         known = [status for status in http.HTTPStatus if status >= http.HTTPStatus.BAD_REQUEST]
         for status in known:
             self._describe_problem(spec, status.name, status, status.phrase)

@@ -6,7 +6,8 @@ import json
 
 import click
 
-from arus.follower.fleet import MAX_LIMIT, MAX_SEARCH, FleetQuery, FleetState, FleetVessel
+from arus.follower.fleet import FleetState, FleetVessel
+from arus.follower.fleet_query import MAX_LIMIT, MAX_SEARCH, FleetQuery
 from arus.protocol.times import iso, now_ms
 from arus.runtime import current
 

@@ -21,22 +21,14 @@ from arus.protocol.times import iso_or_none, now_ms
 
 from . import sql
 from .claims import Claim, read_claims
+from .fleet_query import FILTERS, FleetQuery, InvalidCursorError
 from .link import FollowerLink, read_links
 from .report import REFUSED_FOR, FollowedTopic, topic_of
 from .saved_values import flag, saved_difference, saved_verdict
 from .vessel_history import VesselEvent
 
-#: Vessels on a page: the default and the maximum.
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 200
-#: Characters of a search.
-MAX_SEARCH = 64
 #: Refused rows, held changes and events that are shown of a vessel.
 MOST_SHOWN = 50
-#: Names of filters, each true or false: what a vessel is, or has.
-FILTERS = ("online", "equal", "audited", "behind", "refused", "held", "fields_differ")
-
-Order = Literal["vessel_id", "last_heard", "behind"]
 
 
 class FleetVessel(Struct, frozen=True):
@@ -97,19 +89,6 @@ class FleetVessel(Struct, frozen=True):
             "refused": self.refused,
             "held": self.held,
         }
-
-
-class FleetQuery(Struct, frozen=True):
-    """Which vessels are asked for, and in which order."""
-
-    #: A part of the id, in upper or lower case.
-    q: str = ""
-    #: Filters by their name in `FILTERS`.
-    filters: Mapping[str, bool] | None = None
-    order: Order = "vessel_id"
-    limit: int = DEFAULT_LIMIT
-    #: `next` of the page before.
-    cursor: str | None = None
 
 
 class FleetPage(Struct, frozen=True):
@@ -206,10 +185,6 @@ class FleetState(Struct, frozen=True):
     def connected(self) -> bool:
         """Whether a follower is connected to the broker; a process that was killed has left a stale link."""
         return self.following and any(link.connected for link in self.links.values())
-
-
-class InvalidCursorError(ValueError):
-    """A text is no cursor of this list."""
 
 
 def read_page(connection: Connection, query: FleetQuery) -> FleetPage:

@@ -11,7 +11,6 @@ from arus.errors import NotAshoreError
 from arus.follower.admission import Admission
 from arus.follower.fleet import (
     FleetPage,
-    FleetQuery,
     FleetState,
     FleetSummary,
     FleetVessel,
@@ -24,6 +23,7 @@ from arus.follower.fleet import (
     read_summary,
     read_vessel,
 )
+from arus.follower.fleet_query import FleetQuery
 from arus.relay.leadership import LeadershipLock
 from arus.settings import Settings
 

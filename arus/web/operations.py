@@ -13,7 +13,7 @@ from flask import Response, url_for
 from marshmallow import Schema
 from msgspec import Struct, field
 
-from arus.follower.fleet import FILTERS, FleetQuery, InvalidCursorError
+from arus.follower.fleet_query import FILTERS, FleetQuery, InvalidCursorError
 from arus.runtime import current
 
 from .access import Action

@@ -11,8 +11,8 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, post_load, validate
 
 from arus.catchup.requests import CatchupState
-from arus.follower.fleet import MAX_LIMIT as MAX_FLEET
-from arus.follower.fleet import MAX_SEARCH
+from arus.follower.fleet_query import MAX_LIMIT as MAX_FLEET
+from arus.follower.fleet_query import MAX_SEARCH
 from arus.protocol.casing import CamelSchema
 from arus.protocol.catchups import MAX_CURSOR
 from arus.protocol.digests import BUCKETS

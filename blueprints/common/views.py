@@ -11,6 +11,7 @@ from flask_smorest import Blueprint
 
 from extensions.database import Row
 
+from .fields import RowSchema
 from .idempotency import HEADER, IdempotencyKey
 from .resource import Resource, Written
 
@@ -82,12 +83,13 @@ def answer(written: Written[Any], status: int = 200, location: str | None = None
 
 def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
     """Add list, create, read, update and delete of `resource` to `blueprint`."""
-    blueprint.add_url_rule("", "rows", _rows(blueprint, resource))
-    blueprint.add_url_rule("/<row_id>", "row", _one_row(blueprint, resource))
+    # One for all operations: flask-smorest would make one for each.
+    schema = resource.schema()
+    blueprint.add_url_rule("", "rows", _rows(blueprint, resource, schema))
+    blueprint.add_url_rule("/<row_id>", "row", _one_row(blueprint, resource, schema))
 
 
-def _rows(blueprint: Blueprint, resource: Resource[Any]) -> type[MethodView]:
-    schema = resource.schema
+def _rows(blueprint: Blueprint, resource: Resource[Any], schema: RowSchema) -> type[MethodView]:
     one = f"{blueprint.name}.row"
 
     class Rows(MethodView):
@@ -113,9 +115,7 @@ def _rows(blueprint: Blueprint, resource: Resource[Any]) -> type[MethodView]:
     return Rows
 
 
-def _one_row(blueprint: Blueprint, resource: Resource[Any]) -> type[MethodView]:
-    schema = resource.schema
-
+def _one_row(blueprint: Blueprint, resource: Resource[Any], schema: RowSchema) -> type[MethodView]:
     class OneRow(MethodView):
         @blueprint.response(200, schema, headers={"ETag": ETAG})
         @blueprint.alt_response(304, description="The client's copy is current.", success=True)

@@ -1,4 +1,4 @@
-"""`flask demo load`."""
+"""`flask demo load`; loaded when it is called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import click
-from flask import Blueprint
+from flask.cli import AppGroup
 from sqlalchemy import select
 
 from blueprints.alerts.models import Alert
@@ -23,10 +23,10 @@ from .ship import Ship
 
 SEED = 9_321_483
 
-blueprint = Blueprint("demo", __name__, cli_group="demo")
+demo_commands = AppGroup("demo")
 
 
-@blueprint.cli.command("load")
+@demo_commands.command("load")
 def load() -> None:
     """Fill an empty database with the data of a realistic ship; do nothing if it has rows."""
     if _filled():

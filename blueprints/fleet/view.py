@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2s
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import get_template_attribute
 from markupsafe import Markup
@@ -12,16 +12,7 @@ from marshmallow import ValidationError
 from msgspec import Struct
 from sqlalchemy import select
 
-from arus.follower.fleet import (
-    MAX_SEARCH,
-    FleetPage,
-    FleetQuery,
-    FleetState,
-    FleetVessel,
-    InvalidCursorError,
-    Order,
-    VesselDetails,
-)
+from arus.follower.fleet_query import MAX_SEARCH, FleetQuery, InvalidCursorError, Order
 from arus.protocol.times import now_ms
 from blueprints.common.fields import Text
 from blueprints.ui.i18n import lazy
@@ -32,6 +23,9 @@ from extensions import db, sync
 from extensions.api import InvalidError
 
 from .addresses import element_of
+
+if TYPE_CHECKING:
+    from arus.follower.fleet import FleetPage, FleetState, FleetVessel, VesselDetails
 
 PIECES = "fleet/_pieces.html"
 #: Vessels on a page of the list, and rows on a page of a vessel's table.

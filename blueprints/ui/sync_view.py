@@ -90,13 +90,13 @@ def _row_state(change: LastChange, applied: dict[str, int]) -> RowState:
 
 def is_ashore() -> bool:
     """Return whether this application is ashore: it shows the fleet, not a vessel."""
-    return sync.runtime().fleet.is_ashore
+    return not sync.runtime().settings.local_mode
 
 
 def shows_copies() -> bool:
     """Return whether the rows here are copies of vessels' rows: pages then offer no way to change them."""
     if "shows_copies" not in g:
-        g.shows_copies = sync.runtime().fleet.has_vessels
+        g.shows_copies = is_ashore() and sync.runtime().fleet.has_vessels
     return bool(g.shows_copies)
 
 

@@ -46,7 +46,7 @@ def page(
 ) -> TextClause:
     """Return the query of a page of vessels; its parameters are `limit` and, if they are used, `q`, `key`, `after`.
 
-    :param filters: names of `arus.follower.fleet.FILTERS`, each with whether it must hold.
+    :param filters: names of `arus.follower.fleet_query.FILTERS`, each with whether it must hold.
     :param order: `vessel_id`, `last_heard` (the longest silent first) or `behind` (the most first).
     :param searched: only ids that contain `q`.
     :param later: only vessels after the one with the sort key `key` and the id `after`.
