@@ -214,6 +214,11 @@ class Resource(Struct, Generic[R], frozen=True, dict=True):
         return Written(row, sync.publish_change("delete", row))
 
     @cached_property
+    def row_schema(self) -> RowSchema:
+        """The schema of a row, for all who read it: each new one is bound to its fields anew."""
+        return self.schema()
+
+    @cached_property
     def patch_schema(self) -> RowSchema:
         """The schema of a PATCH: any of the fields."""
         name = self.schema.__name__.removesuffix("Schema") + "PatchSchema"

@@ -11,7 +11,6 @@ from flask_smorest import Blueprint
 
 from extensions.database import Row
 
-from .fields import RowSchema
 from .idempotency import HEADER, IdempotencyKey
 from .resource import Resource, Written
 
@@ -83,13 +82,12 @@ def answer(written: Written[Any], status: int = 200, location: str | None = None
 
 def add_routes(blueprint: Blueprint, resource: Resource[Any]) -> None:
     """Add list, create, read, update and delete of `resource` to `blueprint`."""
-    # One for all operations: flask-smorest would make one for each.
-    schema = resource.schema()
-    blueprint.add_url_rule("", "rows", _rows(blueprint, resource, schema))
-    blueprint.add_url_rule("/<row_id>", "row", _one_row(blueprint, resource, schema))
+    blueprint.add_url_rule("", "rows", _rows(blueprint, resource))
+    blueprint.add_url_rule("/<row_id>", "row", _one_row(blueprint, resource))
 
 
-def _rows(blueprint: Blueprint, resource: Resource[Any], schema: RowSchema) -> type[MethodView]:
+def _rows(blueprint: Blueprint, resource: Resource[Any]) -> type[MethodView]:
+    schema = resource.row_schema
     one = f"{blueprint.name}.row"
 
     class Rows(MethodView):
@@ -115,7 +113,9 @@ def _rows(blueprint: Blueprint, resource: Resource[Any], schema: RowSchema) -> t
     return Rows
 
 
-def _one_row(blueprint: Blueprint, resource: Resource[Any], schema: RowSchema) -> type[MethodView]:
+def _one_row(blueprint: Blueprint, resource: Resource[Any]) -> type[MethodView]:
+    schema = resource.row_schema
+
     class OneRow(MethodView):
         @blueprint.response(200, schema, headers={"ETag": ETAG})
         @blueprint.alt_response(304, description="The client's copy is current.", success=True)

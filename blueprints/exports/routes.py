@@ -22,7 +22,7 @@ blueprint = Blueprint(
 
 
 def _rows_as_csv(resource: Resource[Any], name: str) -> type[MethodView]:
-    columns = {column.data_key: column for column in resource.schema().dump_fields.values()}
+    columns = {column.data_key: column for column in resource.row_schema.dump_fields.values()}
     example = resource.schema.example
     cells = [cell(value, columns[key]) for key, value in example.items()]
     file = lines([list(example), cells]).decode()
@@ -32,7 +32,7 @@ def _rows_as_csv(resource: Resource[Any], name: str) -> type[MethodView]:
         @blueprint.response(200, {"type": "string"}, content_type="text/csv", example=file)
         def get(self, query: dict[str, Any]) -> Response:
             """List as CSV, newest first, streamed: times in UTC, decimals with a dot, texts never as formulas."""
-            return csv_response(resource.schema(), resource.batches(BATCH, **query), name)
+            return csv_response(resource.row_schema, resource.batches(BATCH, **query), name)
 
     return RowsAsCsv
 

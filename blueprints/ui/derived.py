@@ -113,7 +113,7 @@ def columns_of(
     :param sort: the fields that a list can be sorted by; each has an index.
     :param labels: labels of columns that differ from their field's.
     """
-    schema = resource.schema()
+    schema = resource.row_schema
     columns = []
     for name in names.split():
         field = schema.fields[name]
@@ -125,7 +125,7 @@ def columns_of(
 
 def inputs_of(resource: Resource[Any], *lines: str) -> tuple[Input, ...]:
     """Return the inputs of the fields, which are given line by line."""
-    schema = resource.schema()
+    schema = resource.row_schema
     return tuple(
         _input(resource, name, schema.fields[name], WIDTHS[len(line.split())])
         for line in lines
@@ -147,7 +147,7 @@ def filter_of(
     :param unfinished: the values of a status that mean that work is outstanding.
     :param default: the choice if the URL has none.
     """
-    field = resource.schema().fields[attribute]
+    field = resource.row_schema.fields[attribute]
     column = getattr(resource.model, attribute)
     match _control(field):
         case "choice":
