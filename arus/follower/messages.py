@@ -36,7 +36,6 @@ from arus.protocol.topics import CATCHUP, CONFLICTS, DIGEST, STATUS, TopicTree
 _MAX_TOPICS = 20_000
 
 
-# A struct: creating a frozen dataclass takes several times as long, and one is created for each received row.
 class Change(Struct, frozen=True):
     """A change, live or as an item of a catch-up."""
 

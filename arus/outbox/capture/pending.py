@@ -14,7 +14,6 @@ from arus.registry import Registration
 _KEY = "arus_changes"
 
 
-# Not frozen, as is `_Before` in `flush`: creating a frozen dataclass takes three times as long, for each row.
 class Content(Struct):
     """A row's content, as stored in an entry."""
 
