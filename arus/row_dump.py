@@ -38,12 +38,14 @@ class RowDump:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._steps = _steps(schema) if _is_ordinary(schema) else None
+        #: What the schema has of its own: somebody may give it another `dump` later.
+        self._own = getattr(schema, "__dict__", {})
 
     def __call__(self, row: Any) -> Any:
         """Return what `schema.dump` returns."""
         steps, schema = self._steps, self._schema
         # A row with items is asked for these first.
-        if steps is None or hasattr(row, "__getitem__"):
+        if steps is None or "dump" in self._own or hasattr(row, "__getitem__"):
             return schema.dump(row)
         data = schema.dict_class()
         # This runs for each field of each committed row.

@@ -300,7 +300,8 @@ class Link:
                     qos,
                     kind == 3 and bool(header & 8),
                     message_id,
-                    kind == 2 and bool(body[0] & 1),
+                    # TLS may look like a CONNACK without a body.
+                    kind == 2 and bool(int.from_bytes(body[:1], "big") & 1),
                 )
             )
 

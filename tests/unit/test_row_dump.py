@@ -183,3 +183,10 @@ def test_a_schema_with_a_function_of_its_own_dumps_itself() -> None:
     schema: Any = Plain()
     schema.dump = lambda row: {"said": row.text}
     assert RowDump(schema)(SimpleNamespace(**row())) == {"said": "Ärmel"}
+
+
+def test_a_schema_that_is_given_a_function_later_dumps_itself_too() -> None:
+    schema: Any = Plain()
+    dump = RowDump(schema)
+    schema.dump = lambda row: {"said": row.text}
+    assert dump(SimpleNamespace(**row())) == {"said": "Ärmel"}
