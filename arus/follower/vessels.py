@@ -313,10 +313,14 @@ class VesselState(Struct):
             position.forget()
 
     @property
+    def is_draining(self) -> bool:
+        """Whether it had changes to send by its last status."""
+        return bool(self.online and self.pending)
+
+    @property
     def is_sweeping(self) -> bool:
         """Whether rows wait for a digest before they are deleted, and none has disagreed."""
-        sweeps = (position.sweep for position in self.positions.values())
-        return any(sweep is not None and not sweep.disputed for sweep in sweeps)
+        return any(one.sweep and not one.sweep.disputed for one in self.positions.values())
 
     @property
     def caught_up(self) -> bool:

@@ -125,6 +125,21 @@ def test_a_digest_shows_that_the_end_of_a_backlog_was_lost(
     assert ("crew", "a3") in coast.rows()
 
 
+@pytest.mark.parametrize("pending", [0, 7])
+def test_a_digest_that_a_long_backlog_has_outrun_does_not_have_its_end_asked_for(
+    coast: Coast, pending: int
+) -> None:
+    vessel, case = coast.vessel("a"), coast.audits._cases["a"]
+    coast.ships["a"].log_change("crew", {"name": "to come"}, row_id="a3")
+    coast.take("system/digest", coast.digest("a"))
+    case.heard_at -= max(STALE, case.pause)
+    vessel.online, vessel.pending, vessel.heard_at = True, pending, now_ms()
+    coast.audits.step(list(coast.applier.vessels.values()))
+    assert vessel.caught_up is bool(pending), "only a vessel that is sending will send it"
+    assert case.digest is None
+    assert case.wanted
+
+
 # -- rows that belong to a vessel ----------------------------------------------------------------------
 
 

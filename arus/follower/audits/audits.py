@@ -144,8 +144,10 @@ class Audits:
             return
         if not self._is_comparable(vessel, case, digest):
             if vessel.caught_up and case.is_stale(vessel):
-                # Nothing follows them that would show a gap: the broker may have dropped the end of a backlog.
-                request_tails(vessel, digest.heads, now_ms())
+                # Nothing follows them that would show a gap: the broker may have dropped the end of a backlog. But a
+                # vessel that is sending one may have given its digest long before its end.
+                if case.is_quiet(vessel) or not vessel.is_draining:
+                    request_tails(vessel, digest.heads, now_ms())
                 case.digest = None
                 case.again()
             return

@@ -176,9 +176,13 @@ class Case(Struct):
     def is_stale(self, vessel: VesselState) -> bool:
         """Whether the changes that the digest includes have had the time to arrive: it may be forged."""
         waited = time.monotonic() - self.heard_at
-        quiet = QUIET_WHILE_PENDING if vessel.online and vessel.pending else QUIET
-        is_quiet = min(waited, (now_ms() - vessel.heard_at) / 1000) >= quiet
-        return is_quiet or waited >= max(STALE, self.pause)
+        return self.is_quiet(vessel) or waited >= max(STALE, self.pause)
+
+    def is_quiet(self, vessel: VesselState) -> bool:
+        """Whether the vessel has sent nothing since the digest for so long that nothing is on its way."""
+        waited = time.monotonic() - self.heard_at
+        quiet = QUIET_WHILE_PENDING if vessel.is_draining else QUIET
+        return min(waited, (now_ms() - vessel.heard_at) / 1000) >= quiet
 
     def soon(self) -> None:
         """Schedule a request for another digest."""
