@@ -108,8 +108,9 @@ class LogReader:
     def count_items(self, span: LogRange, limit: int, *, deletes_only: bool = False) -> int:
         """Return how many entries of a range a catch-up sends, up to `limit`."""
         statement = sql.entries.DELETED_COUNT if deletes_only else sql.entries.LOG_COUNT
-        begin, end = self.tally.blocks(span.topic, span.after, span.high)
-        found = self.tally.sum(span.topic, span.entity, (begin, end), deletes_only=deletes_only)
+        begin, end, found = self.tally.count(
+            span.topic, span.entity, span.after, span.high, deletes_only=deletes_only
+        )
         # Before and behind what was counted.
         for after, high in ((span.after, begin), (end, span.high)):
             if after < high and found < limit:

@@ -105,25 +105,22 @@ class LogTally:
                 counted.end = end
         return end < full
 
-    def blocks(self, topic: str, after: int, high: int) -> tuple[int, int]:
-        """Return the range of numbers within another one that is counted: after the first, up to the second.
+    def count(
+        self, topic: str, entity: str, after: int, high: int, *, deletes_only: bool = False
+    ) -> tuple[int, int, int]:
+        """Return the part of a range that is counted, after a number up to another one, and an entity's items in it.
 
-        :returns: two equal numbers if there is none.
+        :param after: the range begins after this number, and ends with `high`.
+        :returns: two equal numbers and no items if nothing of it is counted.
         """
         with self._lock:
             counted = self._topics.get(topic, _Counted())
             first = max(-(-after // BLOCK), counted.begin)
             end = min(high // BLOCK, counted.end)
-        return (first * BLOCK, end * BLOCK) if first < end else (after, after)
-
-    def sum(self, topic: str, entity: str, span: tuple[int, int], *, deletes_only: bool) -> int:
-        """Return how many items an entity has in a range that `blocks` has returned."""
-        first, end = span[0] // BLOCK, span[1] // BLOCK
-        with self._lock:
-            counted = self._topics.get(topic)
-            if counted is None:
-                return 0
-            return counted.sum(entity, first, end, deletes_only=deletes_only)
+            if first >= end:
+                return after, after, 0
+            found = counted.sum(entity, first, end, deletes_only=deletes_only)
+        return first * BLOCK, end * BLOCK, found
 
     def pruned(self, seq: int) -> None:
         """Note that changes up to a number were deleted; after the commit."""
