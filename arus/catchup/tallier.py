@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from arus.database import translated
 from arus.errors import LogUnavailableError
 from arus.logs import get_logger
-from arus.outbox.snapshot import NO_LIMIT, SnapshotReader
+from arus.outbox.snapshot import SnapshotReader
 from arus.outbox.tallies import Moment
 from arus.registry import Registration, Registry
 
@@ -47,15 +47,13 @@ class _Count(Struct):
     #: The run that has announced a number, and how many rows that was.
     run_id: int | None = None
     announced: int = 0
-    limit: int = NO_LIMIT
     #: How many there are; None until they are counted.
     rows: int | None = None
 
     @property
     def is_wrong(self) -> bool:
         """Whether the run has announced another number."""
-        rows = min(self.rows or 0, self.limit)
-        return self.run_id is not None and rows != min(self.announced, self.limit)
+        return self.run_id is not None and self.rows != self.announced
 
 
 class Tallier:
@@ -86,7 +84,9 @@ class Tallier:
         :param run: planned just now: it ends at the present head.
         """
         after = run.position[1:] or None
-        if after is not None or run.wanted_buckets or limit <= AT_ONCE:
+        # A run with a limit ends at the announced number: if that were too low, it would leave out rows as if it were
+        # complete.
+        if after is not None or run.wanted_buckets or not run.is_open_ended:
             return snapshot.count(after, limit)
         known = self._log.row_tally.rows(run.entity)
         if known is None or known <= AT_ONCE:
@@ -98,11 +98,9 @@ class Tallier:
         if known is None or run.recounted:
             rows = snapshot.count()
             self._log.row_tally.learn(run.entity, rows, moment)
-            return min(rows, limit)
-        self._wanted.append(
-            _Count(registration, run.high_seq, moment, run.id, announced=known, limit=limit)
-        )
-        return min(known, limit)
+            return rows
+        self._wanted.append(_Count(registration, run.high_seq, moment, run.id, announced=known))
+        return known
 
     def take_wrong(self) -> set[int]:
         """Return the ids of the runs that have announced a wrong number, each once."""

@@ -384,6 +384,21 @@ def test_rows_that_were_written_without_capture_have_the_catchup_begin_again(
 
 
 @pytest.mark.usefixtures("short")
+def test_a_limit_leaves_out_no_rows_that_were_written_without_capture(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.add_rows(600)
+    owner.make_tallies()
+    owner.add_rows(500)
+    # Nobody looks whether the number was right.
+    monkeypatch.setattr(owner.catchups._planner, "mind", lambda: None)
+    owner.ask(mode="snapshot", limit=2_000)
+    sent = owner.whole()
+    assert (sent[0]["total"], sent[-1]["total"], sent[-1]["next"]) == (1_100, 1_100, None)
+    assert [item["sequence"] for item in sent[1:-1]] == list(range(1_100))
+
+
+@pytest.mark.usefixtures("short")
 def test_an_acknowledgement_of_before_says_nothing_of_a_catchup_that_began_again(
     owner: Owner,
 ) -> None:
