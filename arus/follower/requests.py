@@ -166,7 +166,7 @@ def _is_sending(vessel: VesselState, position: Position, now: int, patience: Pat
         position.need is Need.EVERYTHING
         and not position.beyond
         and vessel.untouched is not None
-        and bool(vessel.pending)
+        and vessel.is_draining
         and now - vessel.heard_at < patience.progress * 1000
     )
 
