@@ -50,6 +50,7 @@ def walk_the_list(page: Page) -> dict[str, tuple[str, str]]:
             return found
         following.click()
         expect(page.locator(f"#{told[-1][0]}")).to_have_count(0)
+        page.wait_for_load_state()  # the list that is gone is not yet the next one
 
 
 def test_a_fleet_is_found_looked_at_and_watched(

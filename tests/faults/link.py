@@ -17,8 +17,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from paho.mqtt.properties import VariableByteIntegers
+
 _CHUNK = 4096
 _MESSAGE_ID = re.compile(rb'"messageId":"([^"]+)"')
+_CONNECT, _CONNACK, _PUBLISH, _PUBCOMP = 1, 2, 3, 7
 
 
 class Mode(StrEnum):
@@ -53,6 +56,8 @@ class Packet:
     message_id: str | None
     #: of a CONNACK
     session_present: bool
+    #: of a CONNECT
+    client_id: str | None
 
 
 class Frames:
@@ -82,6 +87,18 @@ class Frames:
         header, body = self._data[0], bytes(self._data[at + 1 : end])
         del self._data[:end]
         return header, body
+
+
+def _client_id(body: bytes) -> str | None:
+    """The client id of a CONNECT (MQTT 3.1.1 and 5, section 3.1); None if it is TLS that looks like one."""
+    if body[:6] != b"\0\4MQTT":
+        return None
+    at = 10
+    if body[6] == 5:
+        properties, size = VariableByteIntegers.decode(body[at:])
+        at += size + properties
+    end = at + 2 + int.from_bytes(body[at : at + 2], "big")
+    return body[at + 2 : end].decode()
 
 
 @dataclass(slots=True)
@@ -174,6 +191,15 @@ class Link:
         """What has passed so far, in order of arrival."""
         with self._lock:
             return list(self._packets)
+
+    def packets_of(self, client_id: str) -> list[Packet]:
+        """What has passed so far on the connections of this client, in order of arrival.
+
+        A probe of the broker has a client id, and so a session, of its own.
+        """
+        packets = self.packets
+        own = {packet.connection for packet in packets if packet.client_id == client_id}
+        return [packet for packet in packets if packet.connection in own]
 
     # -- its thread -------------------------------------------------------------------------------
 
@@ -282,13 +308,15 @@ class Link:
         now = time.monotonic()
         for header, body in pipe.frames.feed(data):
             kind, qos = header >> 4, header >> 1 & 3
-            packet_id, message_id = 0, None
-            if kind == 3:
+            packet_id, message_id, client_id = 0, None, None
+            if kind == _CONNECT:
+                client_id = _client_id(body)
+            elif kind == _PUBLISH:
                 topic_end = 2 + int.from_bytes(body[:2], "big")
                 packet_id = int.from_bytes(body[topic_end : topic_end + 2], "big") if qos else 0
                 found = _MESSAGE_ID.search(body, topic_end)
                 message_id = found[1].decode() if found else None
-            elif 4 <= kind <= 7:
+            elif _PUBLISH < kind <= _PUBCOMP:
                 packet_id, qos = int.from_bytes(body[:2], "big"), 0
             self._packets.append(
                 Packet(
@@ -298,10 +326,11 @@ class Link:
                     kind,
                     packet_id,
                     qos,
-                    kind == 3 and bool(header & 8),
+                    kind == _PUBLISH and bool(header & 8),
                     message_id,
                     # TLS may look like a CONNACK without a body.
-                    kind == 2 and bool(int.from_bytes(body[:1], "big") & 1),
+                    kind == _CONNACK and bool(int.from_bytes(body[:1], "big") & 1),
+                    client_id,
                 )
             )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults.faults import Fault, Faults
 from tests.faults.oracle import Account, Verdict, judge
-from tests.faults.stage import Stage
+from tests.faults.stage import VESSEL_ID, Stage
 from tests.faults.writers import Ledger, Writer
 from tests.support.subscriber import Received
 
@@ -65,7 +65,7 @@ def run(
             shore=stage.shore.messages,
             witness=stage.witness.messages,
             mistaken=stage.shore.mistaken,
-            packets=stage.link.packets,
+            packets=stage.link.packets_of(f"arus_sync_{VESSEL_ID}"),
             faults=trouble.done,
             broker_kills=trouble.broker_kills,
             broker_stops=trouble.broker_stops,

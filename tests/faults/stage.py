@@ -24,6 +24,7 @@ from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually, free_port
 
 WORKERS = 3
+VESSEL_ID = "ship-1"
 #: -R: after a restart of the broker mosquitto_sub subscribes anew, and is sent the retained
 #: messages again; these repeats are its own doing.
 _NO_RETAINED = ("-R",)
@@ -161,7 +162,7 @@ class Stage(Started):
             "LOCAL_MODE": "true",
             "DATABASE_URL": self.database.url,
             "SECRET_KEY": "for-tests-only-and-long-enough",
-            "VESSEL_ID": "ship-1",
+            "VESSEL_ID": VESSEL_ID,
             "MQTT_MAX_QUEUE_SIZE": "1000000",  # each change is to arrive: none may give way
             "MQTT_PROTOCOL": "3.1.1" if self._seed % 2 else "5",
         }
