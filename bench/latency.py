@@ -63,9 +63,9 @@ def run(rounds: int = ROUNDS) -> Report:
                     taken[f"burst of {BURST}, {who}"].append(burst)
                 print(f"latency: round {number + 1} of {rounds}", file=sys.stderr)
     for name, each in taken.items():
-        report.add(f"**{name}: p50**", "ms", [statistics.median(one) for one in each], "<= 3")
+        report.add(f"**{name}: p50**", "ms", [statistics.median(one) for one in each], "<= 2")
         together = sorted(ms for one in each for ms in one)
-        report.add(f"**{name}: p99**", "ms", [p99(together)], "<= 10")
+        report.add(f"**{name}: p99**", "ms", [p99(together)], "<= 5")
         report.add(f"{name}: longest", "ms", [together[-1]])
     return report
 

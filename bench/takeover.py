@@ -46,7 +46,7 @@ def run(rounds: int = ROUNDS) -> Report:
             "**SIGKILL of the owner to the next acknowledgement**",
             "ms",
             _takeovers(database, broker, rounds),
-            "<= 100",
+            "<= 50",
         )
         back = _returns(database, broker, rounds)
         title = "broker back to the first flushed change, beyond the reconnect period"
