@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from babel.dates import format_date, get_day_names
 from flask import request
@@ -44,10 +44,18 @@ class Entry(Struct, frozen=True):
 
     kind: Kind
     row: Any
-    at: datetime
     name: str
     equipment: str
     is_overdue: bool
+
+
+class Place(NamedTuple):
+    """When a row is due; nothing of the row is loaded yet."""
+
+    at: datetime
+    #: Of its kind.
+    slug: str
+    row_id: str
 
 
 class Day(Struct, frozen=True):
@@ -55,6 +63,8 @@ class Day(Struct, frozen=True):
 
     day: date
     entries: Sequence[Entry]
+    #: Number of further entries that are not shown.
+    more: int
     #: Whether it is one of the month that is shown, and whether it is today.
     is_inside: bool
     is_today: bool
@@ -89,27 +99,29 @@ def calendar() -> Answer:
     for name, value in chosen.items():
         if value and not is_id(value):
             raise InvalidError({name: ["Not an id (a UUID)."]})
-    by_day = _entries(span, chosen)
+    places = _places(span, chosen)
+    by_day = _by_day(places)
+    most = MOST_OF_DAY if span.month is not None else len(places)
+    entries = _entries([place for each in by_day.values() for place in each[:most]])
     days = [
         Day(
             day,
-            by_day[day],
+            [entries[place] for place in by_day[day][:most] if place in entries],
+            max(0, len(by_day[day]) - most),
             span.month is None or day.month == span.month,
             day == today,
         )
         for day in _days(span)
     ]
     weekdays = get_day_names("abbreviated", locale=get_locale())
-    shown = [entry for entries in by_day.values() for entry in entries]
     return page(
         "ui/calendar.html",
-        is_cut=any(sum(one.kind.slug == slug for one in shown) >= MOST for slug in _TIMES),
+        is_cut=any(sum(one.slug == slug for one in places) >= MOST for slug in _TIMES),
         span=span,
         rows=[days[at : at + 7] for at in range(0, len(days), 7)],
         day_names=[weekdays[number] for number in range(7)],
         chosen=chosen,
         filters=_filters(chosen),
-        most=MOST_OF_DAY if span.month is not None else MOST,
     )
 
 
@@ -186,7 +198,7 @@ def _days(span: Span) -> list[date]:
     return [span.first + timedelta(days=at) for at in range((span.last - span.first).days + 1)]
 
 
-def _entries(span: Span, chosen: Mapping[str, str]) -> defaultdict[date, list[Entry]]:
+def _places(span: Span, chosen: Mapping[str, str]) -> list[Place]:
     zone = get_timezone()
     begin, end = (
         datetime.combine(day, time(), zone).astimezone(UTC)
@@ -201,36 +213,48 @@ def _entries(span: Span, chosen: Mapping[str, str]) -> defaultdict[date, list[En
         ),
         "work-orders": or_(started, and_(order.planned_start_date.is_(None), ends)),
     }
-    rows = [
-        (KINDS[slug], row)
+    return [
+        Place(moment_of(next(filter(None, times))), slug, row_id)
         for slug, condition in within.items()
-        for row in db.session.scalars(_query(KINDS[slug], condition, chosen))
+        for row_id, *times in db.session.execute(_query(KINDS[slug], condition, chosen))
     ]
-    machines = names("equipment", [row.equipment_id for _kind, row in rows])
-    found: defaultdict[date, list[Entry]] = defaultdict(list)
-    for kind, row in rows:
-        at = moment_of(_time_of(row))
-        machine = machines.get(row.equipment_id, "")
-        entry = Entry(kind, row, at, kind.name_of(row), machine, is_overdue(row))
-        found[at.astimezone(zone).date()].append(entry)
-    for entries in found.values():
-        entries.sort(key=lambda entry: entry.at)
-    return found
 
 
 def _query(kind: Kind, condition: Any, chosen: Mapping[str, str]) -> Any:
     model = kind.model
-    query = select(model).where(condition, model.status != "cancelled")
+    times = [getattr(model, name) for name in _TIMES[kind.slug]]
+    query = select(model.id, *times).where(condition, model.status != "cancelled")
     if chosen["crew"]:
         query = query.where(model.assigned_crew_id == chosen["crew"])
     if chosen["equipment"]:
         query = query.where(model.equipment_id == chosen["equipment"])
     # In order, so that of more than can be shown the last days are left out, and not just any.
-    return query.order_by(*(getattr(model, name) for name in _TIMES[kind.slug])).limit(MOST)
+    return query.order_by(*times).limit(MOST)
 
 
-def _time_of(row: Any) -> datetime:
-    if isinstance(row, MaintenanceSchedule):
-        return row.scheduled_date
-    moment: datetime = row.planned_start_date or row.planned_end_date
-    return moment
+def _by_day(places: Sequence[Place]) -> defaultdict[date, list[Place]]:
+    zone = get_timezone()
+    found: defaultdict[date, list[Place]] = defaultdict(list)
+    for place in sorted(places, key=lambda place: place.at):
+        found[place.at.astimezone(zone).date()].append(place)
+    return found
+
+
+def _entries(places: Sequence[Place]) -> dict[Place, Entry]:
+    """Load the rows that are shown; one that was deleted a moment ago is left out."""
+    rows = {
+        (slug, row.id): row
+        for slug in _TIMES
+        for row in _rows(KINDS[slug].model, [one.row_id for one in places if one.slug == slug])
+    }
+    machines = names("equipment", [row.equipment_id for row in rows.values()])
+    found = {}
+    for place in places:
+        if (row := rows.get((place.slug, place.row_id))) is not None:
+            kind, machine = KINDS[place.slug], machines.get(row.equipment_id, "")
+            found[place] = Entry(kind, row, kind.name_of(row), machine, is_overdue(row))
+    return found
+
+
+def _rows(model: type[Any], row_ids: Sequence[str]) -> Any:
+    return db.session.scalars(select(model).where(model.id.in_(row_ids)))
