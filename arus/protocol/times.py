@@ -10,6 +10,8 @@ from arus.errors import RefusedMessageError
 
 #: Maximum length of a time in characters.
 MAX_TIME = 40
+#: The first and the last millisecond that can be written as a time in UTC: years 1 to 9999.
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
 
 
 def now_ms() -> int:
@@ -31,20 +33,23 @@ def iso_or_none(milliseconds: int | None) -> str | None:
 @lru_cache(maxsize=64)
 def _iso_second(seconds: int) -> str:
     # Many messages have the same second, and formatting it takes as long as encoding a message.
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def parse_time(value: object) -> int:
     """Parse an ISO 8601 time to milliseconds since the epoch; without a zone it is UTC.
 
-    :raises RefusedMessageError: it is not a time.
+    :raises RefusedMessageError: it is not a time, or not within the years 1 to 9999 in UTC.
     """
     try:
         if not isinstance(value, str) or len(value) > MAX_TIME:
             raise ValueError  # all invalid times get the same error message
         moment = datetime.fromisoformat(value)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
+        milliseconds = round(moment.timestamp() * 1000)
+        if not _FIRST <= milliseconds <= _LAST:
+            raise ValueError
+        return milliseconds
     except (ValueError, OverflowError) as error:
         raise RefusedMessageError("timestamp is not a time in ISO 8601") from error
 

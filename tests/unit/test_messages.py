@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arus.errors import RefusedMessageError
 from arus.protocol.encoding import encode, encode_change
 from arus.protocol.entries import Entry, Operation, new_message_id
 from arus.protocol.messages import Status
 from arus.protocol.rows import encode_row
-from arus.protocol.times import iso, now_ms
+from arus.protocol.times import iso, now_ms, parse_time
 
 ENTRY = Entry(
     id=7, seq=1234, previous_seq=1230, message_id="1795334400000_abc123def", topic="maintenance", qos=1,
@@ -69,6 +70,29 @@ def test_a_time_is_utc_to_the_millisecond(milliseconds: int) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told)
     since = datetime.fromisoformat(told) - datetime(1970, 1, 1, tzinfo=UTC)
     assert since == timedelta(milliseconds=milliseconds)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_each_time_of_the_calendar_can_be_read_and_written(moment: datetime) -> None:
+    try:
+        milliseconds = parse_time(moment.isoformat())
+    except RefusedMessageError:
+        assert moment.year == 9999, "rounded up to the year 10000"
+    else:
+        assert parse_time(iso(milliseconds)) == milliseconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9999-12-31T23:59:59.000-12:00",
+        "9999-12-31T23:59:59.999999Z",
+        "0001-01-01T00:00:00.000+12:00",
+    ],
+)
+def test_a_time_that_utc_has_no_year_for_is_refused(text: str) -> None:
+    with pytest.raises(RefusedMessageError, match="not a time"):
+        parse_time(text)
 
 
 def test_now_is_now() -> None:
