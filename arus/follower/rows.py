@@ -95,7 +95,9 @@ class Copy:
         self.fields = dumped_fields(registration.schema)
         #: The keys of `data` without which no row can be written.
         self.needed = frozenset(
-            field.data_key for field in self._fields if not field.nullable and field.default is None
+            field.data_key
+            for field in self._fields
+            if not field.nullable and field.default is None and field.column != self._version
         )
         self._statements: dict[str, Any] = {}
 
@@ -116,6 +118,8 @@ class Copy:
         values: dict[str, Any] = {self._version: version} if self._version else {}
         for field in self._fields:
             value = data.get(field.data_key)
+            if field.column == self._version and field.data_key not in data:
+                continue  # the vessel's table has no version: that of its log counts
             if value is None:
                 # A null that was sent is no missing value: with the default the row would differ from the vessel's.
                 value = None if field.data_key in data else field.default
