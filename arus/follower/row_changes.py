@@ -93,10 +93,11 @@ class RowChanges:
     def _refuse(self, change: Change, reason: str) -> None:
         """Refuse a change that does not fit its table; a field that the vessel never sends is logged once."""
         lacking = sorted(self._copies[change.entity].needed - change.data.keys())
-        if not lacking or change.operation == Operation.DELETE:
+        # A held change may be of a vessel that FOLLOW_VESSELS does not name any more.
+        vessel = self._vessels.get(change.vessel_id)
+        if not lacking or vessel is None or change.operation == Operation.DELETE:
             self._outcome.refuse_change(change, reason)
             return
-        vessel = self._vessels[change.vessel_id]
         news = {(change.entity, name) for name in lacking} - vessel.lacking
         if news:
             vessel.lacking |= news

@@ -69,6 +69,39 @@ REGISTRY.add(Pump, "pumps", topic="pumps", qos=1, schema=PumpSchema(), version="
 REGISTRY.add(Order, "orders", topic="orders", qos=1, schema=OrderSchema(), version="version")
 
 
+class Upgraded(DeclarativeBase):
+    """The same orders, of an application that has been upgraded: each needs a place."""
+
+    metadata = MetaData()
+
+
+class OrderWithPlace(Upgraded):
+    __tablename__ = "work_order"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int]
+    pump_id: Mapped[str | None]
+    place: Mapped[str]
+
+
+class OrderWithPlaceSchema(Schema):
+    id = fields.String()
+    version = fields.Integer()
+    pump_id = fields.String()
+    place = fields.String()
+
+
+STRICT = Registry()
+STRICT.add(Pump, "pumps", topic="pumps", qos=1, schema=PumpSchema(), version="version")
+STRICT.add(
+    OrderWithPlace,
+    "orders",
+    topic="orders",
+    qos=1,
+    schema=OrderWithPlaceSchema(),
+    version="version",
+)
+
+
 EMPTY: dict[str, dict[str, Any]] = {"pumps": {"serial": None}, "orders": {"pump_id": None}}
 
 
@@ -84,9 +117,9 @@ class Shore:
         self.versions: dict[tuple[str, str], int] = {}
         self.start()
 
-    def start(self) -> None:
+    def start(self, registry: Registry = REGISTRY) -> None:
         """Begin from the database alone."""
-        copies = {one.entity: Copy(one) for one in REGISTRY}
+        copies = {one.entity: Copy(one) for one in registry}
         followed = {copy.followed.topic: copy.followed for copy in copies.values()}
         store = Store(self.connection, followed.values())
         reader, ledger = Reader("p", followed), Ledger(self.connection)
@@ -145,6 +178,15 @@ def test_a_child_waits_for_its_parent(shore: Shore, restart: bool) -> None:
     assert shore.ids(Order) == ["o1", "o2"]
     assert shore.waits() == {}
     assert shore.applier.held == 0
+
+
+def test_a_held_change_of_a_vessel_that_is_not_followed_any_more_is_refused(shore: Shore) -> None:
+    shore.send("orders", "o1", pump_id="p1")
+    shore.start(STRICT)
+    del shore.applier.vessels["ship"]
+    shore.send("pumps", "p1", by="another ship")
+    assert shore.waits() == {}
+    assert shore.ids(Order) == []
 
 
 def test_a_unique_value_is_waited_for_until_its_holder_changes(shore: Shore) -> None:
