@@ -10,7 +10,7 @@ from __future__ import annotations
 import select
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from arus.errors import SessionError
 from arus.logs import get_logger
@@ -180,12 +180,11 @@ class Loop:
             self._audits.repaired(vessel_id, entity, [row_id])
         for vessel_id, entity in applied.doubted:
             self._audits.doubted(vessel_id, entity)
-        for vessel_id in applied.forgotten:
-            self._audits.forget(vessel_id)
+        self._forget(applied.forgotten)
         if not self._tree.is_per_vessel:
             # A vessel has just come online: the retained watermark may be about another vessel by now.
             for vessel in applied.arrived:
-                self._watermarks.forget(vessel)
+                self._watermarks.forget(vessel.vessel_id)
         for vessel in self._applier.vessels.values():
             if not vessel.caught_up:
                 self._next_tick = 0.0
@@ -194,6 +193,12 @@ class Loop:
             ):
                 self._watermarks.publish(vessel, pause=0)
 
+    def _forget(self, vessel_ids: Iterable[str]) -> None:
+        """Forget vessels that the applier has forgotten: anyone can invent them."""
+        for vessel_id in vessel_ids:
+            self._audits.forget(vessel_id)
+            self._watermarks.forget(vessel_id)
+
     # -- what is due ----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
@@ -201,8 +206,7 @@ class Loop:
         self._next_tick = time.monotonic() + (TICK if idle else IDLE)
         if time.monotonic() >= self._next_expiry:
             self._next_expiry = time.monotonic() + EXPIRY
-            for vessel_id in self._applier.expire():
-                self._audits.forget(vessel_id)
+            self._forget(self._applier.expire())
         if not self._subscriptions.answered:
             return
         if self._subscriptions.has_become_current(self._heard):

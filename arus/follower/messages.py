@@ -34,6 +34,8 @@ from arus.protocol.topics import CATCHUP, CONFLICTS, DIGEST, STATUS, TopicTree
 
 #: Topics whose parts are remembered: a fleet has fewer.
 _MAX_TOPICS = 20_000
+#: Characters; a longer topic is split anew each time.
+_LONGEST_TOPIC = 500
 
 
 class Change(Struct, frozen=True):
@@ -128,7 +130,8 @@ class Reader:
             raise RefusedMessageError("not a topic of a vessel")
         if len(self._topics) >= _MAX_TOPICS:
             self._topics.clear()
-        self._topics[topic] = found
+        if len(topic) <= _LONGEST_TOPIC:
+            self._topics[topic] = found
         return found
 
     def _decode(self, name: str, payload: bytes) -> Message:

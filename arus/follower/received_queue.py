@@ -30,6 +30,8 @@ PATIENCE = 10.0
 MAX_WAITING = 500
 #: Dictionaries of a vessel that did not come, after which none is waited for; and for how many seconds.
 MAX_FAILED, FORGIVEN_AFTER = 3, 600.0
+#: Vessels of which that is known.
+MAX_FAILED_VESSELS = 1000
 #: Bytes of decompressed messages in a batch.
 MAX_BATCH = 33_554_432
 
@@ -218,8 +220,12 @@ class ReceivedQueue:
             wait.topic,
             len(wait.items),
         )
-        failed = self._failed.setdefault(vessel_id, {})
+        # Anyone can invent names: the one that has failed last stands last, and the first goes.
+        failed = self._failed.pop(vessel_id, {})
         failed[wait.dictionary_id] = self._clock() + FORGIVEN_AFTER
+        self._failed[vessel_id] = failed
+        if len(self._failed) > MAX_FAILED_VESSELS:
+            del self._failed[next(iter(self._failed))]
         self._resume(vessel_id)
 
     def _resume(self, vessel_id: str, *, asked: bool = True) -> None:

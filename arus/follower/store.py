@@ -296,15 +296,18 @@ class Store:
         return list(self.connection.execute(sql.store.OWN_ROWS, wanted).scalars())
 
     def forget_vessel(self, vessel_id: str) -> None:
-        """Delete the vessel, its positions and its records of rows."""
+        """Delete the vessel, its positions, its records of rows, and what is known of its fields."""
         for statement in (
             sql.store.FORGET_ROWS,
             sql.store.FORGET_POSITIONS,
             sql.store.FORGET_EVENTS,
+            sql.comparison.FORGET_COMPARED,
             sql.store.FORGET_VESSEL,
             sql.dictionaries.FORGET_VESSEL,
         ):
             self.connection.execute(statement, {"vessel_id": vessel_id})
+        for followed in self._followed:
+            self._saved.pop((vessel_id, followed.topic), None)
 
     def forget_epoch(self, vessel_id: str) -> None:
         """Reset versions and delete held and refused rows of an epoch that has ended; rows and owners are kept."""

@@ -74,9 +74,9 @@ class Watermarks:
         """Forget what was published: a new connection has begun."""
         self._published.clear()
 
-    def forget(self, vessel: VesselState) -> None:
-        """Forget what was published: the retained watermark may be about another vessel by now."""
-        self._published.pop(vessel.vessel_id, None)
+    def forget(self, vessel_id: str) -> None:
+        """Forget what was published of a vessel."""
+        self._published.pop(vessel_id, None)
 
     def publish(self, vessel: VesselState, *, pause: float) -> None:
         """Publish a vessel's watermark if it has changed.

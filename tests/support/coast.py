@@ -287,7 +287,7 @@ class Coast:
         """Let the pauses of the audits be over."""
         for case in self.audits._cases.values():
             case.not_before = case.repair_after = 0.0
-        self.audits._orphans._not_before = 0.0
+        self.audits._shared.orphans._not_before = 0.0
 
 
 def _digest(rows: Mapping[str, Mapping[str, Any]], chosen: list[str]) -> dict[str, Any]:

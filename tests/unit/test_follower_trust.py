@@ -460,7 +460,7 @@ def test_a_column_with_a_default_is_not_needed_from_the_vessel() -> None:
     registry = Registry()
     registry.add(Pump, "pumps", topic="pumps", qos=1, schema=PumpSchema(), version="version")
     copy = Copy(next(iter(registry)))
-    assert copy.needed == {"id", "version", "place", "made_at"}
+    assert copy.needed == {"id", "place", "made_at"}
     given = {"id": "p", "version": 1, "place": "aft", "made_at": "now"}
     assert copy.values(given, 1) == {
         **given, "kind": "fire", "hours": 7, "active": True, "hot": False, "note": "none",

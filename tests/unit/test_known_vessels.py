@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from arus.follower import known_vessels
+from arus.follower.audits.fields import ComparedFields
 from arus.follower.known_vessels import SILENCE
 from arus.follower.outcome import FORGOTTEN
 from arus.outbox.counters import read_counters
+from arus.protocol.messages import EntityDigest
 from arus.protocol.times import now_ms
 from tests.support.ship_model import ShipModel
 
@@ -93,6 +95,25 @@ def test_a_silent_vessel_that_has_proved_nothing_is_forgotten_after_an_hour(flee
         vessel.heard_at = now_ms() - SILENCE
     assert sorted(fleet.shore.applier.expire()) == ["ghost-0", "ghost-1", "ghost-2"]
     assert known(fleet) == {"ship-1", "ghost-10"}, "one has a row here, one is proven"
+
+
+def test_nothing_is_left_of_the_fields_and_positions_of_a_forgotten_vessel(fleet: Fleet) -> None:
+    shore = fleet.shore
+    fields = ComparedFields(shore.connection, shore.applier._copies)
+    told = EntityDigest(topic="crew", last_seq=0, fields=("id", "shoeSize"))
+    invent(fleet, 3, rows=False)
+    for vessel_id in known(fleet):
+        fields.agree(vessel_id, "crew", frozenset({"id"}), told)
+    for vessel in shore.applier.vessels.values():
+        vessel.heard_at = now_ms() - SILENCE
+    gone = shore.applier.expire()
+    assert len(gone) == 3
+    for vessel_id in gone:
+        fields.forget(vessel_id)
+        assert fields.difference(vessel_id, "crew") is None
+    left = shore.connection.exec_driver_sql("SELECT vessel_id FROM arus_compared").scalars().all()
+    assert left == ["ship-1"]
+    assert {vessel_id for vessel_id, _topic in shore.applier._store._saved} == {"ship-1"}
 
 
 def test_if_all_are_proven_no_other_is_followed(fleet: Fleet) -> None:

@@ -14,6 +14,7 @@ from arus.follower.received_queue import (
     FORGIVEN_AFTER,
     MAX_BATCH,
     MAX_FAILED,
+    MAX_FAILED_VESSELS,
     MAX_WAITING,
     PATIENCE,
     ReceivedQueue,
@@ -166,6 +167,16 @@ def test_a_vessel_that_names_one_invented_dictionary_after_the_other_is_not_wait
     queue.now += FORGIVEN_AFTER
     queue.receive("crew", compressed(1)[0][1])
     assert queue.take() == []
+
+
+def test_names_that_are_invented_take_no_room_for_long(queue: Queue) -> None:
+    (_, frame), *_ = compressed(1)
+    for number in range(MAX_FAILED_VESSELS + 50):
+        queue.receive("crew", frame, vessel=f"ghost-{number}")
+        assert queue.take() == []
+        queue.now += PATIENCE
+        assert len(queue.take()) == 1
+    assert len(queue._failed) == MAX_FAILED_VESSELS
 
 
 def test_no_more_than_so_many_messages_wait(queue: Queue) -> None:

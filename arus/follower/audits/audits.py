@@ -73,7 +73,6 @@ class Audits:
         self._engine = open_engine(url)
         self._fields = ComparedFields(connection, copies, vessels)
         self._shared = shared or Shared.with_nobody(self._engine, copies, self._stopping)
-        self._orphans = self._shared.orphans
         self._threads: list[threading.Thread] = []
         #: The claims that were logged.
         self._said: set[tuple[str, str, str]] = set()
@@ -89,9 +88,10 @@ class Audits:
 
     def forget(self, vessel_id: str) -> None:
         """Forget a vessel that is not known any more."""
-        case = self._cases.get(vessel_id)
-        if case is not None and case.verification is None:
+        if (case := self._cases.get(vessel_id)) is not None and case.verification is None:
             del self._cases[vessel_id]
+        self._fields.forget(vessel_id)
+        self._ledger.forget(vessel_id)
 
     def repaired(self, vessel_id: str, entity: str, row_ids: Iterable[str]) -> None:
         """Note rows that a repair has changed."""
@@ -122,7 +122,7 @@ class Audits:
                 case.again()
                 case.asked_away = not vessel.online
                 requests.append(_request(vessel, case))
-        self._orphans.step()
+        self._shared.orphans.step()
         return requests
 
     def stop(self) -> None:
@@ -251,7 +251,7 @@ class Audits:
             case.verification = None
             case.again()
             return
-        orphans = self._orphans.since(case.heard_at)
+        orphans = self._shared.orphans.since(case.heard_at)
         if orphans is None:
             return  # later
         case.verification = None

@@ -83,6 +83,11 @@ class ComparedFields:
         agreed = self._agreed.get((vessel_id, entity))
         return agreed is not None and agreed.fields != fields
 
+    def forget(self, vessel_id: str) -> None:
+        """Forget a vessel that is not known any more."""
+        for entity in self._copies:
+            self._agreed.pop((vessel_id, entity), None)
+
     def agree(self, vessel_id: str, entity: str, fields: Fields, told: EntityDigest) -> None:
         """Note the fields over which a vessel's rows are compared, and what one side lacks.
 

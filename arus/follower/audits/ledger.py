@@ -26,7 +26,8 @@ class Ledger:
     def __init__(self, connection: Connection, *, most: int = MAX_UNDO) -> None:
         self._connection = connection
         self._most = most
-        self._accounts: dict[tuple[str, str], _Account] = {}
+        #: By vessel and entity.
+        self._accounts: dict[str, dict[str, _Account]] = {}
 
     def learnt(self, key: _Key, before: Known | None, after: Known | None, seq: int) -> None:
         """Note that the record of a row has changed.
@@ -34,7 +35,7 @@ class Ledger:
         :param key: vessel, entity and row id.
         :param seq: the number of the change that caused it.
         """
-        account = self._accounts.get(key[:2])
+        account = self._accounts.get(key[0], {}).get(key[1])
         if account is None:
             return
         tokens, count = 0, 0
@@ -47,19 +48,21 @@ class Ledger:
 
     def forget(self, vessel_id: str, entity: str | None = None) -> None:
         """Discard digests, to be read again when they are needed: records were changed in another way."""
-        for key in list(self._accounts):
-            if key[0] == vessel_id and entity in {None, key[1]}:
-                del self._accounts[key]
+        if entity is None:
+            self._accounts.pop(vessel_id, None)
+        else:
+            self._accounts.get(vessel_id, {}).pop(entity, None)
 
     def open(self, vessel_id: str, entity: str) -> None:
         """Start keeping the digests of an entity."""
-        if (vessel_id, entity) not in self._accounts:
-            self._accounts[vessel_id, entity] = self._read(vessel_id, entity)
+        accounts = self._accounts.setdefault(vessel_id, {})
+        if entity not in accounts:
+            accounts[entity] = self._read(vessel_id, entity)
 
     def at(self, vessel_id: str, entity: str, seq: int) -> SetDigest | None:
         """Return an entity's digest at a number; None if that is too long ago."""
         self.open(vessel_id, entity)
-        return self._accounts[vessel_id, entity].at(seq)
+        return self._accounts[vessel_id][entity].at(seq)
 
     def _read(self, vessel_id: str, entity: str) -> _Account:
         wanted = {"vessel_id": vessel_id, "entity": entity}

@@ -107,8 +107,7 @@ class PartitionLoop(Loop):
         self._followed -= removed
         connected = self._connection.is_open
         self._subscriptions.change(sorted(added), sorted(removed), connected=connected)
-        for vessel_id in self._applier.forget(removed):
-            self._audits.forget(vessel_id)
+        self._forget(self._applier.forget(removed))
         self._introduce({vessel_id: members[vessel_id] for vessel_id in added})
 
     def _introduce(self, vessels: Mapping[str, str | None]) -> None:

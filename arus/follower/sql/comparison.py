@@ -58,6 +58,7 @@ COMPARED_OF = statement(
     lists=("vessel_ids",),
 )
 SAVE_COMPARED = statement(upsert(TABLES.compared))
+FORGET_COMPARED = statement("DELETE FROM arus_compared WHERE vessel_id = :vessel_id")
 #: A row whose record has changed meanwhile is left alone.
 HASH_AGAIN = statement(
     "UPDATE arus_row SET hash = :hash WHERE vessel_id = :vessel_id AND entity = :entity",
