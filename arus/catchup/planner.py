@@ -134,11 +134,7 @@ class Planner:
         if row is None:
             return None
         run = Run(**row)
-        try:
-            return self._plan(run)
-        except CatchupError as error:
-            self.fail(run, str(error))
-            return None
+        return self._plan_or_fail(run)
 
     def mind(self) -> None:
         """Keep the tallies."""
@@ -148,15 +144,15 @@ class Planner:
         """Return the ids of the runs that have announced a wrong number of items, each once."""
         return self._tallier.take_wrong()
 
-    def plan_again(self, run: Run) -> tuple[Run, RunReader]:
-        """Plan a run that has announced a wrong number of items: it begins again."""
+    def plan_again(self, run: Run) -> tuple[Run, RunReader] | None:
+        """Plan a run that has announced a wrong number of items: it begins again; None if it can't be carried out."""
         logger.warning(
             "[MQTT Reliable Sync] catch-up %s of %s begins again: the table has rows that were written without"
             " capture, so that another number of items was announced",
             run.catchup_id,
             run.entity,
         )
-        return self._plan(replace(run, mode=None, begun=False, recounted=True))
+        return self._plan_or_fail(replace(run, mode=None, begun=False, recounted=True))
 
     def stop(self) -> None:
         """End what runs in another thread."""
@@ -172,6 +168,13 @@ class Planner:
             run.consumer or "an unnamed requester",
             reason,
         )
+
+    def _plan_or_fail(self, run: Run) -> tuple[Run, RunReader] | None:
+        try:
+            return self._plan(run)
+        except CatchupError as error:
+            self.fail(run, str(error))
+            return None
 
     def _plan(self, run: Run) -> tuple[Run, RunReader]:
         """Decide how a run is sent, unless that was decided before an interruption."""

@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
 
+from arus.errors import CatchupError
 from arus.logs import get_logger
 from arus.mqtt.refusals import PASSING, REFUSED
 from arus.outbox import sql
@@ -225,13 +226,18 @@ class Catchups:
             active = self._active[run_id]
             for chunk in self._chunks:
                 chunk.is_outdated = chunk.is_outdated or chunk.after.id == run_id
-            self._active[run_id] = ActiveRun(*self._planner.plan_again(active.run), self._clock())
+            planned = self._planner.plan_again(active.run)
+            if planned is not None:
+                self._active[run_id] = ActiveRun(*planned, self._clock())
+            else:
+                del self._active[run_id]
+                self._requested = True
 
     def _end_silent_runs(self) -> None:
         """Let runs fail whose receivers have not reported for long: they request the rest again."""
         now = self._clock()
         is_full = len(self._active) >= MAX_ACTIVE and bool(self._queue)
-        for run_id, active in list(self._active.items()):
+        for active in list(self._active.values()):
             run, silence = active.run, now - active.heard_at
             if silence < SHORT_SILENCE or self._credits.of(run) != 0:
                 continue
@@ -241,19 +247,28 @@ class Catchups:
                 reason = "its receiver has requested it again"
             else:
                 continue
-            self._planner.fail(run, reason)
-            del self._active[run_id]
+            self._fail(run, reason)
+
+    def _fail(self, run: Run, reason: str) -> None:
+        """End a run that can't be sent to its end: another one may begin."""
+        self._planner.fail(run, reason)
+        del self._active[run.id]
+        self._requested = True
 
     def _read_chunk(
         self, active: ActiveRun, maximum_payload: int | None, compress: Compress
     ) -> None:
-        chunk = self._reader.read(
-            active.run,
-            active.reader,
-            credit=self._credits.of(active.run),
-            maximum_payload=maximum_payload,
-            compress=compress,
-        )
+        try:
+            chunk = self._reader.read(
+                active.run,
+                active.reader,
+                credit=self._credits.of(active.run),
+                maximum_payload=maximum_payload,
+                compress=compress,
+            )
+        except CatchupError as error:
+            self._fail(active.run, str(error))
+            return
         self._advance(active, chunk.after)
         self._quotas.sent(requester_of_run(active.run), len(chunk.waiting))
         self._chunks.append(chunk)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from sqlalchemy import Engine
 
 from arus.database import translated
-from arus.errors import LogUnavailableError
+from arus.errors import CatchupError, LogUnavailableError
 from arus.logs import get_logger
 from arus.outbox.snapshot import SnapshotReader
 from arus.outbox.tallies import Moment
@@ -148,7 +148,7 @@ class Tallier:
             with translated(), self._engine.connect() as connection:
                 while not self._stopping.is_set() and self._log.tally.advance(connection):
                     pass
-        except LogUnavailableError as error:
+        except (CatchupError, LogUnavailableError) as error:
             # The numbers are counted when they are needed.
             logger.warning(
                 "[MQTT Reliable Sync] the log and the tables were not counted: %s", error

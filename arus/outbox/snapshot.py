@@ -8,17 +8,19 @@ that was changed is sent in its current state, with its newer version.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any
 
 from msgspec import Struct, field
 from sqlalchemy import Connection, Engine, cast, func, inspect, literal, select
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, StatementError
 from sqlalchemy.orm import Session
 
 from arus.database import reading
 from arus.errors import CatchupError
+from arus.escapes import escaped
 from arus.logs import get_logger
 from arus.protocol.digests import bucket_of
 from arus.protocol.entries import Operation
@@ -34,6 +36,10 @@ logger = get_logger(__name__)
 NO_LIMIT = 2**62
 #: Keys in one statement.
 _IN = 500
+#: Maximum lengths of a position and of a cause in the reason why a catch-up fails.
+_MAX_POSITION, _MAX_CAUSE = 80, 200
+#: The database has refused a statement or a value in it, and takes others.
+_REFUSED = (DataError, ProgrammingError)
 
 
 class Item(Struct):
@@ -103,9 +109,12 @@ class SnapshotReader:
         self._key = getattr(registration.model, registration.key)
 
     def count(self, after: str | None = None, limit: int = NO_LIMIT) -> int:
-        """Return how many rows there were after a position, up to `limit`."""
-        beyond = () if after is None else (self._key > self._typed(after),)
-        with reading(self._engine) as connection:
+        """Return how many rows there were after a position, up to `limit`.
+
+        :raises CatchupError: the position is not a key of the table: the requester has made it up.
+        """
+        with self._reading(after) as connection:
+            beyond = () if after is None else (self._key > self._typed(after),)
             moved = self._look(connection)
             died = len(self._died_between(connection, moved, after, None))
             if self._buckets:
@@ -127,8 +136,9 @@ class SnapshotReader:
         """Return the next rows and the position after them; None if there are no more.
 
         :param after: the position after the last chunk, None for the first.
+        :raises CatchupError: the rows can't be read.
         """
-        with reading(self._engine) as connection, self._context():
+        with self._reading() as connection, self._context():
             moved = self._look(connection)
             session = Session(connection)
             statement = select(self._registration.model).order_by(self._key).limit(limit)
@@ -149,6 +159,27 @@ class SnapshotReader:
             items += self._died_between(connection, moved, after, last)
             session.expunge_all()
         return items, last
+
+    @contextmanager
+    def _reading(self, made_up: str | None = None) -> Iterator[Connection]:
+        """Open a read-only transaction; what can't be read fails this catch-up alone.
+
+        The types and the rows are the application's, so any error may be raised. Only an error of the database itself
+        concerns the whole log.
+
+        :param made_up: a position that may not be a key.
+        """
+        with reading(self._engine) as connection:
+            try:
+                yield connection
+            except Exception as error:
+                if isinstance(error, DBAPIError) and not isinstance(error, _REFUSED):
+                    raise
+                entity = self._registration.entity
+                refusal = "its rows can't be read"
+                if made_up is not None:
+                    refusal = f"{made_up[:_MAX_POSITION]} is not a key of {entity}"
+                raise CatchupError(f"{refusal} ({_cause(error)})") from error
 
     def _look(self, connection: Connection) -> Moved:
         """Process the entries since the last call; unnumbered entries count for this call only."""
@@ -219,18 +250,17 @@ class SnapshotReader:
         return not self._buckets or bucket_of(row_id) in self._buckets
 
     def _typed(self, position: str) -> Any:
-        try:
-            key = self._registration.typed_key(json.loads(position))
-            if isinstance(key, int) and abs(key) >= NO_LIMIT:
-                raise ValueError("larger than any database's integer")
-            return key
-        except (ValueError, TypeError) as error:
-            # The requester has made it up.
-            entity = self._registration.entity
-            raise CatchupError(f"{position[:80]} is not a key of {entity}") from error
+        return self._registration.typed_key(json.loads(position))
 
     def _literal(self, key: Any) -> Any:
         return cast(literal(key, self._key.type), self._key.type)
+
+
+def _cause(error: Exception) -> str:
+    """Return in one line why a statement was refused."""
+    cause = error.orig if isinstance(error, StatementError) and error.orig else error
+    lines = str(cause).splitlines() or [type(cause).__name__]
+    return escaped(lines[0])[:_MAX_CAUSE]
 
 
 def _position(key: Any) -> str:

@@ -6,24 +6,19 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from flask import Flask
-from marshmallow import Schema, fields
 from msgspec.structs import replace
 from sqlalchemy import Engine, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arus.catchup import requests
 from arus.catchup.limiter import Recorded, RequestLimiter
 from arus.database import open_engine, transaction
-from arus.errors import CatchupBusyError, CatchupError, UnknownCatchupError
+from arus.errors import CatchupBusyError, UnknownCatchupError
 from arus.outbox.counters import CATCHUP_REFUSALS, read_counters
-from arus.outbox.snapshot import SnapshotReader
 from arus.protocol.messages import CatchupRequest
-from arus.registry import Registry
 from tests.support import small_app as small
 
 EVERYTHING = CatchupRequest(entity="all")
@@ -146,30 +141,6 @@ def test_refusals_are_counted_in_the_database(engine: Engine) -> None:
 
 def test_the_refusals_have_a_metric_from_the_start(app: Flask) -> None:
     assert "arus_mqtt_catchup_refusals_total 0.0" in app.test_client().get("/metrics").text
-
-
-class Base(DeclarativeBase):
-    """Of one model whose keys are no texts."""
-
-
-class Bolt(Base):
-    __tablename__ = "bolt"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    version: Mapped[int]
-
-
-class BoltSchema(Schema):
-    id = fields.Integer()
-
-
-@pytest.mark.parametrize("key", ["foo", "1.5", "", "9" * 30, "9" * 5000])
-def test_a_key_that_was_made_up_is_refused(database_url: str, key: str) -> None:
-    bolts = Registry().add(
-        Bolt, "bolts", topic="bolts", qos=1, schema=BoltSchema, version="version"
-    )
-    reader = SnapshotReader(open_engine(database_url), nullcontext, bolts, high_seq=0)
-    with pytest.raises(CatchupError, match="is not a key of bolts"):
-        reader.count(f'"{key}"')
 
 
 def ask_here(engine: Engine, **request: Any) -> str:
