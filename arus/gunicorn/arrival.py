@@ -6,29 +6,38 @@ Only as much of HTTP/1.1 is understood (RFC 9112) as tells where a request ends;
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 
-#: Bytes of the largest head that is waited for, and of the largest body; gunicorn and the application refuse larger ones.
+#: Bytes of the largest head, and of the largest body by default.
 MAX_HEAD = 65_536
 MAX_BODY = 1_048_576
+#: Bytes of a chunked body that may be no content: the sizes of its chunks, and the trailers.
+MAX_FRAMING = 65_536
 
 _END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked[ \t]*\r\n", re.IGNORECASE)
 _EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNORECASE)
 
 
 class Arrival:
-    """The bytes of a request that have arrived."""
+    """The bytes of a request that have arrived.
 
-    def __init__(self) -> None:
+    :param max_body: bytes of the largest body.
+    """
+
+    def __init__(self, max_body: int = MAX_BODY) -> None:
         self.data = bytearray()
+        self._max_body = max_body
         #: Whether the client waits for "100 Continue" before it sends the body (RFC 9110, 10.1.1).
         self.wants_continue = False
         self._head = 0
         #: Bytes of the head and a body of known length; None for a chunked body.
         self._total: int | None = 0
-        #: Where the next chunk of a chunked body begins.
+        #: Where the next chunk of a chunked body begins, the bytes of those before it, and whether the last one is there.
         self._chunk = 0
+        self._content = 0
+        self._is_ended = False
 
     def add(self, data: bytes) -> None:
         """Add bytes that have arrived."""
@@ -36,15 +45,36 @@ class Arrival:
         self.data += data
         if not self._head and (end := self.data.find(_END, searched)) >= 0:
             self._read_head(end + len(_END))
+        if self._total is None and not self._is_ended:
+            self._is_ended = self._has_last_chunk()
+
+    @property
+    def refusal(self) -> HTTPStatus | None:
+        """Why no more of it is waited for: it is larger than is accepted."""
+        if not self._head:
+            if len(self.data) <= MAX_HEAD:
+                return None
+            has_line = b"\r\n" in self.data
+            return (
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                if has_line
+                else HTTPStatus.REQUEST_URI_TOO_LONG
+            )
+        if self._total is None:
+            framing = len(self.data) - self._head - self._content
+            is_too_large = not self._is_ended and (
+                self._content > self._max_body or framing > MAX_FRAMING
+            )
+        else:
+            is_too_large = self._total - self._head > self._max_body
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if is_too_large else None
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing more is waited for: everything has arrived, or more than is accepted."""
+        """Whether everything has arrived, or enough to tell that it is malformed: it can be read without waiting."""
         if not self._head:
-            return len(self.data) > MAX_HEAD
-        if len(self.data) - self._head > MAX_BODY:
-            return True
-        return self._has_last_chunk() if self._total is None else len(self.data) >= self._total
+            return False
+        return self._is_ended if self._total is None else len(self.data) >= self._total
 
     def _read_head(self, size: int) -> None:
         head = bytes(self.data[:size])
@@ -55,9 +85,9 @@ class Arrival:
             head = head[: found.start()] + head[found.end() :]
         self._head = self._chunk = len(head)
         length = _LENGTH.search(head)
-        body = int(length[1]) if length else 0
-        # A body that is too large is refused by its length alone.
-        self._total = self._head + (body if body <= MAX_BODY else 0)
+        # Python reads no number of thousands of digits; that one is too large is clear from the first ones.
+        digits = length[1].lstrip(b"0")[:18] if length else b""
+        self._total = self._head + int(digits or b"0")
         if _CHUNKED.search(head):
             self._total = None
 
@@ -74,8 +104,6 @@ class Arrival:
             if not size:
                 # The trailers end with an empty line.
                 return self.data.find(_END, end) >= 0
-            start = end + 2 + size + 2
-            if start > len(self.data):
-                return False
-            self._chunk = start
+            self._chunk = end + 2 + size + 2
+            self._content += size
         return False

@@ -5,6 +5,8 @@ holds it for as long as it likes, and a `sync` worker is killed for it, with the
 loop collects each request, and a thread gets it once it has arrived. In `gunicorn.conf.py`::
 
     worker_class = "arus.gunicorn.worker.BufferingWorker"
+
+Bodies are collected up to the application's `MAX_CONTENT_LENGTH` (1 MiB if it is not set); larger ones are refused.
 """
 
 from __future__ import annotations
@@ -14,16 +16,21 @@ import errno
 import selectors
 import socket
 import time
+from concurrent.futures import Future
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
+import orjson
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from .arrival import Arrival
+from .arrival import MAX_BODY, Arrival
 
 #: Seconds for a connection to send its first byte, and then for the whole request to arrive.
 FIRST_BYTE_TIMEOUT = 10.0
 REQUEST_TIMEOUT = 30.0
+#: Seconds for a client to close a connection after its last response.
+CLOSE_TIMEOUT = 2.0
 #: Bytes that the kernel takes of a response, so that a slow reader does not hold the thread.
 SEND_BUFFER = 1_048_576
 #: Milliseconds after which a client that takes nothing of a response is disconnected.
@@ -31,7 +38,6 @@ SEND_TIMEOUT = 30_000
 
 _CHUNK = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class BufferingWorker(ThreadWorker):
@@ -42,8 +48,9 @@ class BufferingWorker(ThreadWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Requests that are arriving, oldest first, and until when each is waited for.
-        self._arriving: dict[TConn, tuple[Arrival, float]] = {}
+        #: Connections that the loop reads, oldest first: the request that is arriving, None after the last response;
+        #: and until when the rest, or the end, is waited for.
+        self._arriving: dict[TConn, tuple[Arrival | None, float]] = {}
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection, and wait for its request."""
@@ -63,7 +70,8 @@ class BufferingWorker(ThreadWorker):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
-        self._await_request(TConn(self.cfg, client, address, listener.getsockname()))
+        conn = TConn(self.cfg, client, address, listener.getsockname())
+        self._await_data(conn, self._new_arrival(), FIRST_BYTE_TIMEOUT)
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
         """Collect the next request of a connection that was kept open."""
@@ -72,7 +80,7 @@ class BufferingWorker(ThreadWorker):
             return
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
-        self._await_request(conn)
+        self._await_data(conn, self._new_arrival(), FIRST_BYTE_TIMEOUT)
         self._read(conn, client)
 
     def enqueue_req(self, conn: TConn) -> None:
@@ -80,12 +88,23 @@ class BufferingWorker(ThreadWorker):
         if self.cfg.is_ssl:
             super().enqueue_req(conn)
             return
-        arrival = Arrival()
+        arrival = self._new_arrival()
         arrival.add(conn.parser.unreader.take_buffered())
-        if arrival.is_complete:
-            self._hand_over(conn, arrival)
-        else:
-            self._await_request(conn, arrival)
+        self._await_data(conn, arrival, REQUEST_TIMEOUT)
+        self._go_on(conn, arrival)
+
+    def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+        """Wait for the next request, or close the connection: gunicorn would wait in the loop for the client to do so."""
+        is_last = fs.cancelled() or (fs.exception() is None and not fs.result())
+        if self.cfg.is_ssl or not is_last:
+            super().finish_request(conn, fs)
+            return
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            self._await_data(conn, None, CLOSE_TIMEOUT)
+        except OSError:  # the connection is closed already
+            self.nr_conns -= 1
+            conn.close()
 
     def murder_pending(self) -> None:
         """Close what has not arrived in time; called by the loop at least once a second."""
@@ -99,13 +118,18 @@ class BufferingWorker(ThreadWorker):
         for conn, (arrival, own) in self._arriving.items():
             self._arriving[conn] = (arrival, min(own, deadline))
 
-    def _await_request(self, conn: TConn, arrival: Arrival | None = None) -> None:
+    def _new_arrival(self) -> Arrival:
+        config = getattr(self.wsgi, "config", {})
+        return Arrival(config.get("MAX_CONTENT_LENGTH") or MAX_BODY)
+
+    def _await_data(self, conn: TConn, arrival: Arrival | None, timeout: float) -> None:
         conn.sock.setblocking(False)
-        timeout = REQUEST_TIMEOUT if arrival else FIRST_BYTE_TIMEOUT
-        self._arriving[conn] = (arrival or Arrival(), time.monotonic() + timeout)
+        self._arriving[conn] = (arrival, time.monotonic() + timeout)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._read, conn))
 
     def _read(self, conn: TConn, client: socket.socket) -> None:
+        if conn not in self._arriving:
+            return  # closed since the loop found it readable
         arrival, deadline = self._arriving[conn]
         try:
             data = client.recv(_CHUNK)
@@ -116,17 +140,32 @@ class BufferingWorker(ThreadWorker):
         if not data:
             self._close(conn)
             return
+        if arrival is None:
+            return  # what comes after the last response is discarded
         if not arrival.data:
             deadline = time.monotonic() + REQUEST_TIMEOUT
         arrival.add(data)
         self._arriving[conn] = (arrival, deadline)
-        if arrival.is_complete:
+        self._go_on(conn, arrival)
+
+    def _go_on(self, conn: TConn, arrival: Arrival) -> None:
+        """Refuse a request, or let a thread answer it, if enough of it has arrived."""
+        if refusal := arrival.refusal:
+            self._refuse(conn, refusal)
+        elif arrival.is_complete:
             del self._arriving[conn]
-            self.poller.unregister(client)
+            self.poller.unregister(conn.sock)
             self._hand_over(conn, arrival)
         elif arrival.wants_continue:
             arrival.wants_continue = False
             self._say(conn, _CONTINUE)
+
+    def _refuse(self, conn: TConn, status: HTTPStatus) -> None:
+        """Refuse a request; the rest is read in the time for it, because a reset would take the response back."""
+        self._say(conn, _response(status))
+        with contextlib.suppress(OSError):  # as in _say
+            conn.sock.shutdown(socket.SHUT_WR)
+        self._arriving[conn] = (None, self._arriving[conn][1])
 
     def _hand_over(self, conn: TConn, arrival: Arrival) -> None:
         """Let a thread answer a request that has arrived."""
@@ -135,8 +174,9 @@ class BufferingWorker(ThreadWorker):
         super().enqueue_req(conn)
 
     def _time_out(self, conn: TConn) -> None:
-        if self._arriving[conn][0].data:
-            self._say(conn, _TOO_SLOW)
+        arrival, _ = self._arriving[conn]
+        if arrival is not None and arrival.data:
+            self._say(conn, _response(HTTPStatus.REQUEST_TIMEOUT))
         self._close(conn)
 
     def _close(self, conn: TConn) -> None:
@@ -148,3 +188,14 @@ class BufferingWorker(ThreadWorker):
     def _say(self, conn: TConn, text: bytes) -> None:
         with contextlib.suppress(OSError):  # the client is gone, which the next read says
             conn.sock.send(text)
+
+
+def _response(status: HTTPStatus) -> bytes:
+    """Return the response that refuses a request, a problem document (RFC 9457)."""
+    problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
+    body = orjson.dumps({**problem, "detail": status.description})
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,17 +17,44 @@ from tests.support.waiting import PATIENCE, eventually
 StartApp = Callable[..., GunicornApp]
 
 CLIENTS = 50
+GET = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /api/equipment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 #: What each sends at once, and what it goes on sending.
 HALVES = {
     "nothing": (b"", b""),
-    "headers that never end": (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"X-More: 1\r\n"),
+    "headers that never end": (GET, b"X-More: 1\r\n"),
     "a body that trickles": (POST + b"Content-Length: 5000\r\n\r\n", b" "),
-    "chunks that trickle": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "chunks that trickle": (POST + CHUNKED, b"1\r\n \r\n"),
     "half a request behind another": (
         b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /healthz HTTP/1.1\r\n",
         b"X-More: 1\r\n",
     ),
+}
+#: More than is accepted, of requests that are not complete, and the status of the answer.
+EXCESSES = {
+    "a line without end": (b"GET /" + b"x" * 70_000, 414),
+    "a header without end": (GET + b"X: " + b"a" * 65_600, 431),
+    "headers without end": (GET + b"X: a\r\n" * 12_000, 431),
+    "an announced body": (POST + b"Content-Length: 2000000\r\n\r\n", 413),
+    "an endless body": (POST + b"Content-Length: %s\r\n\r\n" % (b"9" * 40), 413),
+    "an announced body that nobody reads": (GET + b"Content-Length: 2000000\r\n\r\n", 413),
+    "a body that waits to be asked for": (
+        POST + b"Expect: 100-continue\r\nContent-Length: 2000000\r\n\r\n",
+        413,
+    ),
+    "chunks of one byte": (POST + CHUNKED + b"1\r\n \r\n" * 200_000, 413),
+    "one chunk": (POST + CHUNKED + b"fffffff\r\n" + b" " * 1_200_000, 413),
+    "a body behind another request": (
+        GET + b"\r\n" + POST + b"Content-Length: 2000000\r\n\r\n",
+        413,
+    ),
+}
+#: Whole requests whose connection ends with the answer, if the client does not keep it open.
+LAST = {
+    "the last request": (GET + b"Connection: close\r\n\r\n", 200),
+    "a request of HTTP/1.0": (b"GET /healthz HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n", 200),
+    "no request": (b"?\r\n\r\n", 400),
 }
 
 
@@ -83,6 +112,52 @@ def test_half_requests_hold_up_nobody_and_kill_no_worker(app: GunicornApp, slow:
     assert longest < PATIENCE, f"{longest:.2f} s"
     assert (app.owner_pid(), app.worker_pids()) == (owner, workers)
     assert "WORKER TIMEOUT" not in app.log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize("kind", [*EXCESSES, *LAST])
+def test_clients_that_keep_silent_after_too_much_or_all_hold_up_nobody(
+    app: GunicornApp, kind: str
+) -> None:
+    sent, status = {**EXCESSES, **LAST}[kind]
+    workers = app.worker_pids()
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", app.port), timeout=30))
+            for _ in range(CLIENTS)
+        ]
+        for client in clients:
+            client.sendall(sent)
+        longest = 0.0
+        for _ in range(8):
+            asked = time.monotonic()
+            assert app.get("/healthz").status == 200
+            longest = max(longest, time.monotonic() - asked)
+        assert longest < PATIENCE, f"{longest:.2f} s"
+        for client in clients:
+            assert re.search(rb"HTTP/1\.[01] %d " % status, until_its_end(client))
+    assert app.worker_pids() == workers
+    assert "WORKER TIMEOUT" not in app.log
+
+
+def until_its_end(client: socket.socket) -> bytes:
+    """All that a client is sent."""
+    answer = b""
+    while piece := client.recv(65_536):
+        answer += piece
+    return answer
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_refusal_is_read_after_all_of_a_body(app: GunicornApp) -> None:
+    body = b" " * 30_000_000
+    with socket.create_connection(("127.0.0.1", app.port), timeout=30) as client:
+        # A connection that was reset would fail the send or the read.
+        client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        answer = until_its_end(client)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"Content-Type: application/problem+json\r\n" in answer
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

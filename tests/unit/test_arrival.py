@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arus.gunicorn.arrival import MAX_BODY, MAX_HEAD, Arrival
+from arus.gunicorn.arrival import MAX_BODY, MAX_FRAMING, MAX_HEAD, Arrival
 
 HEAD = b"POST /api/alerts HTTP/1.1\r\nHost: ship\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 REQUESTS = (
     b"GET / HTTP/1.1\r\nHost: ship\r\n\r\n",
     HEAD + b"Content-Length: 0\r\n\r\n",
@@ -34,19 +35,53 @@ def test_it_is_complete_with_its_last_byte(request: bytes, cuts: list[int]) -> N
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "status"),
     [
-        b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD,
-        HEAD + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1),
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n" + b"x" * (MAX_BODY + 1),
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\nnumber\r\n",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+        (b"GET /" + b"x" * MAX_HEAD, 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD, 431),
+        (HEAD + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1), 413),
+        (HEAD + b"Content-Length: %s\r\n\r\n" % (b"9" * 5_000), 413),
+        (HEAD + CHUNKED + b"%x\r\n" % (MAX_BODY + 1), 413),
+        (HEAD + CHUNKED + b"1\r\nx\r\n" * MAX_FRAMING, 413),
+        (HEAD + CHUNKED + b"1" * (MAX_FRAMING + 1), 413),
+        (HEAD + CHUNKED + b"0\r\nX: " + b"x" * MAX_FRAMING, 413),
     ],
-    ids=["head", "length", "chunks", "no size", "negative size"],
+    ids=["line", "head", "length", "endless", "chunk", "chunks", "size", "trailer"],
 )
-def test_what_is_too_large_or_malformed_is_not_waited_for(sent: bytes) -> None:
+def test_what_is_too_large_is_refused(sent: bytes, status: int) -> None:
     arrival = Arrival()
     arrival.add(sent)
+    assert arrival.refusal == status
+    assert not arrival.is_complete
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEAD + b"Content-Length: 00000000000000000000%d\r\n\r\n" % MAX_BODY + bytes(MAX_BODY),
+        HEAD + CHUNKED + b"%x\r\n" % MAX_BODY + bytes(MAX_BODY) + b"\r\n0\r\n\r\n",
+    ],
+    ids=["length", "chunk"],
+)
+def test_the_largest_body_is_accepted(sent: bytes) -> None:
+    arrival = Arrival()
+    arrival.add(sent)
+    assert arrival.refusal is None
+    assert arrival.is_complete
+
+
+def test_an_application_may_accept_more() -> None:
+    arrival = Arrival(MAX_BODY + 1)
+    arrival.add(HEAD + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1))
+    assert arrival.refusal is None
+    arrival.add(bytes(MAX_BODY + 1))
+    assert arrival.is_complete
+
+
+@pytest.mark.parametrize("size", [b"number", b"-1"])
+def test_what_is_malformed_is_not_waited_for(size: bytes) -> None:
+    arrival = Arrival()
+    arrival.add(HEAD + CHUNKED + size + b"\r\n")
     assert arrival.is_complete
 
 
