@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
-#: Bytes of the largest head, and of the largest body by default.
+#: Bytes of the largest head, and of a body that is waited for: a thread waits for the rest of a larger one.
 MAX_HEAD = 65_536
 MAX_BODY = 1_048_576
 #: Bytes of a chunked body that may be no content: the sizes of its chunks, and the trailers.
@@ -23,10 +23,10 @@ _EXPECT = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*(?=\r\n)", re.IGNOREC
 class Arrival:
     """The bytes of a request that have arrived.
 
-    :param max_body: bytes of the largest body.
+    :param max_body: bytes of the largest body; None if the application accepts any.
     """
 
-    def __init__(self, max_body: int = MAX_BODY) -> None:
+    def __init__(self, max_body: int | None = MAX_BODY) -> None:
         self.data = bytearray()
         self._max_body = max_body
         #: Whether the client waits for "100 Continue" before it sends the body (RFC 9110, 10.1.1).
@@ -60,21 +60,19 @@ class Arrival:
                 if has_line
                 else HTTPStatus.REQUEST_URI_TOO_LONG
             )
-        if self._total is None:
-            framing = len(self.data) - self._head - self._content
-            is_too_large = not self._is_ended and (
-                self._content > self._max_body or framing > MAX_FRAMING
-            )
-        else:
-            is_too_large = self._total - self._head > self._max_body
+        size = self._content if self._total is None else self._total - self._head
+        is_too_large = self._max_body is not None and size > self._max_body
+        if self._total is None and not self._is_ended:
+            is_too_large |= len(self.data) - self._head - size > MAX_FRAMING
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if is_too_large else None
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything has arrived, or enough to tell that it is malformed: it can be read without waiting."""
+        """Whether everything has arrived, or enough to tell that it is malformed, or as much as is waited for."""
         if not self._head:
             return False
-        return self._is_ended if self._total is None else len(self.data) >= self._total
+        has_all = self._is_ended if self._total is None else len(self.data) >= self._total
+        return has_all or len(self.data) - self._head > MAX_BODY + MAX_FRAMING
 
     def _read_head(self, size: int) -> None:
         head = bytes(self.data[:size])

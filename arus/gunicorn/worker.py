@@ -6,7 +6,7 @@ loop collects each request, and a thread gets it once it has arrived. In `gunico
 
     worker_class = "arus.gunicorn.worker.BufferingWorker"
 
-Bodies are collected up to the application's `MAX_CONTENT_LENGTH` (1 MiB if it is not set); larger ones are refused.
+A body above the application's `MAX_CONTENT_LENGTH` is refused. Where that is above 1 MiB, or not set, a thread waits for the rest of a larger one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from .arrival import MAX_BODY, Arrival
+from .arrival import Arrival
 
 #: Seconds for a connection to send its first byte, and then for the whole request to arrive.
 FIRST_BYTE_TIMEOUT = 10.0
@@ -119,8 +119,7 @@ class BufferingWorker(ThreadWorker):
             self._arriving[conn] = (arrival, min(own, deadline))
 
     def _new_arrival(self) -> Arrival:
-        config = getattr(self.wsgi, "config", {})
-        return Arrival(config.get("MAX_CONTENT_LENGTH") or MAX_BODY)
+        return Arrival(getattr(self.wsgi, "config", {}).get("MAX_CONTENT_LENGTH"))
 
     def _await_data(self, conn: TConn, arrival: Arrival | None, timeout: float) -> None:
         conn.sock.setblocking(False)

@@ -78,6 +78,16 @@ def test_an_application_may_accept_more() -> None:
     assert arrival.is_complete
 
 
+@pytest.mark.parametrize("limit", [None, 10 * MAX_BODY])
+def test_no_more_of_a_large_body_is_kept_than_of_the_largest_by_default(limit: int | None) -> None:
+    arrival = Arrival(limit)
+    arrival.add(HEAD + b"Content-Length: %d\r\n\r\n" % (9 * MAX_BODY) + bytes(MAX_BODY))
+    assert not arrival.is_complete
+    arrival.add(bytes(MAX_FRAMING + 1))
+    assert arrival.refusal is None
+    assert arrival.is_complete, "a thread waits for the rest"
+
+
 @pytest.mark.parametrize("size", [b"number", b"-1"])
 def test_what_is_malformed_is_not_waited_for(size: bytes) -> None:
     arrival = Arrival()
