@@ -46,6 +46,12 @@ def name_of(reason: int) -> str:
     return names.get(reason, f"reason code 0x{reason:02x}")
 
 
+def refusal_in(error: SessionError) -> str | None:
+    """Return what the broker's DISCONNECT says against a message, in words; None if it says nothing of that kind."""
+    code = error.code if isinstance(error, ConnectionLostError) else None
+    return None if code is None or code < REFUSED or code in PASSING else name_of(code)
+
+
 def explains_a_hang_up(error: SessionError) -> bool:
     """Whether the broker's DISCONNECT says that the connection ended for no message's sake."""
     return isinstance(error, ConnectionLostError) and error.code in PASSING

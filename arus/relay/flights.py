@@ -51,6 +51,11 @@ class Flights(dict[int, Flight]):
         self.size = 0
 
     @property
+    def rows(self) -> dict[int, int]:
+        """Bytes of each change's row, by packet id."""
+        return {packet_id: len(flight.entry.data) for packet_id, flight in self.items()}
+
+    @property
     def oldest(self) -> float:
         """When the oldest was sent, in monotonic seconds; infinity if there is none."""
         return min((flight.sent_at for flight in self.values()), default=math.inf)

@@ -24,6 +24,7 @@ class GivenUp:
         :param confirmed: the broker has confirmed it (PUBREC): it has the message, and no longer the handshake.
         """
         if self._poison.convicted(entry.seq, confirmed=confirmed):
+            reason = self._poison.reason(entry.seq)
             self._poison.given_up(entry.seq, confirmed=confirmed)
             if confirmed:
                 logger.warning(
@@ -32,7 +33,7 @@ class GivenUp:
                     entry.seq,
                     entry.topic,
                 )
-            return "the broker closes the connection on it"
+            return reason
         if self._passed_over.too_often(entry.seq):
             self._passed_over.forget(entry.seq)
             return "the broker does not answer it"

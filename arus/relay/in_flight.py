@@ -110,9 +110,7 @@ class InFlight:
             _allowance(connected, known, v5=self._session.v5),
             visible=self._session.v5,
             grows=self._session.v5 and connected.receive_maximum is None,
-            confirmed={
-                packet_id: len(each.entry.data) for packet_id, each in self._flights.items()
-            },
+            confirmed=self._flights.rows,
             unconfirmed={packet_id_of(entry.seq): len(entry.data) for entry in left},
         )
 
@@ -178,9 +176,7 @@ class InFlight:
 
         :param shared: reserve a part of the window for a catch-up.
         """
-        messages += self._unacknowledged
-        if shared:
-            messages += self._window.size // 4
+        messages += self._unacknowledged + (self._window.size // 4 if shared else 0)
         return self._window.room(messages, self._flights.size + size)
 
     @property
@@ -229,9 +225,8 @@ class InFlight:
         :returns: whether it belongs to a change that is in flight.
         :raises SessionMismatchError: the broker's half of the session does not match this log.
         """
-        packet_id = ack.packet_id
         now = time.monotonic()
-        flight = self._flights.get(packet_id)
+        flight = self._flights.get(ack.packet_id)
         self._progress.heard(now, -math.inf if flight is None else flight.sent_at)
         if flight is None:
             if ack.reason < REFUSED and not self._refused.is_empty:
@@ -240,7 +235,7 @@ class InFlight:
         if ack.reason >= REFUSED and ack.reason != _PACKET_ID_NOT_FOUND and not flight.confirmed:
             self._take_refusal(ack, flight)
         elif ack.kind == PUBREC and flight.qos == 2:
-            self._confirmed(packet_id, flight, unread)
+            self._confirmed(ack.packet_id, flight, unread)
         else:
             # Any kind of acknowledgement completes it: a broker that lowers QoS 2 answers with PUBACK, and otherwise
             # the message would stay in flight for ever.
@@ -329,12 +324,17 @@ class InFlight:
         self._due_at = math.inf
         return outcomes
 
-    def hung_up(self) -> None:
-        """Note that the broker is closing the connection without a reason; `end` follows."""
+    def hung_up(self, refusal: str | None) -> None:
+        """Note that the broker is closing the connection, perhaps with a `refusal` of a message; `end` follows."""
         if self._flights.has_qos_2 and not self._qos_2_confirmed:
             self._session.features.hung_up()
         suspects = self._flights.suspects(self._releases.held)
-        self._poison.hung_up(suspects, acknowledged=self._progress.passed > -math.inf)
+        self._poison.hung_up(
+            suspects,
+            acknowledged=self._progress.passed > -math.inf,
+            others_pass=self._progress.was_heard and not self._session.beside,
+            refusal=refusal,
+        )
 
     def trouble(self, now: float) -> tuple[bool, str | None]:
         """Return whether messages of any kind wait and nothing was acknowledged for a minute, and the last refusal.

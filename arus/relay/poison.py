@@ -1,12 +1,15 @@
-"""The poison detector: finds the message on which a broker closes the connection, if the broker does not say so.
+"""The poison detector: finds the message on which a broker closes the connection, if the broker does not name it.
 
-In MQTT 3.1.1 a broker that finds a packet too large can only close the connection. The message would be sent again in
-each connection, and nothing after it would ever be delivered. So once the broker has closed several connections in a
-row without a single acknowledgement, messages are sent one at a time; if the broker closes the connection three times
+In MQTT 3.1.1 a broker that finds a packet too large can only close the connection; in MQTT 5 some brokers send a
+DISCONNECT with the reason, which names no message either. The message would be sent again in each connection, and
+nothing after it would ever be delivered. So once the broker has closed several connections in a row without a single
+acknowledgement, or with such a reason, messages are sent one at a time; if the broker closes the connection three times
 on the same message, that message is quarantined.
 
-Bad links end connections too. A small message is therefore never blamed: it can't be too large for any broker, and
-would be quarantined because of a bad link.
+Bad links end connections too. A small message is therefore not blamed for a close without a reason: it can't be too large
+for any broker, and would be quarantined because of a bad link. No link makes up a DISCONNECT with a reason, but the
+reason may be about the client as a whole. It counts against a small message only if the broker has acknowledged
+everything else that was sent in the connection.
 
 Some brokers (aedes) close the connection on a PUBREL whose message they have released before, where MQTT requires a
 PUBCOMP (4.3.3). An owner that was killed before it journalled the PUBCOMP sends such a PUBREL. PUBRELs are then sent one
@@ -25,7 +28,7 @@ FRUITLESS = 3
 STRIKES = 3
 #: The same for a PUBREL, for the first and for later ones: a bad link could release nothing as well.
 RELEASE_STRIKES, FURTHER_RELEASE_STRIKES = 6, 2
-#: Bytes of payload below which a message is never blamed.
+#: Bytes of payload below which a message is not blamed for a close without a reason.
 SMALL = 16 * 1024
 
 
@@ -46,6 +49,8 @@ class PoisonDetector:
     def __init__(self) -> None:
         self._fruitless = 0
         self._strikes: Counter[int] = Counter()
+        #: What the broker's last DISCONNECT said against each message.
+        self._refusals: dict[int, str] = {}
         #: The broker has closed the connection on a PUBREL before.
         self._forgets_releases = False
 
@@ -54,19 +59,34 @@ class PoisonDetector:
         """Whether messages are to be sent one at a time."""
         return self._fruitless >= FRUITLESS
 
-    def hung_up(self, suspects: Sequence[Suspect], *, acknowledged: bool) -> None:
+    def hung_up(
+        self,
+        suspects: Sequence[Suspect],
+        *,
+        acknowledged: bool,
+        others_pass: bool = False,
+        refusal: str | None = None,
+    ) -> None:
         """Note that the broker has closed a connection.
 
-        :param suspects: all messages that were unacknowledged.
-        :param acknowledged: whether anything was acknowledged in this connection.
+        :param suspects: all changes that were unacknowledged.
+        :param acknowledged: whether any change was acknowledged in this connection.
+        :param others_pass: there were other messages than changes, and all of them were acknowledged.
+        :param refusal: what the broker's DISCONNECT said against a message; None if nothing.
         """
         if self.careful:
-            if len(suspects) == 1 and (suspects[0].confirmed or suspects[0].size >= SMALL):
-                self._strikes[suspects[0].seq] += 1
-        elif suspects and not acknowledged:
+            if len(suspects) == 1:
+                self._suspect(suspects[0], refusal if others_pass else None)
+        elif suspects and (refusal or not acknowledged):
             self._fruitless += 1
         else:
             self._fruitless = 0
+
+    def _suspect(self, suspect: Suspect, refusal: str | None) -> None:
+        if suspect.confirmed or suspect.size >= SMALL or refusal:
+            self._strikes[suspect.seq] += 1
+        if refusal:
+            self._refusals[suspect.seq] = refusal
 
     def convicted(self, seq: int, *, confirmed: bool = False) -> bool:
         """Whether a message is not to be sent again.
@@ -77,6 +97,11 @@ class PoisonDetector:
             return self._strikes[seq] >= STRIKES
         further = self._forgets_releases
         return self._strikes[seq] >= (FURTHER_RELEASE_STRIKES if further else RELEASE_STRIKES)
+
+    def reason(self, seq: int) -> str:
+        """Return why a convicted message is not sent again."""
+        refusal = self._refusals.get(seq)
+        return "the broker closes the connection on it" + (f": {refusal}" if refusal else "")
 
     def given_up(self, seq: int, *, confirmed: bool) -> None:
         """Note that a convicted message is not sent again."""
@@ -90,4 +115,5 @@ class PoisonDetector:
         """Reset the counts: the queue is empty, or the poison message is found."""
         self._fruitless = 0
         self._strikes.clear()
+        self._refusals.clear()
         self._forgets_releases = False

@@ -22,7 +22,7 @@ from arus.mqtt.events import Connected
 from arus.mqtt.handshakes import Allowance
 from arus.mqtt.meter import Kind
 from arus.mqtt.packets import Ack
-from arus.mqtt.refusals import explains_a_hang_up
+from arus.mqtt.refusals import explains_a_hang_up, refusal_in
 from arus.outbox.eviction import Eviction
 from arus.outbox.log import ChangeLog, FencedTransaction
 from arus.outbox.usage import DataBudget
@@ -120,7 +120,7 @@ class Publisher:
         """Note that the connection ended, and discard all state that is not journalled."""
         hung_up = isinstance(error, ConnectionLostError) and error.hung_up
         if self._connected and hung_up and not explains_a_hang_up(error):
-            self._in_flight.hung_up()
+            self._in_flight.hung_up(refusal_in(error))
         self.end()
 
     def end(self) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from arus.relay.poison import SMALL
+from arus.relay.poison import FRUITLESS, SMALL, STRIKES
 from tests.support.mosquitto import Mosquitto
-from tests.support.scripted_broker import PUBACK, ScriptedBroker
+from tests.support.scripted_broker import DISCONNECT, PUBACK, Publish, ScriptedBroker, packet
 from tests.support.subscriber import Subscriber
-from tests.support.vessel import StartVessel
+from tests.support.vessel import StartVessel, Vessel
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -80,3 +80,63 @@ def test_what_was_acknowledged_before_a_hang_up_does_not_go_again(
     link.ack(PUBACK, again.packet_id)
     link.silent()
     eventually(lambda: vessel.status().depth == 0, message="all is acknowledged")
+
+
+def refuse_by_disconnect(
+    broker: ScriptedBroker, vessel: Vessel, message_id: str, reason: int
+) -> int:
+    """Acknowledge all messages but one, until none waits; return how often the connection was ended on that one."""
+    ended = 0
+    while vessel.status().depth:
+        link = broker.accept()
+        link.accept(session_present=ended > 0)
+        while vessel.status().depth:
+            got = link.next(0.2)
+            if not isinstance(got, Publish):
+                continue
+            if got.json.get("messageId") == message_id:
+                link.send(packet(DISCONNECT, bytes((reason,))))
+                link.close()
+                ended += 1
+                break
+            link.ack(PUBACK, got.packet_id)
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"), [(0x87, "not authorized"), (0x95, "packet too large"), (0x81, "0x81")]
+)
+def test_a_small_message_that_a_broker_refuses_by_ending_the_connection_holds_up_no_other(
+    reason: int, says: str, broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5", MQTT_RECONNECT_PERIOD="0.05")
+    _, refused, *_ = vessel.commit(5)
+    ended = refuse_by_disconnect(broker, vessel, refused, reason)
+    assert ended == FRUITLESS + STRIKES
+    [(message_id, why)] = vessel.query(
+        "SELECT message_id, reason FROM arus_change WHERE outcome = 'quarantined'"
+    )
+    assert message_id == refused
+    assert why.startswith("the broker closes the connection on it: ")
+    assert why.endswith(says)
+
+
+def test_no_message_is_blamed_if_the_broker_lets_the_client_publish_nothing(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5", MQTT_RECONNECT_PERIOD="0.05")
+    vessel.commit(3)
+    for _ in range(12):
+        link = broker.accept()
+        link.connect()
+        link.connack(session_present=True)
+        link.publish()
+        link.send(packet(DISCONNECT, b"\x87"))
+        link.close()
+    link = broker.accept()
+    link.accept(session_present=True)
+    while vessel.status().depth:
+        got = link.next(0.2)
+        if isinstance(got, Publish):
+            link.ack(PUBACK, got.packet_id)
+    assert vessel.status().quarantined == 0

@@ -55,6 +55,28 @@ def test_a_small_message_and_one_of_several_are_never_convicted() -> None:
     assert not any(map(poison.convicted, (1, 2, 3)))
 
 
+def test_a_small_message_is_convicted_if_the_broker_refuses_it_and_takes_everything_else() -> None:
+    poison = PoisonDetector()
+    for _ in range(FRUITLESS):
+        suspects = [Suspect(1, 100), Suspect(2, 100)]
+        poison.hung_up(suspects, acknowledged=True, others_pass=True, refusal="not authorized")
+    for _ in range(STRIKES):
+        assert not poison.convicted(1)
+        poison.hung_up(
+            [Suspect(1, 100)], acknowledged=False, others_pass=True, refusal="not authorized"
+        )
+    assert poison.convicted(1)
+    assert poison.reason(1) == "the broker closes the connection on it: not authorized"
+
+
+def test_a_small_message_is_not_convicted_if_the_refusal_may_be_of_something_else() -> None:
+    poison = careful()
+    for _ in range(STRIKES * 3):
+        poison.hung_up([Suspect(1, 100)], acknowledged=True, refusal="not authorized")
+        poison.hung_up([], acknowledged=True, others_pass=True, refusal="not authorized")
+    assert not poison.convicted(1)
+
+
 def test_a_release_on_which_the_broker_always_hangs_up_counts_as_answered() -> None:
     poison = careful()
     for _ in range(RELEASE_STRIKES):
