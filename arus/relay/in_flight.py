@@ -76,7 +76,7 @@ class InFlight:
         self._session = session
         self._poison = poison
         self._prefix = prefix
-        self._window = Window(max_inflight)
+        self._window = Window(max_inflight, poison)
         self.handshakes = Handshakes()
         self._session_present = False
         self._flights = Flights()
@@ -98,7 +98,7 @@ class InFlight:
 
         :param known: the handshakes that this broker was found to accept, if it does not announce them.
         """
-        self._window.connected(1 if self._poison.careful else connected.receive_maximum)
+        self._window.connected(connected.receive_maximum)
         self._session_present = connected.session_present
         again: list[Entry] = []
         for topic_queue in topic_queues:

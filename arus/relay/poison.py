@@ -4,7 +4,8 @@ In MQTT 3.1.1 a broker that finds a packet too large can only close the connecti
 DISCONNECT with the reason, which names no message either. The message would be sent again in each connection, and
 nothing after it would ever be delivered. So once the broker has closed several connections in a row without a single
 acknowledgement, or with such a reason, messages are sent one at a time; if the broker closes the connection three times
-on the same message, that message is quarantined.
+on the same message, that message is quarantined. It is among those that were unacknowledged when these connections
+ended: once all of them are acknowledged there is none, and messages are sent together again in the same connection.
 
 Bad links end connections too. A small message is therefore not blamed for a close without a reason: it can't be too large
 for any broker, and would be quarantined because of a bad link. No link makes up a DISCONNECT with a reason, but the
@@ -19,7 +20,7 @@ at a time too, and one on which the broker closes the connection again and again
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 #: Connections without a single acknowledgement before messages are sent one at a time.
@@ -48,6 +49,8 @@ class PoisonDetector:
 
     def __init__(self) -> None:
         self._fruitless = 0
+        #: Numbers of the changes that were unacknowledged when these connections ended, or later ones.
+        self._suspects: set[int] = set()
         self._strikes: Counter[int] = Counter()
         #: What the broker's last DISCONNECT said against each message.
         self._refusals: dict[int, str] = {}
@@ -74,19 +77,30 @@ class PoisonDetector:
         :param others_pass: there were other messages than changes, and all of them were acknowledged.
         :param refusal: what the broker's DISCONNECT said against a message; None if nothing.
         """
+        self._suspects.update(suspect.seq for suspect in suspects)
         if self.careful:
             if len(suspects) == 1:
                 self._suspect(suspects[0], refusal if others_pass else None)
         elif suspects and (refusal or not acknowledged):
             self._fruitless += 1
         else:
-            self._fruitless = 0
+            self.clear()
 
     def _suspect(self, suspect: Suspect, refusal: str | None) -> None:
         if suspect.confirmed or suspect.size >= SMALL or refusal:
             self._strikes[suspect.seq] += 1
         if refusal:
             self._refusals[suspect.seq] = refusal
+
+    def settled(self, seqs: Iterable[int], *, depth: int) -> None:
+        """Note changes that were acknowledged or quarantined: once no suspect is left, suspicion ends.
+
+        :param depth: changes that are left in the queue.
+        """
+        if self.careful:
+            self._suspects.difference_update(seqs)
+        if not depth or (self.careful and not self._suspects):
+            self.clear()
 
     def convicted(self, seq: int, *, confirmed: bool = False) -> bool:
         """Whether a message is not to be sent again.
@@ -112,8 +126,9 @@ class PoisonDetector:
             self.clear()
 
     def clear(self) -> None:
-        """Reset the counts: the queue is empty, or the poison message is found."""
+        """Reset the counts: nothing is suspicious, or the poison message is found."""
         self._fruitless = 0
+        self._suspects.clear()
         self._strikes.clear()
         self._refusals.clear()
         self._forgets_releases = False

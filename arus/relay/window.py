@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from .poison import PoisonDetector
+
 #: A window that adapts begins here and never goes below `FLOOR` or above `CEILING`.
 START = 16
 FLOOR = 4
@@ -30,10 +32,12 @@ class Window:
     timely, and shrinks to what the link carries once a queue has built up in front of the link.
 
     :param fixed: a size that never changes, or None to adapt.
+    :param poison: while it is careful, messages are sent one at a time, which is no measure of the link.
     """
 
-    def __init__(self, fixed: int | None) -> None:
+    def __init__(self, fixed: int | None, poison: PoisonDetector) -> None:
         self._fixed = fixed
+        self._poison = poison
         self.connected(None)
 
     def connected(self, receive_maximum: int | None) -> None:
@@ -55,7 +59,7 @@ class Window:
     @property
     def size(self) -> int:
         """Messages that may be unacknowledged."""
-        return min(int(self._size), self._limit)
+        return 1 if self._poison.careful else min(int(self._size), self._limit)
 
     def room(self, messages: int, in_bytes: int) -> int:
         """Return how many more messages may be sent in addition to those in flight."""
@@ -70,7 +74,7 @@ class Window:
         :param unread: seconds for which the socket was not read before: the acknowledgement may have arrived at any
             time in them.
         """
-        if self._fixed is not None or now - round_trip < self._judged_from:
+        if self._fixed is not None or self._poison.careful or now - round_trip < self._judged_from:
             return
         self._shortest = min(self._shortest, round_trip)
         round_trip = max(0.0, round_trip - unread)

@@ -140,3 +140,29 @@ def test_no_message_is_blamed_if_the_broker_lets_the_client_publish_nothing(
         if isinstance(got, Publish):
             link.ack(PUBACK, got.packet_id)
     assert vessel.status().quarantined == 0
+
+
+def test_messages_go_together_again_once_those_under_suspicion_are_acknowledged(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_RECONNECT_PERIOD="0.05")
+    vessel.commit(3)
+    for hung_up in range(FRUITLESS):
+        link = broker.accept()
+        link.accept(session_present=hung_up > 0)
+        link.publishes(3)
+        link.close()
+    vessel.commit(30)
+    link = broker.accept()
+    link.accept(session_present=True)
+    for _ in range(3):
+        suspect = link.publish()
+        link.silent()
+        link.ack(PUBACK, suspect.packet_id)
+    together = link.publishes(10)
+    link.acks(PUBACK, [each.packet_id for each in together])
+    while vessel.status().depth:
+        got = link.next(0.2)
+        if isinstance(got, Publish):
+            link.ack(PUBACK, got.packet_id)
+    assert len(vessel.heard("connected")) == FRUITLESS + 1

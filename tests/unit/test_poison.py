@@ -90,9 +90,34 @@ def test_a_release_on_which_the_broker_always_hangs_up_counts_as_answered() -> N
     assert poison.convicted(3, confirmed=True)
 
 
+def test_suspicion_ends_once_all_suspects_are_settled_though_more_is_queued() -> None:
+    poison = careful()
+    poison.hung_up([Suspect(3, 100)], acknowledged=True)
+    poison.settled([1, 2], depth=100)
+    assert poison.careful
+    poison.settled([3], depth=100)
+    assert not poison.careful
+
+
+def test_suspicion_lasts_until_the_poison_message_is_found_wherever_it_is_among_the_suspects() -> (
+    None
+):
+    poison = PoisonDetector()
+    for connection in range(
+        FRUITLESS
+    ):  # the last is cut by the link, before the poison message was sent
+        poisonous = [Suspect(seq, LARGE) for seq in range(2, 10)] if connection < 2 else []
+        poison.hung_up([Suspect(1, 100), *poisonous], acknowledged=False)
+    poison.settled(range(1, 9), depth=100)
+    for _ in range(STRIKES):
+        assert poison.careful
+        poison.hung_up([Suspect(9, LARGE)], acknowledged=True)
+    assert poison.convicted(9)
+
+
 def test_an_empty_queue_clears_everything() -> None:
     poison = careful()
     poison.hung_up([Suspect(2, LARGE)], acknowledged=False)
-    poison.clear()
+    poison.settled([], depth=0)
     assert not poison.careful
     assert not poison.convicted(2)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arus.relay.poison import FRUITLESS, PoisonDetector, Suspect
 from arus.relay.window import CEILING, FLOOR, MAX_BYTES, START, Window
 
 
@@ -23,7 +24,7 @@ def a_round(window: Window, *, round_trip: float, sent_at: float = 0.0, full: bo
 
 
 def adapting() -> Window:
-    window = Window(None)
+    window = Window(None, PoisonDetector())
     window.connected(None)
     return window
 
@@ -224,14 +225,14 @@ def test_a_near_broker_has_its_window_opened_within_a_few_round_trips() -> None:
 
 @pytest.mark.parametrize(("limit", "size"), [(None, START), (1, 1), (10, 10), (65_535, START)])
 def test_the_broker_has_the_last_word(limit: int | None, size: int) -> None:
-    window = Window(None)
+    window = Window(None, PoisonDetector())
     window.connected(limit)
     assert window.size == size
     assert window.room(0, 0) == size
 
 
 def test_it_does_not_grow_in_secret_beyond_what_the_broker_takes() -> None:
-    window = Window(None)
+    window = Window(None, PoisonDetector())
     window.connected(20)
     now = 0.0
     for _ in range(5):
@@ -242,8 +243,22 @@ def test_it_does_not_grow_in_secret_beyond_what_the_broker_takes() -> None:
     assert window.size == 10
 
 
+def test_it_is_as_wide_as_at_the_start_once_messages_need_not_be_sent_one_at_a_time() -> None:
+    poison = PoisonDetector()
+    window = Window(None, poison)
+    for _ in range(FRUITLESS):
+        poison.hung_up([Suspect(1, 100)], acknowledged=False)
+    window.connected(None)
+    now = 0.0
+    for _ in range(3):
+        assert window.size == 1
+        now = a_round(window, round_trip=0.6, sent_at=now)
+    poison.settled([1], depth=100)
+    assert window.size == START
+
+
 def test_a_fixed_window_never_changes() -> None:
-    window = Window(50)
+    window = Window(50, PoisonDetector())
     window.connected(None)
     now = 0.0
     for round_trip in (0.1, 0.1, 9.0, 9.0):
@@ -268,7 +283,7 @@ def test_bytes_in_flight_are_bounded_too() -> None:
 def test_it_stays_within_its_bounds(
     limit: int | None, acks: list[tuple[float, float, bool]]
 ) -> None:
-    window = Window(None)
+    window = Window(None, PoisonDetector())
     window.connected(limit)
     for round_trip, now, full in acks:
         window.room(window.size if full else 0, 0)
