@@ -81,9 +81,8 @@ class Registration(Struct, frozen=True):
 
         :raises ValueError: it has no such form.
         """
-        prop = inspect(self.model).attrs.get(attribute)
-        column = prop.columns[0] if isinstance(prop, ColumnProperty) else None
-        kind = _python_type(column) if isinstance(column, Column) else object
+        column = column_of(inspect(self.model), attribute)
+        kind = _python_type(column) if column is not None else object
         return value if kind in _PLAIN else typed_value(kind, value)
 
     @property
@@ -226,6 +225,16 @@ class Registry(Struct):
         return iter(self._by_entity.values())
 
 
+def column_of(mapper: Mapper[Any], attribute: str) -> Column[Any] | None:
+    """Return the column of an attribute; None if it has none of its own.
+
+    Unlike `mapper.attrs`, this does not configure the mappers: a relationship may name a class that is defined later.
+    """
+    prop = mapper.get_property(attribute) if mapper.has_property(attribute) else None
+    column = prop.columns[0] if isinstance(prop, ColumnProperty) else None
+    return column if isinstance(column, Column) else None
+
+
 def mere_row(registration: Registration | None, row_id: str, version: int) -> bytes:
     """Return the placeholder for a row that can't be sent: a receiver refuses it, and knows that the row is missing.
 
@@ -249,8 +258,8 @@ def _version(mapper: Mapper[Any], version: str | None) -> str | None:
             f"{name} has no attribute {version!r} for its version: name the right one, or pass version=None"
             " to let the log keep the versions"
         )
-    columns = getattr(mapper.get_property(version), "columns", [None])
-    if not isinstance(columns[0], Column) or not isinstance(columns[0].type, Integer):
+    column = column_of(mapper, version)
+    if column is None or not isinstance(column.type, Integer):
         raise RegistrationError(
             f"the version of {name}, {version!r}, is not an integer column: receivers compare versions by size."
             " Name another attribute, or pass version=None to let the log keep the versions"
@@ -328,9 +337,8 @@ def _number_texts(schema: Any) -> tuple[str, ...]:
 def _text_keys(mapper: Mapper[Any], schema: MarshmallowSchema) -> tuple[str, ...]:
     found = []
     for name, dumped_by in schema.dump_fields.items():
-        prop = mapper.attrs.get(dumped_by.attribute or name)
-        column = prop.columns[0] if isinstance(prop, ColumnProperty) else None
-        if isinstance(column, Column) and _python_type(column) in TEXTS:
+        column = column_of(mapper, dumped_by.attribute or name)
+        if column is not None and _python_type(column) in TEXTS:
             found.append(str(dumped_by.data_key or name))
     return tuple(found)
 

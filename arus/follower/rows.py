@@ -24,14 +24,14 @@ from sqlalchemy import (
     inspect,
     null,
 )
-from sqlalchemy.orm import ColumnProperty, Mapper
+from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import False_, True_
 
 from arus.audit.contents import dumped_fields
 from arus.database import insert_of
 from arus.errors import FollowError, RefusedMessageError
 from arus.protocol.rows import typed_value
-from arus.registry import MERE_VERSION, Registration
+from arus.registry import MERE_VERSION, Registration, column_of
 
 from .messages import Followed
 from .upsert import Upsert
@@ -81,10 +81,10 @@ class Copy:
         self._fields = [
             _field(name, field, mapper)
             for name, field in dumped.items()
-            if _column(mapper, field.attribute or name) is not None
+            if column_of(mapper, field.attribute or name) is not None
         ]
         self._key = self._of_attribute(mapper, registration.key)
-        version = _column(mapper, registration.version) if registration.version else None
+        version = column_of(mapper, registration.version) if registration.version else None
         self._version = version.key if version is not None else None
         self.followed = Followed(registration.entity, registration.topic, self._key.data_key)
         columns = [field.column for field in self._fields]
@@ -102,7 +102,7 @@ class Copy:
         self._statements: dict[str, Any] = {}
 
     def _of_attribute(self, mapper: Mapper[Any], attribute: str) -> _Field:
-        column = _column(mapper, attribute)
+        column = column_of(mapper, attribute)
         for field in self._fields:
             if column is not None and field.column == column.key:
                 return field
@@ -257,15 +257,8 @@ class Copy:
         connection.execute(statement, rows)
 
 
-def _column(mapper: Mapper[Any], attribute: str) -> Column[Any] | None:
-    prop = mapper.attrs.get(attribute)
-    if not isinstance(prop, ColumnProperty) or not isinstance(prop.columns[0], Column):
-        return None
-    return prop.columns[0]
-
-
 def _field(name: str, field: Any, mapper: Mapper[Any]) -> _Field:
-    column = _column(mapper, field.attribute or name)
+    column = column_of(mapper, field.attribute or name)
     assert column is not None
     return _Field(
         field.data_key or name,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 from marshmallow import Schema, fields
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -161,6 +162,31 @@ def test_the_log_keeps_the_versions_of_a_model_without_a_version() -> None:
 
 def test_a_text_key_of_no_declared_length_is_taken() -> None:
     assert register(Unlimited).of_model(Unlimited)
+
+
+def test_a_relationship_may_name_a_class_that_is_defined_after_the_registration() -> None:
+    class Later(DeclarativeBase):
+        pass
+
+    class Master(Later):
+        __tablename__ = "master"
+        id: Mapped[str] = mapped_column(String(36), primary_key=True)
+        version: Mapped[int]
+        voyages: Mapped[list[Any]] = relationship("Voyage")
+
+    sync = ReliableSync()
+    sync.register(Master, "masters", schema=NestedSchema)
+    app = Flask("later")
+    app.config.update(SQLALCHEMY_DATABASE_URI="sqlite://", LOCAL_MODE="true")
+    db = SQLAlchemy(app, model_class=Later)
+    sync.init_app(app, db)
+
+    class Voyage(Later):
+        __tablename__ = "voyage"
+        id: Mapped[str] = mapped_column(String(36), primary_key=True)
+        master_id: Mapped[str] = mapped_column(ForeignKey("master.id"))
+
+    assert Master(id="a", voyages=[Voyage(id="b")]).voyages
 
 
 @pytest.mark.parametrize(
