@@ -224,15 +224,14 @@ def saved(method: str, *arguments: Any, **options: Any) -> None:
     db.session.commit()
 
 
-def upsert(into: Any, *, how: str = "update", **values: Any) -> Any:
+def upsert(into: Any, *, how: str = "update", by: str | None = None, **values: Any) -> Any:
     dialect: Any = postgresql if db.engine.dialect.name == "postgresql" else sqlite
     statement = dialect.insert(into).values(**values)
     if how == "nothing":
         return statement.on_conflict_do_nothing()
     changed = {"name": values["name"] + "!"}
-    return statement.on_conflict_do_update(
-        index_elements=["id"] if "id" in values else ["name"], set_=changed
-    )
+    by = by or ("id" if "id" in values else "name")
+    return statement.on_conflict_do_update(index_elements=[by], set_=changed)
 
 
 def linked() -> None:
@@ -359,6 +358,30 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
             upsert(Tank, how="nothing", id="a", name="z", version=1)
         ),
         "on the engine": lambda: on_engine(upsert(TANK, id="a", name="z", version=1)),
+        "returning": lambda: in_session(
+            upsert(Tank, id="a", name="z", version=1).returning(Tank.name)
+        ),
+        "by another key, with a new one": lambda: in_session(
+            upsert(TANK, by="name", id="x", name="a", version=1),
+            upsert(Tank, by="name", id="y", name="b", version=1),
+        ),
+    },
+    "upserts by another key, returning": {
+        "the key": lambda: in_session(
+            upsert(TANK, by="name", id="x", name="a", version=1).returning(TANK.c.name, TANK.c.id)
+        ),
+        "the attribute": lambda: in_session(
+            upsert(Tank, by="name", id="x", name="a", version=1).returning(Tank.id)
+        ),
+        "the key of a new row": lambda: in_session(
+            upsert(Tank, by="name", id="x", name="x", version=1).returning(Tank.id)
+        ),
+        "the object": lambda: in_session(
+            upsert(Tank, by="name", id="x", name="a", version=1).returning(Tank)
+        ),
+        "the table, on the engine": lambda: on_engine(
+            upsert(TANK, by="name", id="x", name="a", version=1).returning(TANK)
+        ),
     },
     "Core on the engine": {
         "insert": lambda: on_engine((TANK.insert(), two()), PUMP.insert().values(name="q")),
@@ -407,6 +430,16 @@ def test_each_way_to_write_is_captured(app: Flask, group: str) -> None:
         assert replayed() == in_tables(), name
         assert uncaptured() == 0, name
         assert in_tables() != before or name == "that does nothing", f"{name} has changed something"
+
+
+def test_an_upsert_by_another_key_raises_the_version_of_a_row_that_the_log_has_forgotten(
+    app: Flask,
+) -> None:
+    with db.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM arus_change"))
+    in_session(upsert(TANK, by="name", id="x", name="a", version=1))
+    assert replayed() == {("tanks", "a"): in_tables()["tanks", "a"]}
+    assert in_tables()["tanks", "a"]["version"] == 2
 
 
 # -- what can't be captured ---------------------------------------------------------------------
@@ -526,6 +559,9 @@ def test_statements_whose_rows_are_not_known_are_refused_in_a_session(app: Flask
     before = in_tables()
     refused = {
         "RETURNING of its own": TANK.insert().values(name="c", version=1).returning(TANK.c.name),
+        "return its key too": upsert(TANK, by="name", id="x", name="a", version=1).returning(
+            TANK.c.name
+        ),
         "OR REPLACE": PUMP.insert().prefix_with("OR REPLACE").values(id=101, version=1),
         "primary key of a Tank": TANK.update().values(id="x"),
         "does not know the table's primary key": sa.update(

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, Column, CursorResult, Insert
+from sqlalchemy.sql.visitors import iterate
+
+from .results import kept_rows
 
 
 def with_keys(statement: Insert, key: Column[Any]) -> Insert:
@@ -17,10 +20,15 @@ def with_keys(statement: Insert, key: Column[Any]) -> Insert:
     return statement.return_defaults(key)
 
 
-def returned_keys(result: CursorResult[Any], statement: Insert) -> list[Any]:
-    """Return the keys that an executed statement of `with_keys` has returned."""
+def returns_key(statement: Insert, key: Column[Any]) -> bool:
+    """Whether a statement has a RETURNING of its own with the keys of its rows."""
+    return bool(statement._returning) and statement.exported_columns.contains_column(key)
+
+
+def returned_keys(result: CursorResult[Any], statement: Insert, key: Column[Any]) -> list[Any]:
+    """Return the keys that an executed statement has returned: one of `with_keys`, or with `returns_key`."""
     if statement._returning:
-        return list(result.scalars())
+        return [row._mapping[key] for row in kept_rows(result)]
     rows: Sequence[Any] = result.inserted_primary_key_rows
     return [row[0] for row in rows]
 
@@ -36,6 +44,15 @@ def given_keys(
 def is_upsert(statement: Insert) -> bool:
     """Whether a statement may change an existing row."""
     return statement._post_values_clause is not None
+
+
+def is_upsert_by(statement: Insert, key: Column[Any]) -> bool:
+    """Whether an existing row that a statement changes is always one with a key that the statement names."""
+    return all(
+        [getattr(one, "name", one) for one in clause.inferred_target_elements or ()] == [key.name]  # type: ignore[attr-defined]
+        for clause in iterate(statement._post_values_clause)
+        if clause.__visit_name__ == "on_conflict_do_update"
+    )
 
 
 def replaces(statement: Insert) -> bool:

@@ -33,7 +33,15 @@ from .affected import (
 from .cascades import reached_rows
 from .engines import CapturedEngine, open_reader, session_of
 from .flush import changed_key, is_flushing
-from .inserts import given_keys, is_upsert, replaces, returned_keys, with_keys
+from .inserts import (
+    given_keys,
+    is_upsert,
+    is_upsert_by,
+    replaces,
+    returned_keys,
+    returns_key,
+    with_keys,
+)
 from .logged import logged_contents
 from .pending import Change, innermost, note, pending_of
 from .tables import RegisteredTables, key_column, table_of
@@ -226,38 +234,45 @@ class _Watched:
                 f"an insert of {name} with a RETURNING of its own can't be captured: its rows have no known keys;"
                 " give them their keys, or add the rows to the session"
             )
+        is_exact = not statement._returning or returns_key(statement, key)
+        if is_upsert(statement) and not is_exact and not is_upsert_by(statement, key):
+            raise CaptureError(
+                f"an upsert of {name} with a RETURNING of its own can't be captured: it may change rows with other keys;"
+                " let it return its key too"
+            )
         # Without the keys that it returns, a row that an upsert has left as it was is recognised by its content.
-        own = bool(statement._returning)
-        existing = [Affected(one, written=not own) for one in self._registrations]
+        existing = [Affected(one, written=is_exact) for one in self._registrations]
         if is_upsert(statement) and given is not None:
             with open_reader(self._connection) as reader:
                 lock(self._connection, key)
                 for one in existing:
-                    one.before = contents(reader, self._registry, one.registration, given, data=own)
+                    one.before = contents(
+                        reader, self._registry, one.registration, given, data=not is_exact
+                    )
         executed = with_keys(statement, key)
 
         def finish(result: CursorResult[Any]) -> None:
-            made = given if own else returned_keys(result, executed)
-            self._finish_insert(
-                existing, made or [], is_unsure=is_upsert(executed) and given is None
-            )
+            made = {*(returned_keys(result, executed, key) if is_exact else given or ())}
+            # An upsert may have found a row by another key: only of those that it was given it is known.
+            unsure = made.difference(given or ()) if is_upsert(executed) else set()
+            self._finish_insert(existing, made, unsure)
 
         return executed, finish
 
-    def _finish_insert(
-        self, existing: list[Affected], keys: Sequence[Any], *, is_unsure: bool
-    ) -> None:
+    def _finish_insert(self, existing: list[Affected], keys: set[Any], unsure: set[Any]) -> None:
         """Capture the rows with these keys.
 
-        :param is_unsure: each of them may have existed before.
+        :param unsure: those that may have existed before, if nothing was read of them.
         """
+        found = []
         for one in existing:
-            if is_unsure:
-                one.before = logged_contents(self._connection, one.registration, keys)
-                one.is_unsure = True
-            one.before = {key: content for key, content in one.before.items() if key in set(keys)}
-            one.created = set(keys) - set(one.before)
-        self._capture(existing)
+            one.before = {key: content for key, content in one.before.items() if key in keys}
+            one.created = keys - unsure - one.before.keys()
+            others = unsure - one.before.keys()
+            logged = logged_contents(self._connection, one.registration, others)
+            made = others - logged.keys()
+            found += [one, Affected(one.registration, logged, made, is_unsure=True)]
+        self._capture(found)
 
     def _capture(self, rows: Sequence[Affected]) -> None:
         with open_reader(self._connection) as reader:
