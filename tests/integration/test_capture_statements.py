@@ -454,6 +454,9 @@ TEXTS = (
     'update "s_tank" set ship_id = null',
     "/* a comment */ DELETE FROM s_pump -- of one row\n WHERE id = 101",
     "INSERT INTO s_pump (id, name) VALUES (103, 'q')",
+    "UPDATE s_tank SET ship_id = null RETURNING id",
+    "DELETE FROM s_pump WHERE id = 101 RETURNING id, name",
+    "INSERT INTO s_pump (id, name) VALUES (103, 'q') RETURNING id",
 )
 
 
@@ -481,6 +484,24 @@ def test_a_sql_text_is_accepted_when_each_of_its_rows_is_recorded(app: Flask) ->
     assert replayed() == in_tables()
 
 
+def test_a_sql_text_with_returning_needs_a_record_of_each_row_that_it_returns(app: Flask) -> None:
+    statement = sa.text("UPDATE s_tank SET name = id, version = version + 1 RETURNING id, version")
+    assert sorted(db.session.execute(statement).all()) == [("a", 2), ("b", 2)]
+    sync.record("update", Tank(id="a"))
+    with pytest.raises(CaptureError, match="has changed 2 rows of tanks"):
+        db.session.commit()
+    db.session.rollback()
+    whole = sa.text("UPDATE s_tank SET name = id, version = version + 1 RETURNING *")
+    tanks = db.session.scalars(sa.select(Tank).from_statement(whole)).all()
+    assert {tank.name for tank in tanks} == {"a", "b"}
+    with pytest.raises(CaptureError, match="has changed 2 rows of tanks"):
+        db.session.commit()
+    for tank in tanks:
+        sync.record("update", tank)
+    db.session.commit()
+    assert replayed() == in_tables()
+
+
 def test_a_record_in_a_savepoint_that_is_rolled_back_does_not_count(app: Flask) -> None:
     text("UPDATE s_tank SET name = 'z', version = 2 WHERE id = 'a'")
     savepoint = db.session.begin_nested()
@@ -503,6 +524,7 @@ def test_a_record_in_a_savepoint_that_is_rolled_back_does_not_count(app: Flask) 
     "statement",
     [
         "UPDATE s_tank SET name = 'z' WHERE id = 'none'",
+        "UPDATE s_tank SET name = 'z' WHERE id = 'none' RETURNING id",
         "SELECT 'UPDATE s_tank SET name' FROM s_tank",
         "SELECT id FROM s_tank -- DELETE FROM s_tank",
         "UPDATE s_ship SET name = 'z'",
@@ -547,6 +569,35 @@ def test_a_sql_text_on_the_engine_is_counted_and_logged_once_for_each_place(
     assert all("flask sync reconcile" in line for line in said)
     metrics = {family.name: family for family in sync.runtime().collector().collect()}
     assert metrics["arus_mqtt_uncaptured_statements"].samples[0].value == 4
+
+
+def test_a_sql_text_with_returning_on_the_engine_is_counted(app: Flask) -> None:
+    with db.engine.begin() as connection:
+        statement = sa.text("UPDATE s_tank SET name = 'z' WHERE id = 'a' RETURNING id, name")
+        assert connection.execute(statement).one() == ("a", "z")
+        assert connection.exec_driver_sql("DELETE FROM s_pump RETURNING id").first()
+    assert uncaptured() == 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "WITH gone AS (DELETE FROM s_pump RETURNING id) SELECT id FROM gone WHERE id < 0",
+        "WITH gone AS (DELETE FROM s_pump RETURNING id) UPDATE s_ship SET name = 'z' WHERE id IN (SELECT -id FROM gone)",
+    ],
+)
+def test_a_sql_text_with_a_dml_in_a_cte_is_refused_though_it_counts_no_row(
+    app: Flask, statement: str
+) -> None:
+    if db.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no DML in a CTE")
+    text(statement)
+    with pytest.raises(CaptureError, match="pumps"):
+        db.session.commit()
+    db.session.rollback()
+    with db.engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    assert uncaptured() == 1
 
 
 def test_a_cascade_of_a_sql_text_is_counted(app: Flask) -> None:

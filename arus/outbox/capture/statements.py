@@ -44,6 +44,7 @@ from .inserts import (
 )
 from .logged import logged_contents
 from .pending import Change, innermost, note, pending_of
+from .results import kept_rows
 from .tables import RegisteredTables, key_column, table_of
 from .textual import NOTHING, SqlTexts
 from .uncaptured import is_migrating, place_of_caller, report_uncaptured
@@ -130,7 +131,12 @@ class Statements:
     def note_text(self, connection: Connection, text: str, result: CursorResult[Any]) -> None:
         """Note what an executed SQL text has written."""
         written = self._texts.written(text)
-        if written is NOTHING or result.rowcount == 0:
+        if written is NOTHING:
+            return
+        rows = result.rowcount
+        if written.is_counted and rows < 1 and result.returns_rows:
+            rows = len(kept_rows(result))  # SQLite counts them when they have been fetched
+        if written.is_counted and rows == 0:
             return
         session = session_of(connection)
         transaction = innermost(session) if session is not None else None
@@ -138,8 +144,8 @@ class Statements:
             report_uncaptured(connection, written.entities | written.reached)
             return
         if written.entities:
-            rows = max(1, result.rowcount)
-            pending_of(session).owe(transaction, written.entities, rows, place_of_caller())
+            pending = pending_of(session)
+            pending.owe(transaction, written.entities, max(1, rows), place_of_caller())
         if written.reached:
             report_uncaptured(connection, written.reached)
 

@@ -29,6 +29,8 @@ class Written(NamedTuple):
     entities: frozenset[str] = frozenset()
     #: Other entities whose rows the database may change along with the deleted ones.
     reached: frozenset[str] = frozenset()
+    #: The rows that its cursor counts are the written ones: not if it has several writes, or one in a CTE.
+    is_counted: bool = False
 
 
 NOTHING = Written()
@@ -57,18 +59,27 @@ class SqlTexts:
     def _judge(self, text: str) -> Written:
         if _DEFINES.match(text):
             return NOTHING
+        plain = _NOISE.sub(" ", text)
         entities: set[str] = set()
         reached: set[str] = set()
-        for found in _WRITE.finditer(_NOISE.sub(" ", text)):
+        starts: list[int] = []
+        for found in _WRITE.finditer(plain):
             schema, name = _plain(found["schema"]), _plain(found["name"]) or ""
-            entities |= self._tables.entities(schema, name)
-            if found["delete"]:
-                reached |= self._tables.reached_from(schema, name)
-        return (
-            Written(frozenset(entities), frozenset(reached - entities))
-            if entities or reached
-            else NOTHING
-        )
+            written = self._tables.entities(schema, name)
+            along = self._tables.reached_from(schema, name) if found["delete"] else set()
+            entities |= written
+            reached |= along
+            if written or along:
+                starts.append(found.start())
+        if not starts:
+            return NOTHING
+        is_counted = len(starts) == 1 and _is_outermost(plain[: starts[0]])
+        return Written(frozenset(entities), frozenset(reached - entities), is_counted)
+
+
+def _is_outermost(before: str) -> bool:
+    """Whether what follows a part of a text is in its first statement, and in no parentheses."""
+    return ";" not in before and before.count("(") == before.count(")")
 
 
 def _plain(identifier: str | None) -> str | None:
