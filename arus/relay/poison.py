@@ -92,8 +92,8 @@ class PoisonDetector:
         if refusal:
             self._refusals[suspect.seq] = refusal
 
-    def settled(self, seqs: Iterable[int], *, depth: int) -> None:
-        """Note changes that were acknowledged or quarantined: once no suspect is left, suspicion ends.
+    def done(self, seqs: Iterable[int], *, depth: int) -> None:
+        """Note changes that were acknowledged or quarantined: once no suspect is left, messages are sent together again.
 
         :param depth: changes that are left in the queue.
         """

@@ -314,8 +314,8 @@ class Publisher:
             for entry, reason in quarantined:
                 fenced.settle(entry.id, ChangeState.QUARANTINED, reason)
             depth = self.depth
-            settled = [*outcomes.acknowledged, *(entry for entry, _ in quarantined)]
-            self._poison.settled((entry.seq for entry in settled), depth=depth)
+            done = [*outcomes.acknowledged, *(entry for entry, _ in quarantined)]
+            self._poison.done((entry.seq for entry in done), depth=depth)
             report = Report(
                 queued=numbered.queued,
                 acknowledged=outcomes.acknowledged,

@@ -93,9 +93,9 @@ def test_a_release_on_which_the_broker_always_hangs_up_counts_as_answered() -> N
 def test_suspicion_ends_once_all_suspects_are_settled_though_more_is_queued() -> None:
     poison = careful()
     poison.hung_up([Suspect(3, 100)], acknowledged=True)
-    poison.settled([1, 2], depth=100)
+    poison.done([1, 2], depth=100)
     assert poison.careful
-    poison.settled([3], depth=100)
+    poison.done([3], depth=100)
     assert not poison.careful
 
 
@@ -108,7 +108,7 @@ def test_suspicion_lasts_until_the_poison_message_is_found_wherever_it_is_among_
     ):  # the last is cut by the link, before the poison message was sent
         poisonous = [Suspect(seq, LARGE) for seq in range(2, 10)] if connection < 2 else []
         poison.hung_up([Suspect(1, 100), *poisonous], acknowledged=False)
-    poison.settled(range(1, 9), depth=100)
+    poison.done(range(1, 9), depth=100)
     for _ in range(STRIKES):
         assert poison.careful
         poison.hung_up([Suspect(9, LARGE)], acknowledged=True)
@@ -118,6 +118,6 @@ def test_suspicion_lasts_until_the_poison_message_is_found_wherever_it_is_among_
 def test_an_empty_queue_clears_everything() -> None:
     poison = careful()
     poison.hung_up([Suspect(2, LARGE)], acknowledged=False)
-    poison.settled([], depth=0)
+    poison.done([], depth=0)
     assert not poison.careful
     assert not poison.convicted(2)
