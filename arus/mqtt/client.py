@@ -214,8 +214,7 @@ class Session:
         else:
             self._connector.check_refusal(frame.header, frame.body)
             expected = self.client.feed(frame)
-            self._raise_if_ended()
-            if not expected:
+            if not expected or self._ended is not None or self._connector.ended is not None:
                 raise self._first(ConnectionLostError("the broker sent an unexpected packet"))
 
     def _on_subscribe(
@@ -243,6 +242,11 @@ class Session:
             except (OSError, ValueError) as error:
                 raise self._first(self._connector.lost(error)) from error
 
+    @property
+    def ping_due_at(self) -> float:
+        """When `keep_alive` is to be called, in monotonic seconds."""
+        return self.client.ping_due_at
+
     def keep_alive(self) -> None:
         """Send a ping if one is due.
 
@@ -259,11 +263,6 @@ class Session:
     def answered_until(self) -> float:
         """The broker has read all packets queued before this time (monotonic): it has answered a later ping."""
         return self.client.answered_until
-
-    def _raise_if_ended(self) -> None:
-        error = self._ended or self._connector.ended
-        if error is not None:
-            raise error
 
     def _first(self, error: SessionError) -> SessionError:
         """Return why the connection has ended: the first reason that is known."""

@@ -184,10 +184,13 @@ class Connection:
 
     @property
     def wake_at(self) -> float:
-        """The latest time for the next call of `step`, apart from the keepalive; monotonic seconds."""
+        """The latest time for the next call of `step`; monotonic seconds."""
         if self._state is State.WAITING:
             return self._next_attempt
-        return math.inf if self._state is State.OPEN else self._deadline
+        if self._state is State.CONNECTING:
+            return self._deadline
+        ping_due_at = self._session.ping_due_at
+        return ping_due_at if self.is_open else min(self._deadline, ping_due_at)
 
     # -- what is due --------------------------------------------------------------------------------
 

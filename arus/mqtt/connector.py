@@ -209,6 +209,7 @@ class Connector(Mqtt):
             )
             return
         self.connected = True
+        self.client.require_keepalive(getattr(properties, "ServerKeepAlive", 0))
         if self._has_aliases and self.version == "5":
             self.aliases = TopicAliases(getattr(properties, "TopicAliasMaximum", 0))
         self.features.connected(

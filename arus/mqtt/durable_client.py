@@ -164,6 +164,15 @@ class DurableClient(Client):
         """The broker has read everything queued before this time, in monotonic seconds."""
         return self._keepalive_timer.answered_until
 
+    def require_keepalive(self, seconds: int) -> None:
+        """Use the keepalive that the broker requires for this connection (MQTT 5, 3.2.2.3.14); 0 for none."""
+        self._keepalive_timer.required(seconds)
+
+    @property
+    def ping_due_at(self) -> float:
+        """When `keep_alive` is to be called, in monotonic seconds."""
+        return self._keepalive_timer.ping_due_at
+
     def keep_alive(self) -> bool:
         """Queue a ping if one is due; return whether the connection is alive."""
         sock = self.socket()

@@ -1,4 +1,4 @@
-"""Idle closes: a proxy or firewall on the way ends connections that carry nothing for some time.
+"""Idle closes: the broker, or a proxy or firewall on the way, ends connections that carry nothing for some time.
 
 A connection that is pinged more often never ends so. The evidence is several connections in a row that the other side
 closed after the same time without a packet, with nothing in flight, while none of them was longer without a packet
@@ -94,8 +94,8 @@ class IdleCloses:
     def _diagnose(self, allowed: float) -> Diagnosis:
         return Diagnosis(
             _SAYS.format(seconds=int(allowed), times=self._in_a_row),
-            f"set MQTT_KEEPALIVE to {max(1, int(allowed * _SAFE))}: a proxy or firewall on the way closes"
-            " idle connections",
+            f"set MQTT_KEEPALIVE to {max(1, int(allowed * _SAFE))}: the broker, or a proxy or firewall on the way,"
+            " closes idle connections",
         )
 
 

@@ -24,12 +24,13 @@ class _Ping(NamedTuple):
 class Keepalive:
     """Decides from what was read and written; used by one thread.
 
-    :param period: seconds without traffic after which a ping is due, and within which it must be answered.
+    :param period: seconds without traffic after which a ping is due, if the broker does not require it earlier, and
+        within which it must be answered.
     :param clock: returns monotonic seconds.
     """
 
     def __init__(self, period: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._period = period
+        self._period = self._interval = period
         self._clock = clock
         self._read_at = self._written_at = clock()
         #: Bytes that the system has accepted, and those of them that the other side's system has acknowledged.
@@ -41,6 +42,15 @@ class Keepalive:
         self._pings: deque[_Ping] = deque()
         #: The broker has read everything queued before this time: it has answered a later ping. Monotonic seconds.
         self.answered_until = -math.inf
+
+    def required(self, seconds: int) -> None:
+        """Note the keepalive that the broker requires: it closes a connection that is silent for longer.
+
+        :param seconds: 0 if it requires none.
+        """
+        # A longer one is not used: a client may ping more often, and the settings may say so because of a firewall.
+        if seconds:
+            self._interval = min(self._interval, seconds)
 
     def read(self) -> None:
         """Note that bytes have arrived."""
@@ -61,12 +71,16 @@ class Keepalive:
             self.answered_until = self._pings.popleft().at
 
     @property
-    def is_ping_due(self) -> bool:
-        """Whether to send a ping: the broker closes a connection on which it receives nothing for too long."""
-        now = self._clock()
+    def ping_due_at(self) -> float:
+        """When to send a ping: the broker closes a connection on which it receives nothing for too long."""
         if not self._pings:
-            return now - min(self._written_at, self._read_at) >= self._period
-        return now - max(self._written_at, self._pings[-1].at) >= self._period
+            return min(self._written_at, self._read_at) + self._interval
+        return max(self._written_at, self._pings[-1].at) + self._interval
+
+    @property
+    def is_ping_due(self) -> bool:
+        """Whether to send a ping."""
+        return self._clock() >= self.ping_due_at
 
     def is_lost(self, unsent: int) -> bool:
         """Whether the oldest ping should have been answered.

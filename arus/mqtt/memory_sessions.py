@@ -355,6 +355,11 @@ class MemorySession(Session):
     def flush(self) -> None:
         """Do nothing: there is no buffer."""
 
+    @property
+    def ping_due_at(self) -> float:
+        """Never: the broker detects no timeouts."""
+        return float("inf")
+
     def keep_alive(self) -> None:
         """Do nothing: the broker detects no timeouts."""
 

@@ -82,6 +82,8 @@ class Refusal(Struct, frozen=True):
             fix = f"set MQTT_BROKER_URL to the server that it names: {self.reference}"
             return Diagnosis(self.name, fix)
         fix = _ONLY_OF.get((self.kind, self.code)) or _FIXES.get(self.code, _READ_ITS_LOG)
+        if self.return_code == _CLIENT_ID_REJECTED:
+            fix += _KEEPALIVE_TOO_LONG
         return Diagnosis(self.name, fix.format(client_id=client.client_id, prefix=client.prefix))
 
     def error(self, client: RefusedClient) -> RefusedError | ConnectionLostError:
@@ -187,6 +189,10 @@ _PASSED_ON = (
 )
 _NEW_ADDRESS = "ask the broker's administrator for its new address, and set MQTT_BROKER_URL"
 
+#: The return code of MQTT 3.1.1 with which Mosquitto refuses a keepalive above its `max_keepalive`, and what to do.
+_CLIENT_ID_REJECTED = 2
+_KEEPALIVE_TOO_LONG = "; Mosquitto refuses a keepalive in the same way: set MQTT_KEEPALIVE to its max_keepalive or less"
+
 #: What to do about each code.
 _FIXES = {
     0x80: _READ_ITS_LOG,
@@ -203,7 +209,8 @@ _FIXES = {
     0x8A: "have the broker's administrator lift the ban on client id {client_id}, its user or this address",
     0x8B: "none needed: the sync reconnects once the broker runs again",
     0x8C: "allow clients without MQTT 5's enhanced authentication at the broker: this one does not use it",
-    0x8D: "none needed if the link was down; otherwise raise MQTT_KEEPALIVE",
+    0x8D: "none needed if the link was down; otherwise lower MQTT_KEEPALIVE if the connection was idle, and raise it"
+    " if the link is slow",
     0x8E: "give each vessel a VESSEL_ID of its own, and each follower a name of its own",
     0x8F: "check MQTT_TOPIC_PREFIX={prefix} and the filters of the application's subscriptions against"
     " the broker's rules for topics",

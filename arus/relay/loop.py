@@ -96,8 +96,6 @@ class Relay:
         self._look_at = 0.0
         self._throttle = Throttle()
         self._next_poll = 0.0
-        # The keepalive is checked at each poll, so polls must be frequent enough for a short one.
-        self._poll_interval = min(POLL_INTERVAL, settings.keepalive / 4)
 
     def stop(self) -> None:
         """Ask the relay to stop; notify it to make it react at once. Safe to call from any thread."""
@@ -164,7 +162,7 @@ class Relay:
             self._look_at = min(self._look_at, self._throttle.look_from)
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
-            self._next_poll = time.monotonic() + self._poll_interval
+            self._next_poll = time.monotonic() + POLL_INTERVAL
             self._retention.step()
             self._publisher.compression.mind()
             if self._connection.is_open:

@@ -35,9 +35,8 @@ def start_follower(
             app = make_app(
                 database_url,
                 LOCAL_MODE="false",
-                MQTT_BROKER_URL=mosquitto.url,
                 MQTT_RECONNECT_PERIOD="0.2",
-                **settings,
+                **{"MQTT_BROKER_URL": mosquitto.url, **settings},
             )
             return stack.enter_context(FollowerThread(app))
 
@@ -107,6 +106,21 @@ def test_a_broker_out_of_reach_is_tried_again_and_said_once(
     # Each attempt that is logged says why the last one failed; what to do about it is said once.
     reasons = [r for r in reasons if "fix: " in r.getMessage()]
     assert [r.levelno for r in reasons] == [logging.WARNING]
+
+
+@pytest.mark.slow
+@only_sqlite
+def test_mosquittos_max_keepalive_does_not_end_an_idle_connection(
+    start_mosquitto: Callable[..., Mosquitto],
+    start_follower: StartFollower,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    mosquitto = start_mosquitto(options=["max_keepalive 10"])
+    start_follower(MQTT_BROKER_URL=mosquitto.url)
+    pinged = "Received PINGREQ from arus_follow_shore"
+    eventually(lambda: mosquitto.log.count(pinged) >= 2, 60, message="two pings")
+    assert caplog.text.count("is connected to") == 1
 
 
 def test_who_joins_late_asks_for_all_at_once(

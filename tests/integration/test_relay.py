@@ -655,12 +655,30 @@ def test_a_half_open_link_is_found_out(broker: ScriptedBroker, start_vessel: Sta
 
 
 @pytest.mark.slow
-def test_a_quiet_link_is_kept(broker: ScriptedBroker, start_vessel: StartVessel) -> None:
-    vessel = start_vessel(broker.url, MQTT_KEEPALIVE="1")
+@pytest.mark.parametrize(("ours", "brokers"), [("1", None), ("60", 1)])
+def test_a_quiet_link_is_kept(
+    ours: str, brokers: int | None, broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_KEEPALIVE=ours)
     link = broker.accept()
-    link.accept()
+    link.connect()
+    link.connack(keepalive=brokers)
+    link.greeting()
     link.silent(3)  # but for pings
     assert link.pings >= 2
+    assert not vessel.heard("disconnected")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_mosquittos_max_keepalive_does_not_end_an_idle_connection(
+    start_mosquitto: Callable[..., Mosquitto], start_vessel: StartVessel
+) -> None:
+    mosquitto = start_mosquitto(options=["max_keepalive 10"])
+    vessel = start_vessel(mosquitto.url)
+    vessel.wait_connected()
+    pinged = "Received PINGREQ from arus_sync_ship-1"
+    eventually(lambda: mosquitto.log.count(pinged) >= 2, 60, message="two pings")
     assert not vessel.heard("disconnected")
 
 

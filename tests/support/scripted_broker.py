@@ -216,6 +216,7 @@ class Link:
         receive_maximum: int | None = None,
         maximum_packet: int | None = None,
         topic_aliases: int | None = None,
+        keepalive: int | None = None,
         level: int | None = None,
     ) -> None:
         """Answer CONNECT."""
@@ -228,6 +229,8 @@ class Link:
                 properties += b"\x27" + maximum_packet.to_bytes(4, "big")
             if topic_aliases is not None:
                 properties += b"\x22" + topic_aliases.to_bytes(2, "big")
+            if keepalive is not None:
+                properties += b"\x13" + keepalive.to_bytes(2, "big")
             body += encode_remaining(len(properties)) + properties
         self.send(packet(CONNACK, body))
 

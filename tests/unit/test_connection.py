@@ -58,6 +58,8 @@ class RecordedSession:
         self.pings = 0
         #: When the broker last sent anything.
         self.heard_at = -math.inf
+        #: When the next ping is due.
+        self.ping_due_at = math.inf
         #: What the next call fails with.
         self.failure: SessionError | None = None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from arus.mqtt.keepalive import Keepalive
 
 PERIOD = 10.0
@@ -38,6 +40,28 @@ def test_a_ping_is_due_after_a_period_without_traffic_either_way() -> None:
     assert not scene.keepalive.is_ping_due
     scene.now += PERIOD - 1
     assert scene.keepalive.is_ping_due  # nothing was received
+
+
+def test_a_broker_may_require_pings_sooner_and_the_answer_has_the_same_time() -> None:
+    scene = Scene()
+    scene.keepalive.required(4)
+    scene.now += 3.9
+    assert not scene.keepalive.is_ping_due
+    scene.now += 0.1
+    assert scene.keepalive.ping_due_at == scene.now
+    scene.ping()
+    assert not scene.after(PERIOD - 1)
+    assert scene.keepalive.is_ping_due  # the answer is late, and the broker wants to hear us
+    assert scene.after(1)
+
+
+@pytest.mark.parametrize("seconds", [0, int(PERIOD) + 1])
+def test_a_broker_that_requires_no_pings_or_fewer_changes_nothing(seconds: int) -> None:
+    scene = Scene()
+    scene.keepalive.required(seconds)
+    assert not scene.keepalive.is_ping_due
+    scene.now += PERIOD
+    assert scene.keepalive.is_ping_due
 
 
 def test_a_ping_without_an_answer_ends_the_connection() -> None:

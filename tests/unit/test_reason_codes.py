@@ -65,6 +65,7 @@ def test_a_password_is_advised_only_where_it_may_be_wrong(kind: Kind, code: int,
     [
         (1, "Unsupported protocol version", "MQTT 5 or 3.1.1"),
         (2, "Client identifier not valid", "MQTT_CLIENT_ID"),
+        (2, "Client identifier not valid", "MQTT_KEEPALIVE"),
         (3, "Server unavailable", "wait: "),
         (4, "Bad user name or password", "MQTT_PASSWORD"),
         (5, "Not authorized", "MQTT_PASSWORD"),
