@@ -92,8 +92,8 @@ class PoisonDetector:
         if refusal:
             self._refusals[suspect.seq] = refusal
 
-    def done(self, seqs: Iterable[int], *, depth: int) -> None:
-        """Note changes that were acknowledged or quarantined: once no suspect is left, messages are sent together again.
+    def completed(self, seqs: Iterable[int], *, depth: int) -> None:
+        """Note changes that were acknowledged or quarantined: once no suspect is left, the counts are reset.
 
         :param depth: changes that are left in the queue.
         """

@@ -314,8 +314,8 @@ class Publisher:
             for entry, reason in quarantined:
                 fenced.settle(entry.id, ChangeState.QUARANTINED, reason)
             depth = self.depth
-            done = [*outcomes.acknowledged, *(entry for entry, _ in quarantined)]
-            self._poison.done((entry.seq for entry in done), depth=depth)
+            completed = [*outcomes.acknowledged, *(entry for entry, _ in quarantined)]
+            self._poison.completed((entry.seq for entry in completed), depth=depth)
             report = Report(
                 queued=numbered.queued,
                 acknowledged=outcomes.acknowledged,

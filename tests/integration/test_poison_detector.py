@@ -142,7 +142,7 @@ def test_no_message_is_blamed_if_the_broker_lets_the_client_publish_nothing(
     assert vessel.status().quarantined == 0
 
 
-def test_messages_go_together_again_once_those_under_suspicion_are_acknowledged(
+def test_messages_go_together_again_once_the_suspects_are_acknowledged(
     broker: ScriptedBroker, start_vessel: StartVessel
 ) -> None:
     vessel = start_vessel(broker.url, MQTT_RECONNECT_PERIOD="0.05")

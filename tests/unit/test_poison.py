@@ -90,16 +90,16 @@ def test_a_release_on_which_the_broker_always_hangs_up_counts_as_answered() -> N
     assert poison.convicted(3, confirmed=True)
 
 
-def test_suspicion_ends_once_all_suspects_are_settled_though_more_is_queued() -> None:
+def test_messages_are_sent_together_once_all_suspects_have_an_outcome() -> None:
     poison = careful()
     poison.hung_up([Suspect(3, 100)], acknowledged=True)
-    poison.done([1, 2], depth=100)
+    poison.completed([1, 2], depth=100)
     assert poison.careful
-    poison.done([3], depth=100)
+    poison.completed([3], depth=100)
     assert not poison.careful
 
 
-def test_suspicion_lasts_until_the_poison_message_is_found_wherever_it_is_among_the_suspects() -> (
+def test_it_stays_careful_until_the_poison_message_is_found_wherever_it_is_among_the_suspects() -> (
     None
 ):
     poison = PoisonDetector()
@@ -108,7 +108,7 @@ def test_suspicion_lasts_until_the_poison_message_is_found_wherever_it_is_among_
     ):  # the last is cut by the link, before the poison message was sent
         poisonous = [Suspect(seq, LARGE) for seq in range(2, 10)] if connection < 2 else []
         poison.hung_up([Suspect(1, 100), *poisonous], acknowledged=False)
-    poison.done(range(1, 9), depth=100)
+    poison.completed(range(1, 9), depth=100)
     for _ in range(STRIKES):
         assert poison.careful
         poison.hung_up([Suspect(9, LARGE)], acknowledged=True)
@@ -118,6 +118,6 @@ def test_suspicion_lasts_until_the_poison_message_is_found_wherever_it_is_among_
 def test_an_empty_queue_clears_everything() -> None:
     poison = careful()
     poison.hung_up([Suspect(2, LARGE)], acknowledged=False)
-    poison.done([], depth=0)
+    poison.completed([], depth=0)
     assert not poison.careful
     assert not poison.convicted(2)

@@ -253,7 +253,7 @@ def test_it_is_as_wide_as_at_the_start_once_messages_need_not_be_sent_one_at_a_t
     for _ in range(3):
         assert window.size == 1
         now = a_round(window, round_trip=0.6, sent_at=now)
-    poison.done([1], depth=100)
+    poison.completed([1], depth=100)
     assert window.size == START
 
 
