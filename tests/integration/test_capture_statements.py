@@ -600,6 +600,49 @@ def test_a_sql_text_with_a_dml_in_a_cte_is_refused_though_it_counts_no_row(
     assert uncaptured() == 1
 
 
+def test_a_dml_in_a_cte_of_another_dml_is_refused_in_a_session(app: Flask) -> None:
+    if db.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no DML in a CTE")
+    before = in_tables()
+    gone = PUMP.delete().where(PUMP.c.id == 101).returning(PUMP.c.id, PUMP.c.name).cte()
+    archive: Any = SHIP.insert().from_select(["id", "name"], sa.select(gone.c.id, gone.c.name))
+    moved = sa.update(Ship).where(Ship.id == sa.select(gone.c.id - 100).scalar_subquery())
+    beside = SHIP.insert().values(id=7, name="s7").add_cte(gone)
+    captured = TANK.update().values(name=TANK.c.name + "!").add_cte(gone)
+    for statement in (archive, moved.values(name="z"), beside, captured):
+        db.session.execute(statement)
+        with pytest.raises(CaptureError, match=r"test_capture_statements\.py:\d+ .*pumps"):
+            db.session.commit()
+        db.session.rollback()
+    assert in_tables() == before == replayed()
+    on_engine(archive)
+    assert ("pumps", "101") not in in_tables()
+    assert uncaptured() == 1
+
+
+def test_a_dml_with_a_cte_that_only_reads_is_captured(app: Flask) -> None:
+    read = sa.select(TANK.c.name, TANK.c.version).where(TANK.c.id == "a").cte()
+    in_session(
+        PUMP.insert().from_select(["name", "version"], sa.select(read.c.name, read.c.version)),
+        PUMP.update().where(PUMP.c.name.in_(sa.select(read.c.name))).values(name="z"),
+    )
+    assert replayed() == in_tables()
+    assert uncaptured() == 0
+
+
+def test_a_dml_in_a_cte_of_the_condition_of_a_captured_one_is_executed_once(app: Flask) -> None:
+    if db.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no DML in a CTE")
+    gone = PUMP.delete().where(PUMP.c.id == 101).returning(PUMP.c.ship_id).cte()
+    statement = TANK.update().where(TANK.c.ship_id.in_(sa.select(gone.c.ship_id))).values(name="z")
+    with pytest.raises(CaptureError, match="CTE"):
+        db.session.execute(statement)
+    db.session.rollback()
+    on_engine(statement)
+    assert in_tables()["tanks", "a"]["name"] == "z"
+    assert uncaptured() == 2, "both tables"
+
+
 def test_a_cascade_of_a_sql_text_is_counted(app: Flask) -> None:
     text("DELETE FROM s_ship")
     db.session.commit()

@@ -62,10 +62,11 @@ class CapturedConnection(Connection):
             dialect, constructor, statement, *given, **named
         )
         context: Any = result.context
-        if not (context.isinsert or context.isupdate or context.isdelete):
+        is_dml = context.isinsert or context.isupdate or context.isdelete
+        if not is_dml or context.compiled.ctes is not None:
             # The text of a compiled statement is always the same object, which makes this a quick look-up.
             text = statement if isinstance(statement, str) else statement.string
-            self.statements.note_text(self, text, result)
+            self.statements.note_text(self, text, result, in_ctes=is_dml)
         return result
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     Column,
     Connection,
     CursorResult,
@@ -16,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.sql.visitors import iterate
 
 from arus.errors import CaptureError
 from arus.protocol.entries import Operation
@@ -65,6 +67,7 @@ class Statements:
         self._registry = captured.registry
         self._tables = RegisteredTables(captured.registry)
         self._texts = SqlTexts(self._tables)
+        self._ctes = SqlTexts(self._tables, in_ctes=True)
 
     # -- statements of SQLAlchemy ------------------------------------------------------------------
 
@@ -128,9 +131,14 @@ class Statements:
 
     # -- SQL texts ---------------------------------------------------------------------------------
 
-    def note_text(self, connection: Connection, text: str, result: CursorResult[Any]) -> None:
-        """Note what an executed SQL text has written."""
-        written = self._texts.written(text)
+    def note_text(
+        self, connection: Connection, text: str, result: CursorResult[Any], *, in_ctes: bool
+    ) -> None:
+        """Note what an executed SQL text has written.
+
+        :param in_ctes: only what its CTEs have.
+        """
+        written = (self._ctes if in_ctes else self._texts).written(text)
         if written is NOTHING:
             return
         rows = result.rowcount
@@ -214,6 +222,13 @@ class _Watched:
         parameters: _Parameters,
         keys: Mapping[str, Column[Any]],
     ) -> list[Affected]:
+        if any(
+            isinstance(one, CTE) and one.element.is_dml for one in iterate(statement.whereclause)
+        ):
+            raise CaptureError(
+                f"a statement on {table_of(statement)} with a DML in a CTE of its condition can't be captured:"
+                " reading its rows first would execute that twice"
+            )
         found = []
         for registration in self._registrations:
             column = keys[registration.entity]

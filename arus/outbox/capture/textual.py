@@ -37,10 +37,14 @@ NOTHING = Written()
 
 
 class SqlTexts:
-    """Tells which registered tables SQL texts write to, and remembers it."""
+    """Tells which registered tables SQL texts write to, and remembers it.
 
-    def __init__(self, tables: RegisteredTables) -> None:
+    :param in_ctes: look only at what their CTEs write.
+    """
+
+    def __init__(self, tables: RegisteredTables, *, in_ctes: bool = False) -> None:
         self._tables = tables
+        self._in_ctes = in_ctes
         self._known: dict[str, Written] = {}
         self._state = -1
 
@@ -62,19 +66,21 @@ class SqlTexts:
         plain = _NOISE.sub(" ", text)
         entities: set[str] = set()
         reached: set[str] = set()
-        starts: list[int] = []
+        outermost: list[bool] = []
         for found in _WRITE.finditer(plain):
+            is_outermost = _is_outermost(plain[: found.start()])
+            if is_outermost and self._in_ctes:
+                continue
             schema, name = _plain(found["schema"]), _plain(found["name"]) or ""
             written = self._tables.entities(schema, name)
             along = self._tables.reached_from(schema, name) if found["delete"] else set()
             entities |= written
             reached |= along
             if written or along:
-                starts.append(found.start())
-        if not starts:
+                outermost.append(is_outermost)
+        if not outermost:
             return NOTHING
-        is_counted = len(starts) == 1 and _is_outermost(plain[: starts[0]])
-        return Written(frozenset(entities), frozenset(reached - entities), is_counted)
+        return Written(frozenset(entities), frozenset(reached - entities), outermost == [True])
 
 
 def _is_outermost(before: str) -> bool:
