@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, Delete, Engine, Insert, Update
+from sqlalchemy import Connection, CursorResult, Delete, Engine, Insert, Row, Update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import CompileState
 
@@ -36,6 +36,8 @@ OWNERS = {
     "Update._returning": Update,
     "Update._values": Update,
     "Delete._returning": Delete,
+    "CursorResult._rewind": CursorResult,
+    "Row._mapping": Row,
 }
 
 

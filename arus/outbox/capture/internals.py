@@ -5,9 +5,11 @@ from __future__ import annotations
 from sqlalchemy import (
     Column,
     Connection,
+    CursorResult,
     Engine,
     Integer,
     MetaData,
+    Row,
     Table,
     delete,
     insert,
@@ -39,6 +41,8 @@ TOUCHED = (
     ),
     (update(_TABLE), (*_RETURNING, "_values")),
     (delete(_TABLE), _RETURNING),
+    (CursorResult, ("_rewind",)),
+    (Row, ("_mapping",)),
 )
 #: What is overridden of SQLAlchemy's classes for the ORM's bulk statements (`plugins`).
 OVERRIDDEN = ("orm_pre_session_exec", "orm_execute_statement")
