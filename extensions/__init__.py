@@ -48,6 +48,9 @@ def init_extensions(app: Flask) -> None:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies, x_prefix=proxies
         )
+    init_metrics(
+        app
+    )  # before what may refuse a request: each request is to be counted by the same rules
     init_hosts(app)
     init_assets(app)
     init_database(app)
@@ -55,7 +58,6 @@ def init_extensions(app: Flask) -> None:
     limiter.init_app(app)
     app.register_error_handler(RateLimitExceeded, _too_many)
     sync.init_app(app, db, zone=app.config["SHIP_TIMEZONE"])
-    init_metrics(app)
     init_migrations(app, db)
     api.init_app(app)
 

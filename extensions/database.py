@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -9,7 +10,7 @@ from uuid import uuid4
 
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import DateTime, Dialect, Engine, Index, Integer, MetaData, String, event
+from sqlalchemy import JSON, DateTime, Dialect, Engine, Index, Integer, MetaData, String, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -51,6 +52,18 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         # A time without an offset is SQLite's. `replace` takes 10,000 instructions: only where it is needed.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class ExactJSON(JSON):
+    """JSON whose values are compared as they are stored: Python takes true, 1 and 1.0 for equal."""
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        """Return whether two values are the same JSON."""
+        return x is y or (x == y and _stored(x) == _stored(y))
+
+
+def _stored(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 class Base(DeclarativeBase):

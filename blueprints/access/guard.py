@@ -165,7 +165,7 @@ def _ask_to_log_in() -> ResponseReturnValue:
     if request.path.startswith(_FOR_PROGRAMS) and request.endpoint != "docs.page":
         headers = {"WWW-Authenticate": 'Bearer realm="arus"'}
         return problem(401, "Log in, or send a valid token.", headers=headers)
-    here = request.full_path.rstrip("?")
+    here = request.script_root + request.full_path.rstrip("?")
     if request.method in SAFE_METHODS:
         address = url_for("access.login", next=here)
         if is_htmx():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, request, url_for
@@ -220,7 +220,6 @@ def _end_of(day: str) -> datetime | None:
     if not day:
         return None
     try:
-        date = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
+        return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=1)
+    except (ValueError, OverflowError):
         raise InvalidError({"expires": ["A day is expected, such as 2027-01-31."]}) from None
-    return datetime.combine(date, time(), UTC) + timedelta(days=1)

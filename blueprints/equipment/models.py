@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, String
+from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from extensions.database import list_indexes
+from extensions.database import ExactJSON, list_indexes
 from extensions.text_keys import SearchedRow, attach_triggers, key_of, search_indexes
 
 
@@ -31,7 +31,7 @@ class Equipment(SearchedRow):
     criticality_level: Mapped[str | None] = mapped_column(String(20), default="medium")
     #: By its counter, as somebody has last entered it.
     running_hours: Mapped[float | None]
-    specifications: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    specifications: Mapped[dict[str, Any] | None] = mapped_column(ExactJSON(none_as_null=True))
     name_key: Mapped[str | None] = key_of("name")
     type_key: Mapped[str | None] = key_of("type")
     location_key: Mapped[str | None] = key_of("location")

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from babel import negotiate_locale
@@ -102,12 +103,15 @@ def remember(response: Response) -> Response:
 
 def in_language(code: str) -> str:
     """Return the URL of this page in a language."""
-    args = {name: value for name, value in request.args.items(multi=True) if name != "lang"}
     if request.method in {"GET", "HEAD"} and request.endpoint:
+        # Not by url_for: it takes some names for options of its own, such as `_scheme`.
+        args = [each for each in request.args.items(multi=True) if each[0] != "lang"]
         try:
-            return url_for(request.endpoint, **{**args, **(request.view_args or {}), "lang": code})
+            address = url_for(request.endpoint, **(request.view_args or {}))
         except BuildError:
             pass  # the page's URL can't be built from its arguments alone
+        else:
+            return f"{address}?{urlencode([*args, ('lang', code)])}"
     return url_for("ui.index", lang=code)
 
 
@@ -198,11 +202,12 @@ def ship_moment(typed: str) -> str:
     """Return the ship's time typed into a `datetime-local` as UTC in ISO 8601; other text unchanged."""
     try:
         moment = datetime.fromisoformat(typed.strip())
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=get_timezone())
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return typed
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=get_timezone())
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # --- numbers -----------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from extensions.database import Base, UtcDateTime, list_indexes
+from extensions.database import Base, ExactJSON, UtcDateTime, list_indexes
 from extensions.text_keys import SearchedRow, attach_triggers, key_of, search_indexes
 
 
@@ -50,7 +50,7 @@ class WorkOrder(SearchedRow):
     planned_end_date: Mapped[datetime | None] = mapped_column(UtcDateTime)
     schedule_id: Mapped[str | None] = mapped_column(ForeignKey("maintenance_schedules.id"))
     #: See `steps`; None if there are none.
-    steps: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON(none_as_null=True))
+    steps: Mapped[list[dict[str, Any]] | None] = mapped_column(ExactJSON(none_as_null=True))
     maintenance_type_key: Mapped[str | None] = key_of("maintenance_type")
 
 

@@ -391,6 +391,19 @@ def test_a_token_is_shown_once_and_stored_hashed(login_app: Flask) -> None:
     assert client.get("/api/crew", headers=headers).status_code == 401
 
 
+def test_a_token_may_be_for_the_last_day_of_the_calendar_but_one(login_app: Flask) -> None:
+    administrator = logged_in(login_app, "administrator")
+    form = {"name": "shore", "scope": ["read"], "expires": "9999-12-31"}
+    assert administrator.post("/tokens", data=form, headers=FROM_PAGE).status_code == 422
+    page = administrator.post("/tokens", data={**form, "expires": "9999-12-30"}, headers=FROM_PAGE)
+    assert re.search(r"arus_[\w-]{43}", page.text)
+
+
+def test_behind_a_prefix_the_login_leads_back_into_the_application(login_app: Flask) -> None:
+    answer = login_app.test_client().get("/crew?q=ada", base_url="http://localhost/ship/vessel")
+    assert answer.location == "/ship/vessel/login?next=/ship/vessel/crew?q%3Dada"
+
+
 def test_a_token_ends_with_its_time(login_app: Flask) -> None:
     with login_app.app_context():
         _token, text = tokens.issue("old", ["read"], "test", utcnow() + timedelta(days=1))

@@ -135,6 +135,18 @@ def test_a_patch_that_changes_nothing_is_no_change(client: FlaskClient, equipmen
     assert client.patch(path, json={}).get_json()["version"] == 1
 
 
+@pytest.mark.parametrize(("old", "new"), [(1, True), (True, 1), (0, False), (3, 3.0)])
+def test_what_python_takes_for_equal_is_changed(client: FlaskClient, old: Any, new: Any) -> None:
+    made = client.post(
+        "/api/equipment", json={"name": "Pump", "type": "pump", "specifications": {"on": [old]}}
+    ).get_json()
+    path = f"/api/equipment/{made['id']}"
+    answer = client.patch(path, json={"location": "aft", "specifications": {"on": [new]}})
+    assert "Sync-Message-Id" in answer.headers
+    stored = client.get(path).get_json()
+    assert (stored["version"], repr(stored["specifications"])) == (2, repr({"on": [new]}))
+
+
 def test_work_order_numbers_follow_one_another(client: FlaskClient, equipment_id: str) -> None:
     rows = [
         client.post("/api/work-orders", json=body("work-orders", equipment_id)).get_json()

@@ -84,6 +84,7 @@ def test_metrics_have_no_series_for_what_clients_invent(client: FlaskClient) -> 
     before = client.get("/metrics").text
     for number in range(20):
         client.open("/api/crew", method=f"INVENTED{number}")
+        client.open("/", method=f"INVENTED{number}", headers={"Host": "elsewhere.example"})
         client.get(f"/nothing/{number}")
         client.get("/api/crew", query_string={f"field{number}": "x"})
     after = client.get("/metrics").text

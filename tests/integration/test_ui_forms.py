@@ -146,6 +146,30 @@ def test_times_are_typed_in_the_ships_zone(make_app: Any, migrated_database_url:
     assert open_form(client, f"{url}/edit")["scheduledDate"] == "2026-12-01T08:00"
 
 
+def test_a_time_at_the_edge_of_the_calendar_is_an_error_of_its_field(
+    make_app: Any, migrated_database_url: str
+) -> None:
+    client = make_app(migrated_database_url, SHIP_TIMEZONE="America/New_York").test_client()
+    typed = {"equipmentId": NOBODY, "reason": "Seal", "plannedEndDate": "9999-12-31T23:59"}
+    answer = client.post("/work-orders/new", data=typed)
+    assert answer.status_code == 422
+    assert 'value="Seal"' in answer.text
+
+
+@pytest.mark.parametrize(
+    "arguments", ["endpoint=x", "_external=&_scheme=x", "_scheme=javascript&_external=1", "code=x"]
+)
+def test_arguments_of_an_address_are_kept_by_the_language_links(
+    browser: FlaskClient, arguments: str
+) -> None:
+    page = browser.get(f"/equipment?{arguments}&type=a&type=b")
+    assert page.status_code == 200
+    kept = [
+        link for link in re.findall(r'href="([^"]*lang=[^"]*)"', page.text) if "lang=de" in link
+    ]
+    assert [unescape(link) for link in kept] == [f"/equipment?{arguments}&type=a&type=b&lang=de"]
+
+
 def test_a_field_is_emptied_and_a_box_unticked(browser: FlaskClient, equipment_id: str) -> None:
     url = made(browser, "equipment", equipment_id)
     form = open_form(browser, f"{url}/edit") | {"specifications": "", "location": " "}
