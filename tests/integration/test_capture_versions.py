@@ -44,7 +44,28 @@ class LampSchema(Schema):
     name = fields.String()
 
 
+class Bulb(Base):
+    """Its version is raised by SQLAlchemy."""
+
+    __tablename__ = "v_bulb"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column()
+    name: Mapped[str | None]
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  # SQLAlchemy's own word
+
+
+class Shade(Base):
+    """The log keeps its versions."""
+
+    __tablename__ = "v_shade"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+
+
+MODELS: dict[str, Any] = {"lamps": Lamp, "bulbs": Bulb, "shades": Shade}
 sync.register(Lamp, "lamps", schema=LampSchema)
+sync.register(Bulb, "bulbs", schema=LampSchema)
+sync.register(Shade, "shades", schema=LampSchema(exclude=["version"]))
 
 
 @pytest.fixture
@@ -55,15 +76,20 @@ def app(small_database_url: str) -> Iterator[Flask]:
     sync.init_app(app, db)
     with app.app_context():
         db.create_all()
-        with db.engine.begin() as connection:  # of tests with other models
-            connection.execute(sa.text("DELETE FROM arus_change"))
+        empty()  # of tests with other models
         yield app
         db.session.remove()
-        with db.engine.begin() as connection:
-            connection.execute(delete(Lamp))
-            connection.execute(sa.text("DELETE FROM arus_change"))
+        empty()
         app.extensions["arus"].notifier.close()
         db.engine.dispose()
+
+
+def empty() -> None:
+    with db.engine.begin() as connection:
+        for model in MODELS.values():
+            connection.execute(delete(model))
+        for table in ("arus_change", "arus_row_version"):
+            connection.execute(sa.text(f"DELETE FROM {table}"))
 
 
 def log() -> list[tuple[str, int, str | None]]:
@@ -187,3 +213,155 @@ def test_a_recorded_change_that_left_the_version_as_it_was_gets_the_next(
             (2, 2),
             (3, 3),
         ]
+
+
+def orm_delete(model: Any) -> None:
+    for row in db.session.scalars(sa.select(model)):
+        db.session.delete(row)
+    db.session.flush()
+
+
+def orm_delete_in_the_flush_that_adds(model: Any) -> None:
+    for row in db.session.scalars(sa.select(model)):
+        db.session.delete(row)
+
+
+def bulk_delete(model: Any) -> None:
+    db.session.execute(delete(model))
+
+
+def core_delete(model: Any) -> None:
+    db.session.execute(delete(model.__table__))
+
+
+def orm_add(model: Any) -> None:
+    db.session.add(model(id=1, name="new"))
+    db.session.flush()
+
+
+def bulk_insert(model: Any) -> None:
+    db.session.execute(insert(model), [{"id": 1, "name": "new"}])
+
+
+def core_insert(model: Any) -> None:
+    values = {"id": 1, "name": "new", "version": 1}
+    named = {key: value for key, value in values.items() if hasattr(model, key)}
+    db.session.execute(insert(model.__table__).values(named))
+
+
+def in_a_savepoint(step: Any) -> Any:
+    def execute(model: Any) -> None:
+        with db.session.begin_nested():
+            step(model)
+
+    return execute
+
+
+def undone(step: Any) -> Any:
+    def execute(model: Any) -> None:
+        savepoint = db.session.begin_nested()
+        step(model)
+        savepoint.rollback()
+
+    return execute
+
+
+def both(*steps: Any) -> Any:
+    def execute(model: Any) -> None:
+        for step in steps:
+            step(model)
+
+    return execute
+
+
+DELETIONS = [orm_delete, bulk_delete, core_delete]
+ADDITIONS = [orm_add, bulk_insert, core_insert]
+REPLACED: dict[str, tuple[list[Any], tuple[str, int, str]]] = {
+    f"{deletion.__name__} and {addition.__name__}": ([deletion, addition], ("update", 8, "new"))
+    for deletion in DELETIONS
+    for addition in ADDITIONS
+}
+REPLACED |= {
+    "in one flush": ([orm_delete_in_the_flush_that_adds, orm_add], ("update", 8, "new")),
+    "twice": ([bulk_delete, orm_add, core_delete, bulk_insert], ("update", 8, "new")),
+    "and deleted again": ([bulk_delete, orm_add, orm_delete], ("delete", 8, "old")),
+    "added in a savepoint": (
+        [bulk_delete, in_a_savepoint(orm_add)],
+        ("update", 8, "new"),
+    ),
+    "deleted in a savepoint": (
+        [in_a_savepoint(bulk_delete), orm_add],
+        ("update", 8, "new"),
+    ),
+    "in a savepoint after it was replaced": (
+        [bulk_delete, orm_add, in_a_savepoint(both(core_delete, core_insert))],
+        ("update", 8, "new"),
+    ),
+    "in a savepoint in a savepoint": (
+        [in_a_savepoint(both(orm_delete, in_a_savepoint(orm_add)))],
+        ("update", 8, "new"),
+    ),
+    "replaced and deleted in savepoints": (
+        [in_a_savepoint(both(bulk_delete, orm_add)), in_a_savepoint(orm_delete)],
+        ("delete", 8, "old"),
+    ),
+    "deleted in a savepoint that is rolled back": (
+        [bulk_delete, orm_add, undone(orm_delete)],
+        ("update", 8, "new"),
+    ),
+    "added in a savepoint that is rolled back": (
+        [bulk_delete, undone(orm_add)],
+        ("delete", 8, "old"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REPLACED)
+def test_a_row_that_a_transaction_deletes_and_adds_again_goes_on_from_its_version(
+    app: Flask, case: str
+) -> None:
+    steps, last = REPLACED[case]
+    for entity, model in MODELS.items():
+        row = model(id=1)
+        db.session.add(row)
+        for number in range(7):
+            row.name = "old" if number == 6 else str(number)
+            db.session.commit()
+        db.session.remove()
+        for step in steps:
+            step(model)
+        db.session.commit()
+        expected = [last]
+        if last[0] == "update":
+            db.session.get_one(model, 1).name = "newer"
+            db.session.commit()
+            expected.append(("update", 9, "newer"))
+        assert entries_of(entity)[7:] == expected, entity
+
+
+def test_a_row_replaced_in_one_flush_goes_on_from_its_version_when_it_is_deleted_again(
+    app: Flask,
+) -> None:
+    lamp = added(version=7)
+    db.session.expire(lamp)
+    db.session.delete(lamp)
+    orm_add(Lamp)
+    orm_delete(Lamp)
+    db.session.commit()
+    assert entries_of("lamps") == [("create", 7, "a"), ("delete", 8, "a")]
+
+
+def entries_of(entity: str) -> list[tuple[str, int, str]]:
+    with db.engine.connect() as connection:
+        rows = connection.execute(
+            sa.text(
+                "SELECT operation, version, data FROM arus_change WHERE entity = :entity ORDER BY id"
+            ),
+            {"entity": entity},
+        ).all()
+    found = [(operation, version, orjson.loads(bytes(data))) for operation, version, data in rows]
+    for operation, version, data in found:
+        assert (
+            data.get("version", version) + (operation == "delete" and "version" in data) == version
+        )
+    return [(operation, version, data["name"]) for operation, version, data in found]

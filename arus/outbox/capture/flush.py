@@ -18,6 +18,7 @@ from sqlalchemy.orm import (
     object_session,
 )
 from sqlalchemy.orm.attributes import get_history, instance_state
+from sqlalchemy.orm.util import identity_key
 from sqlalchemy.sql import ClauseElement
 
 from arus.errors import CaptureError
@@ -28,9 +29,11 @@ from .engines import find_engine
 from .pending import find_pending, note
 from .stored import reloaded_attributes
 from .versions import grows_by_itself, version_column
-from .writer import change_of, write_if_sealed
+from .writer import change_of, content_of, write_if_sealed
 
 _BEFORE = "arus_before"
+#: The content of a row that the same flush deletes and, as another object with its key is added, updates instead.
+_REPLACED = "arus_replaced"
 _FLUSHING = "arus_flushing"
 #: The most frequent types that are no SQL expressions; an object's attributes have its state among them.
 _PLAIN = frozenset({NoneType, bool, int, float, str, date, datetime, list, dict, InstanceState})
@@ -74,7 +77,7 @@ class FlushEvents:
         return registration
 
     def _before_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
-        """Give a row its first version, if neither the application nor a default does."""
+        """Give a row its first version, if neither the application nor a default does; note which row it replaces."""
         session = object_session(row)
         if session is None or not self._captures(session):
             return
@@ -85,6 +88,10 @@ class FlushEvents:
         column = version_column(registration)
         if getattr(row, name) is None and column.default is None and column.server_default is None:
             setattr(row, name, 1)
+        key = identity_key(registration.model, getattr(row, registration.key))
+        deleted = session.identity_map.get(key)
+        if deleted is not None:
+            instance_state(row).info[_REPLACED] = content_of(registration, deleted)
 
     def _before_update(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         session = object_session(row)
@@ -152,10 +159,12 @@ class FlushEvents:
         registration = self.registration(row)
         if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
             raise changed_key(registration)
-        pending = note(session, change_of(operation, registration, row))
+        state = instance_state(row)
+        change = change_of(operation, registration, row)
+        change.replaced = state.info.pop(_REPLACED, None)
+        pending = note(session, change)
         if operation is Operation.DELETE:
             return
-        state = instance_state(row)
         if operation is Operation.UPDATE and state.pending:
             pending.incomplete.append((row, None))
         # The mapper does not fetch an expression that is a bound value: the object would keep the expression.

@@ -33,6 +33,8 @@ class Change(Struct):
     row: Any
     #: For a delete, the row's last content: nothing can be loaded once the delete is flushed.
     last: Content | None = None
+    #: The last content of a row with the same key that this transaction has deleted before.
+    replaced: Content | None = None
 
 
 class Owed(Struct, frozen=True):
@@ -162,7 +164,19 @@ def merge(into: Changes, change: Change) -> None:
         del into[key]
     elif earlier.operation is Operation.CREATE:
         earlier.row = change.row
-    elif earlier.operation is Operation.DELETE and change.operation is Operation.CREATE:
-        into[key] = Change(Operation.UPDATE, change.registration, change.row_id, change.row)
     else:
-        into[key] = change
+        into[key] = _after(earlier, change)
+
+
+def _after(earlier: Change, change: Change) -> Change:
+    """Return the net change of a row that existed when the transaction began."""
+    known = (earlier.last, earlier.replaced, change.replaced, change.last)
+    contents = [content for content in known if content is not None]
+    before = max(contents, key=lambda content: content.version, default=None)
+    if change.operation is Operation.DELETE:
+        change.last = before
+    else:
+        change.replaced = before
+        if earlier.operation is Operation.DELETE:
+            change.operation = Operation.UPDATE
+    return change

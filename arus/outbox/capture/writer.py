@@ -104,6 +104,9 @@ def write_changes(
     if not changes:
         return []
     connection = connection_of(session, changes[0].registration.model)
+    for change in changes:
+        if change.replaced is not None:
+            _go_on(session, connection, change, change.replaced)
     committed_at = now_ms()
     actor = _actor(connection, pending)
     versions = _kept_versions(connection, changes)
@@ -250,11 +253,24 @@ def _known_again(
         keep(connection, registration, {change.row_id: version})
         versions[registration.entity, change.row_id] = version
     elif entry[_VERSION] <= last.version:
-        row = _object(session, change)
-        key = getattr(row, registration.key)
-        raise_versions(connection, registration, [key], above=last.version)
-        set_committed_value(row, registration.version, last.version + 1)
+        _raise_above(session, connection, change, last.version)
     return _entry(session, change, now_ms(), entry[_ACTOR], versions)
+
+
+def _go_on(session: Session, connection: Connection, change: Change, replaced: Content) -> None:
+    """Raise the version of a row above that of the row before, which the transaction has deleted."""
+    kept = change.registration.version is None
+    if not kept and _content(session, change).version <= replaced.version:
+        _raise_above(session, connection, change, replaced.version)
+
+
+def _raise_above(session: Session, connection: Connection, change: Change, version: int) -> None:
+    registration = change.registration
+    assert registration.version is not None, "the log raises the versions that it keeps"
+    row = _object(session, change)
+    key = getattr(row, registration.key)
+    raise_versions(connection, registration, [key], above=version)
+    set_committed_value(row, registration.version, version + 1)
 
 
 def _entry(
