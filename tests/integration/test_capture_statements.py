@@ -293,6 +293,13 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "insert": lambda: in_session(TANK.insert().values(name="c", version=1)),
         "insert several": lambda: in_session((TANK.insert(), two()), (PUMP.insert(), two())),
         "insert values": lambda: in_session(PUMP.insert().values(two())),
+        "insert with an expression as key": lambda: in_session(
+            TANK.insert().values(id=sa.func.lower("C"), name="c", version=1),
+            TANK.insert().values([{"id": sa.func.lower("D"), "name": "d", "version": 1}]),
+            PUMP.insert().values(
+                id=sa.select(sa.func.max(PUMP.c.id) + 1).scalar_subquery(), name="q"
+            ),
+        ),
         "insert from select": lambda: in_session(
             PUMP.insert().from_select(["name", "version"], sa.select(TANK.c.name, TANK.c.version))
         ),
@@ -342,6 +349,9 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
                 [{"id": "x", "name": "c"}, {"id": "y", "name": "d"}],
             )
         ),
+        "insert with an expression as key": lambda: in_session(
+            sa.insert(Tank).values(id=sa.func.lower("C"), name="c", version=1)
+        ),
         "insert of several": lambda: in_session((sa.insert(Tank), [{"name": "c"}, {"name": "d"}])),
         "update from": lambda: in_session(
             sa.update(Tank).where(Tank.ship_id == Ship.id).values(name=Ship.name)
@@ -353,6 +363,11 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         "of a Core table": lambda: in_session(upsert(TANK, id="a", name="z", version=1)),
         "by another key": lambda: in_session(
             upsert(TANK, name="a", version=1), upsert(TANK, name="c", version=1)
+        ),
+        "with an expression as key": lambda: in_session(
+            upsert(Tank, id=sa.func.lower("C"), name="c", version=1),
+            upsert(Tank, id=sa.func.lower("A"), name="z", version=1),
+            upsert(TANK, id=sa.func.lower("D"), name="d", version=1),
         ),
         "that does nothing": lambda: in_session(
             upsert(Tank, how="nothing", id="a", name="z", version=1)
@@ -384,6 +399,9 @@ CASES: dict[str, dict[str, Callable[[], Any]]] = {
         ),
     },
     "Core on the engine": {
+        "insert with an expression as key": lambda: on_engine(
+            TANK.insert().values(id=sa.func.lower("C"), name="c", version=1)
+        ),
         "insert": lambda: on_engine((TANK.insert(), two()), PUMP.insert().values(name="q")),
         "update": lambda: on_engine(
             TANK.update().values(ship_id=None), PUMP.update().values(name="z")
@@ -656,6 +674,9 @@ def test_statements_whose_rows_are_not_known_are_refused_in_a_session(app: Flask
         "return its key too": upsert(TANK, by="name", id="x", name="a", version=1).returning(
             TANK.c.name
         ),
+        "no known keys": sa.insert(Tank)
+        .values(id=sa.func.lower("C"), version=1)
+        .returning(Tank.name),
         "OR REPLACE": PUMP.insert().prefix_with("OR REPLACE").values(id=101, version=1),
         "primary key of a Tank": TANK.update().values(id="x"),
         "does not know the table's primary key": sa.update(
@@ -670,6 +691,26 @@ def test_statements_whose_rows_are_not_known_are_refused_in_a_session(app: Flask
     with db.engine.begin() as connection:
         connection.execute(refused["does not know the table's primary key"].values(name=None))
     assert uncaptured() == 1, "on the engine it goes on"
+
+
+def test_the_result_of_a_captured_insert_tells_the_keys_as_sqlalchemys_does(app: Flask) -> None:
+    one: Any = db.session.execute(sa.insert(Pump).values(name="q"))
+    (number,) = one.inserted_primary_key
+    assert (number, one.lastrowid) == (one.inserted_primary_key.id, number)
+    assert (one.is_insert, one.returns_rows, one.rowcount) == (True, False, 1)
+    two: Any = db.session.execute(
+        sa.insert(Tank), [{"id": "x", "version": 1}, {"id": "y", "version": 1}]
+    )
+    assert [key.id for key in two.inserted_primary_key_rows] == ["x", "y"]
+    with pytest.raises(sa.exc.InvalidRequestError, match="inserted_primary_key_rows"):
+        _ = two.inserted_primary_key
+    changed: Any = db.session.execute(sa.update(Tank).values(name=None))
+    assert (changed.is_insert, changed.returns_rows, changed.rowcount) == (False, False, 4)
+    with pytest.raises(sa.exc.InvalidRequestError, match="not an insert"):
+        _ = changed.inserted_primary_key
+    db.session.commit()
+    assert db.session.get_one(Pump, number).name == "q"
+    assert replayed() == in_tables()
 
 
 def test_what_a_connection_rolls_back_is_not_in_the_log(app: Flask) -> None:

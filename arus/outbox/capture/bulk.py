@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import func
+from sqlalchemy import Row, func
 from sqlalchemy.engine import IteratorResult
-from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.engine.result import SimpleResultMetaData, result_tuple
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
@@ -44,11 +45,48 @@ class BulkStatement(Struct):
 
 
 class BulkResult(IteratorResult[Any]):
-    """The result of a captured bulk statement: no rows, only the number of changed rows."""
+    """The result of a captured bulk statement: no rows, but what SQLAlchemy's own tells of such a statement.
 
-    def __init__(self, rowcount: int) -> None:
+    :param keys: the primary keys of inserted rows, one tuple each; None for another statement.
+    :param is_many: the statement was executed once for each of a list.
+    """
+
+    returns_rows = False
+
+    def __init__(
+        self, rowcount: int, keys: Sequence[Row[Any]] | None = None, *, is_many: bool = False
+    ) -> None:
         super().__init__(SimpleResultMetaData([]), iter(()))
         self.rowcount = rowcount
+        self._keys = keys
+        self._is_many = is_many
+
+    @property
+    def is_insert(self) -> bool:
+        """Whether rows were inserted."""
+        return self._keys is not None
+
+    @property
+    def inserted_primary_key_rows(self) -> Sequence[Row[Any]]:
+        """The primary keys of the inserted rows."""
+        if self._keys is None:
+            raise InvalidRequestError("Statement is not an insert() expression construct.")
+        return self._keys
+
+    @property
+    def inserted_primary_key(self) -> Row[Any] | None:
+        """The primary key of the inserted row."""
+        if self._is_many:
+            raise InvalidRequestError(
+                "This statement was an executemany call: use .inserted_primary_key_rows."
+            )
+        return next(iter(self.inserted_primary_key_rows), None)
+
+    @property
+    def lastrowid(self) -> int | None:
+        """The primary key of the last inserted row, if it is a number."""
+        key = self._keys[-1][0] if self._keys else None
+        return key if isinstance(key, int) else None
 
 
 def registration_of(bulk: BulkStatement) -> Registration | None:
@@ -87,7 +125,11 @@ def execute(bulk: BulkStatement, registration: Registration, invoke: Invoke) -> 
         if statement.is_delete and id(row) not in known:
             session.expunge(row)  # only RETURNING has loaded it: it must not stay in the session
     write_if_sealed(session)
-    return BulkResult(len(rows))
+    if not statement.is_insert:
+        return BulkResult(len(rows))
+    key: Any = result_tuple([registration.key])
+    keys = [key((getattr(row, registration.key),)) for row in rows]
+    return BulkResult(len(rows), keys, is_many=isinstance(bulk.parameters, list))
 
 
 def _changed_rows(bulk: BulkStatement, registration: Registration, invoke: Invoke) -> Sequence[Any]:

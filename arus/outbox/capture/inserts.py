@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, Column, CursorResult, Insert
+from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.visitors import iterate
 
 from .results import kept_rows
@@ -36,9 +37,10 @@ def returned_keys(result: CursorResult[Any], statement: Insert, key: Column[Any]
 def given_keys(
     statement: Insert, parameters: Iterable[Mapping[str, Any]], key: Column[Any]
 ) -> list[Any] | None:
-    """Return the keys that a statement names; None if it leaves one to a default."""
+    """Return the keys that a statement names; None if it leaves one to a default or a SQL expression."""
     named = [_given(values, key) for values in _rows(statement, parameters)]
-    return None if None in named or statement.select is not None else named
+    is_known = statement.select is None and all(value is not None for value in named)
+    return named if is_known else None
 
 
 def is_upsert(statement: Insert) -> bool:
@@ -72,5 +74,11 @@ def _rows(
 def _given(values: Mapping[Any, Any], key: Column[Any]) -> Any:
     for column, value in values.items():
         if getattr(column, "key", column) == key.key:
-            return value.value if isinstance(value, BindParameter) else value
+            if isinstance(value, BindParameter):
+                return value.value
+            return None if _is_expression(value) else value
     return None
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
