@@ -97,6 +97,29 @@ class Link(Base):
     tank_id: Mapped[str] = mapped_column(sa.ForeignKey("s_tank.id"))
 
 
+class Berth(Base):
+    """Not registered; its key has two columns."""
+
+    __tablename__ = "s_berth"
+    port: Mapped[str] = mapped_column(sa.String(5), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    buoys: Mapped[list[Buoy]] = relationship(passive_deletes=True)
+
+
+class Buoy(Base):
+    __tablename__ = "s_buoy"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column()
+    port: Mapped[str | None] = mapped_column(sa.String(5))
+    number: Mapped[int | None]
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  # SQLAlchemy's own word
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["port", "number"], ["s_berth.port", "s_berth.number"], ondelete="CASCADE"
+        ),
+    )
+
+
 class RowSchema(Schema):
     id = fields.Raw()
     version = fields.Integer()
@@ -105,7 +128,13 @@ class RowSchema(Schema):
     tank_id = fields.String()
 
 
-MODELS: dict[str, Any] = {"tanks": Tank, "pumps": Pump, "valves": Valve, "links": Link}
+MODELS: dict[str, Any] = {
+    "tanks": Tank,
+    "pumps": Pump,
+    "valves": Valve,
+    "links": Link,
+    "buoys": Buoy,
+}
 for entity, model in MODELS.items():
     sync.register(model, entity, schema=RowSchema)
 
@@ -113,6 +142,7 @@ TANK: Any = Tank.__table__
 PUMP: Any = Pump.__table__
 SHIP: Any = Ship.__table__
 FLEET: Any = Fleet.__table__
+BERTH: Any = Berth.__table__
 
 
 @pytest.fixture
@@ -448,6 +478,33 @@ def test_each_way_to_write_is_captured(app: Flask, group: str) -> None:
         assert replayed() == in_tables(), name
         assert uncaptured() == 0, name
         assert in_tables() != before or name == "that does nothing", f"{name} has changed something"
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda: deleted(Berth, ("GRPIR", 1)),
+        lambda: in_session(sa.delete(Berth).where(Berth.number == 1, Berth.port == "GRPIR")),
+        lambda: on_engine(sa.delete(BERTH).where(Berth.number == 1, Berth.port == "GRPIR")),
+    ],
+    ids=["unit of work", "ORM", "Core on the engine"],
+)
+def test_a_cascade_by_a_key_of_two_columns_is_captured(
+    app: Flask, remove: Callable[[], None]
+) -> None:
+    places = [("GRPIR", 1), ("GRPIR", 2), ("NLRTM", 1)]
+    db.session.add_all([Berth(port=port, number=number) for port, number in places])
+    db.session.flush()
+    db.session.add_all([Buoy(port=port, number=number) for port, number in places])
+    db.session.add(Buoy(port="GRPIR"))
+    db.session.commit()
+    db.session.remove()
+    before = in_tables()
+    remove()
+    db.session.remove()
+    assert len(in_tables()) == len(before) - 1
+    assert replayed() == in_tables()
+    assert uncaptured() == 0
 
 
 def test_an_upsert_by_another_key_raises_the_version_of_a_row_that_the_log_has_forgotten(

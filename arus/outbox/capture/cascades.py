@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Delete, select
+from sqlalchemy import ColumnElement, Connection, Delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from arus.registry import Registry
@@ -38,7 +38,8 @@ def reached_rows(
     while waiting:
         table, rows = waiting.pop()
         for cascade in tables.cascades(table):
-            values = {(cascade.column, row[cascade.referred.key]) for row in rows} - seen
+            names = [column.key for column in cascade.referred]
+            values = {(cascade.columns, tuple(row[name] for name in names)) for row in rows} - seen
             seen |= values
             children = _children(connection, tables, cascade, [value for _, value in values])
             if children:
@@ -54,7 +55,8 @@ def _deleted(
     parameters: Iterable[Mapping[str, Any]],
 ) -> list[_Row]:
     """Return what the rows that are about to be deleted are referred to by."""
-    names = dict.fromkeys(cascade.referred.key for cascade in tables.cascades(statement.table))
+    cascades = tables.cascades(statement.table)
+    names = dict.fromkeys(column.key for each in cascades for column in each.referred)
     query = select(*(statement.table.c[name] for name in names))
     if statement.whereclause is not None:
         query = query.where(statement.whereclause)
@@ -66,18 +68,32 @@ def _deleted(
 
 
 def _children(
-    connection: Connection, tables: RegisteredTables, cascade: Cascade, values: Sequence[Any]
+    connection: Connection,
+    tables: RegisteredTables,
+    cascade: Cascade,
+    values: Sequence[tuple[Any, ...]],
 ) -> list[_Row]:
-    """Return the rows that refer to one of some values: their keys, and what they are referred to by."""
+    """Return the rows that refer to one of some values: their keys, and what they are referred to by.
+
+    :param values: each with one value for each column of the foreign key.
+    """
     child = cascade.child
-    columns = {cascade.column, *(further.referred for further in tables.cascades(child))}
+    columns = {*cascade.columns}
+    columns |= {column for further in tables.cascades(child) for column in further.referred}
     columns |= {key for one in tables.of(child) if (key := key_column(child, one)) is not None}
     named = {column.key: column for column in columns}
     return [
         dict(zip(named, row, strict=True))
         for chunk in chunks(values)
-        for row in connection.execute(select(*named.values()).where(cascade.column.in_(chunk)))
+        for row in connection.execute(select(*named.values()).where(_refers(cascade, chunk)))
     ]
+
+
+def _refers(cascade: Cascade, values: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
+    """Return the condition that a row refers to one of some values."""
+    if len(cascade.columns) > 1:
+        return tuple_(*cascade.columns).in_(values)
+    return cascade.columns[0].in_([value for (value,) in values])
 
 
 def _note(

@@ -22,9 +22,9 @@ class Cascade(Struct, frozen=True):
     """A foreign key by which the deletion of a row deletes or changes rows of another table."""
 
     child: Table
-    #: The child's column, and the column of the parent that it refers to.
-    column: Column[Any]
-    referred: Column[Any]
+    #: The child's columns, and in the same order the columns of the parent that they refer to.
+    columns: tuple[Column[Any], ...]
+    referred: tuple[Column[Any], ...]
 
 
 class _Maps(Struct):
@@ -152,14 +152,15 @@ def _all_cascades(metadatas: Iterable[MetaData]) -> dict[TableName, list[Cascade
     found: dict[TableName, list[Cascade]] = {}
     for child in (table for metadata in metadatas for table in metadata.tables.values()):
         for constraint in child.foreign_key_constraints:
-            if (constraint.ondelete or "").upper() not in _ACTIONS or len(constraint.elements) != 1:
+            if (constraint.ondelete or "").upper() not in _ACTIONS:
                 continue
             try:
-                referred = constraint.elements[0].column
+                referred = tuple(element.column for element in constraint.elements)
             except (NoReferencedTableError, NoReferencedColumnError):
                 continue  # defined nowhere, so not in this database
-            cascade = Cascade(child, constraint.elements[0].parent, referred)
-            found.setdefault(_name(referred.table), []).append(cascade)
+            columns = tuple(element.parent for element in constraint.elements)
+            cascade = Cascade(child, columns, referred)
+            found.setdefault(_name(referred[0].table), []).append(cascade)
     return found
 
 
