@@ -10,6 +10,7 @@ from uuid import UUID
 from marshmallow import Schema as MarshmallowSchema
 from msgspec import Struct, field
 from sqlalchemy import Column, ColumnElement, Integer, Uuid, inspect
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import ColumnProperty, Mapper, RelationshipProperty
 from sqlalchemy.types import TypeDecorator
 
@@ -102,7 +103,12 @@ class Registration(Struct, frozen=True):
         :raises ValueError: raised by `encode_row`, or a number that the schema dumps as text is not finite.
         :raises TypeError: raised by `encode_row`.
         """
-        data = self.dump(row)
+        try:
+            data = self.dump(row)
+        except InvalidRequestError:
+            if not _load_deferred(row):
+                raise
+            data = self.dump(row)
         for key in self.text_keys:
             value = data.get(key)
             if isinstance(value, Decimal) and not value.is_finite():
@@ -114,6 +120,30 @@ class Registration(Struct, frozen=True):
             if isinstance(text, str) and not text.lstrip("-")[:1].isdigit():
                 raise ValueError(f"{key} is {text}, and the schema loads no such number")
         return encode_row(data)
+
+
+def loaded_value(row: Any, attribute: str) -> Any:
+    """Return the value of a column's attribute, also of one that raises on access."""
+    try:
+        return getattr(row, attribute)
+    except InvalidRequestError:
+        if not _load_deferred(row):
+            raise
+        return getattr(row, attribute)
+
+
+def _load_deferred(row: Any) -> bool:
+    """Load the columns that a row has not loaded, also those that raise on access (`raiseload`).
+
+    :returns: whether there were any.
+    """
+    state = inspect(row)
+    names = state.unloaded.intersection(state.mapper.column_attrs.keys())
+    if not names or not state.persistent:
+        return False
+    with state.session.no_autoflush:
+        state.session.refresh(row, names)
+    return True
 
 
 class Priorities(Struct, frozen=True):

@@ -23,7 +23,7 @@ from sqlalchemy.sql import ClauseElement
 
 from arus.errors import CaptureError
 from arus.protocol.entries import Operation
-from arus.registry import Registration, Registry
+from arus.registry import Registration, Registry, loaded_value
 
 from .engines import find_engine
 from .pending import find_pending, note
@@ -110,7 +110,7 @@ class FlushEvents:
         if name is not None:
             version = state.dict.get(name)
             if version is None and mapper.version_id_col is not None:
-                version = getattr(row, name)  # the mapper is about to load it
+                version = loaded_value(row, name)  # the mapper is about to load it
             version = state.committed_state.get(name, version)
         state.info[_BEFORE] = _Before(bool(expressions), version)
 
@@ -238,7 +238,7 @@ def _raise_version(session: Session, registration: Registration, row: Any) -> No
         return
     if not session.is_modified(row, include_collections=False):
         return
-    version = getattr(row, name)
+    version = loaded_value(row, name)
     history = get_history(row, name)
     if not history.has_changes():
         setattr(row, name, int(version or 0) + 1)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, func, inspect, update
 from sqlalchemy.orm import Mapper
 
-from arus.registry import Registration
+from arus.registry import Registration, loaded_value
 
 from .tables import key_column
 
@@ -21,7 +21,7 @@ _CHUNK = 500
 def version_of(registration: Registration, row: Any) -> int:
     """Return a row's version; 0 if it has none, or the log keeps it."""
     name = registration.version
-    return int(getattr(row, name) or 0) if name is not None else 0
+    return int(loaded_value(row, name) or 0) if name is not None else 0
 
 
 def version_column(registration: Registration) -> Column[Any]:
