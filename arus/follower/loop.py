@@ -286,7 +286,7 @@ class Loop:
     def _opened(self, opened: Opened) -> None:
         connected = opened.connected
         self._watermarks.clear()
-        self._outgoing.clear()
+        self._outgoing.begin(connected.receive_maximum)
         logger.info(
             "[MQTT Reliable Sync] %s is connected to %s (MQTT %s, session %s)",
             self._name,

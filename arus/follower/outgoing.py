@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import uuid
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -17,8 +19,18 @@ from .proposals import DueProposal
 logger = get_logger(__name__)
 
 
+class _Message(NamedTuple):
+    topic: str
+    payload: bytes
+    retain: bool = False
+    #: The proposal in it.
+    proposal_id: str | None = None
+
+
 class Outgoing:
     """Publishes the messages, and knows which of them the broker has not acknowledged. Used by the follower's thread.
+
+    No more are unacknowledged than the broker accepts at a time (MQTT 5, 3.2.2.3.3); the others wait.
 
     :param name: the follower's.
     """
@@ -31,20 +43,31 @@ class Outgoing:
         self._unacknowledged: set[int] = set()
         #: Ids of published proposals by packet id.
         self._proposed: dict[int, str] = {}
+        #: Messages that wait for room: a watermark by its topic, so that only the newest does, others by their number.
+        self._waiting: dict[str | int, _Message] = {}
+        self._number = 0
+        #: Messages that the broker accepts at a time.
+        self._limit = math.inf
 
     @property
     def is_empty(self) -> bool:
         """Whether the broker has acknowledged everything."""
-        return not self._unacknowledged
+        return not self._unacknowledged and not self._waiting
 
-    def clear(self) -> None:
-        """Forget what was published: a new connection has begun."""
+    def begin(self, receive_maximum: int | None) -> None:
+        """Forget what was published: a new connection has begun.
+
+        :param receive_maximum: messages that the broker accepts at a time; None if it does not say.
+        """
         self._unacknowledged.clear()
         self._proposed.clear()
+        self._waiting.clear()
+        self._limit = receive_maximum or math.inf
 
     def acknowledged(self, packet_id: int) -> str | None:
         """Note an acknowledgement; return the id of the proposal that it is for."""
         self._unacknowledged.discard(packet_id)
+        self._send()
         return self._proposed.pop(packet_id, None)
 
     def request(self, request: CatchupRequest, window: int) -> None:
@@ -70,9 +93,7 @@ class Outgoing:
     def proposal(self, due: DueProposal) -> None:
         """Publish a proposal to its vessel."""
         topic = self._topic(due.vessel_id, due.topic)
-        sent = self._session.publish_beside(topic, due.payload, retain=False)
-        self._unacknowledged.add(sent)
-        self._proposed[sent] = due.proposal_id
+        self._queue(_Message(topic, due.payload, proposal_id=due.proposal_id))
 
     def roll_call(self) -> None:
         """Ask all vessels for their status, to find those that are not known."""
@@ -84,9 +105,22 @@ class Outgoing:
         return f"{self._tree.prefix_of(vessel_id)}/{name}"
 
     def _publish(self, topic: str, message: Message, *, retain: bool = False) -> None:
-        self._unacknowledged.add(
-            self._session.publish_beside(topic, encode(message), retain=retain)
-        )
+        self._queue(_Message(topic, encode(message), retain))
+
+    def _queue(self, message: _Message) -> None:
+        self._number += 1
+        self._waiting[message.topic if message.retain else self._number] = message
+        self._send()
+
+    def _send(self) -> None:
+        while self._waiting and self._session.beside < self._limit:
+            message = self._waiting.pop(next(iter(self._waiting)))
+            packet_id = self._session.publish_beside(
+                message.topic, message.payload, retain=message.retain
+            )
+            self._unacknowledged.add(packet_id)
+            if message.proposal_id is not None:
+                self._proposed[packet_id] = message.proposal_id
 
 
 def _since(request: CatchupRequest) -> str:

@@ -62,6 +62,8 @@ class Compression:
         self._connected = False
         #: The dictionary that could be used at the last status of this connection; None before the first.
         self._announced: int | None = None
+        #: Dictionaries that nothing needs any more: each is deleted once the broker accepts one more message.
+        self._expired: list[int] = []
         #: No training before this time, and no check for dictionaries to delete; in monotonic seconds.
         self._train_from = 0.0
         self._expire_at = 0.0
@@ -86,6 +88,7 @@ class Compression:
         """Discard all state that is not journalled."""
         self._connected = False
         self._announced = None
+        self._expired.clear()
         self._uses = self._log.uses()
         self._dictionaries.reload()
 
@@ -94,12 +97,15 @@ class Compression:
         self._dictionaries.acknowledged(packet_id, reason)
 
     def step(self, *, has_room: bool) -> None:
-        """Save what the broker has acknowledged, and publish a dictionary that messages need.
+        """Save what the broker has acknowledged, and publish a dictionary that messages need, or delete one.
 
         :param has_room: the broker accepts one more message now.
         """
         self._dictionaries.journal()
         if not has_room or not self._connected:
+            return
+        if self._expired:
+            self._delete(self._expired.pop())
             return
         needed = self._needed(unacknowledged=True)
         if not self._is_wanted and not needed:
@@ -219,7 +225,7 @@ class Compression:
     # -- at each poll -----------------------------------------------------------------------------
 
     def mind(self) -> None:
-        """Train a dictionary that is due, and delete those that nothing needs; to be called about once a second."""
+        """Train a dictionary that is due, and look for those that nothing needs; to be called about once a second."""
         now = time.monotonic()
         trained = self._trainer.take() if self._is_wanted else None
         if trained is not None:
@@ -243,7 +249,7 @@ class Compression:
             self._trainer.start(None if current is None else current.dictionary)
         if now >= self._expire_at and self._connected and self._announced is not None:
             self._expire_at = now + EXPIRY
-            self._expire()
+            self._expired = self._dictionaries.expired(self._needed())
 
     def _is_training_due(self) -> bool:
         if not self._is_wanted or self._log.head_seq < self._tried_at + FEWEST:
@@ -253,13 +259,12 @@ class Compression:
         current = self._dictionaries.current
         return current is None or not 0 <= now_ms() - current.checked_at < PERIOD
 
-    def _expire(self) -> None:
-        for dictionary_id in self._dictionaries.expired(self._needed()):
-            self._compressors.pop(dictionary_id, None)
-            logger.info(
-                "[MQTT Reliable Sync] dictionary %d is deleted: nothing needs it", dictionary_id
-            )
-            self._dictionaries.delete(dictionary_id)
+    def _delete(self, dictionary_id: int) -> None:
+        self._compressors.pop(dictionary_id, None)
+        logger.info(
+            "[MQTT Reliable Sync] dictionary %d is deleted: nothing needs it", dictionary_id
+        )
+        self._dictionaries.delete(dictionary_id)
 
     def stop(self) -> None:
         """Wait for a training that is going on."""

@@ -104,7 +104,7 @@ class InFlight:
         for topic_queue in topic_queues:
             self._resume(topic_queue)
             again += topic_queue.again
-        opened = connected.session_present and self.maximum_qos == 2
+        opened = connected.session_present and self._session.features.maximum_qos == 2
         left = [entry for entry in again if entry.qos == 2 and opened]
         self.handshakes.begin(
             _allowance(connected, known, v5=self._session.v5),
@@ -149,11 +149,6 @@ class InFlight:
     # -- room -------------------------------------------------------------------------------------
 
     @property
-    def maximum_qos(self) -> int:
-        """The highest QoS that the broker supports."""
-        return self._session.features.maximum_qos
-
-    @property
     def is_empty(self) -> bool:
         """Whether no change is in flight."""
         return not self._flights
@@ -162,6 +157,11 @@ class InFlight:
     def has_room(self) -> bool:
         """Whether the broker accepts one more message now."""
         return self.handshakes.has_room and self._window.room(self._unacknowledged, 0) > 0
+
+    @property
+    def has_room_beside(self) -> bool:
+        """Whether the broker accepts one more message now, even if the window is full."""
+        return self.handshakes.has_room and self._unacknowledged < self._window.limit
 
     @property
     def is_worth_filling(self) -> bool:

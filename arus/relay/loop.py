@@ -185,7 +185,7 @@ class Relay:
     def _announce(self) -> None:
         """Publish the first messages of a connection: the status, and a claim if another client may use our id."""
         self._reports.announce(again=self._restored.claims.answer_due())
-        if self._connection.claim_due and self._publisher.has_handshake_room:
+        if self._connection.claim_due and self._publisher.has_room_beside:
             self._connection.publish_claim()
 
     def _step(self, *, catchup_requested: bool) -> None:

@@ -160,9 +160,9 @@ class Publisher:
         return self._in_flight.has_room
 
     @property
-    def has_handshake_room(self) -> bool:
+    def has_room_beside(self) -> bool:
         """Whether the broker accepts one more message now, even if the window is full."""
-        return self._in_flight.handshakes.has_room
+        return self._in_flight.has_room_beside
 
     @property
     def handshake_waits(self) -> int:
@@ -249,7 +249,7 @@ class Publisher:
             self._catchups.resumed()
         sweep = self._numbering.sweep_due
         feed = feed and self._connected and not sweep
-        self.compression.step(has_room=feed and self.has_handshake_room)
+        self.compression.step(has_room=feed and self.has_room_beside)
         waiting = self._numbering.find() if look else Unnumbered()
         committed = waiting.committed_just_now
         selection = Selection()

@@ -132,7 +132,7 @@ class Selector:
         :param topic_queue: with entries that wait.
         """
         in_flight, messages = self._in_flight, selection.messages
-        maximum_qos = in_flight.maximum_qos
+        maximum_qos = self._session.features.maximum_qos
         encode = self._encoder(topic_queue)
         buffered = self._session.buffered
         is_urgent = self._priorities.of(topic_queue.topic) == URGENT

@@ -72,7 +72,7 @@ class StatusReports:
                 self._prove_at = time.monotonic() + PROOF_PERIOD
                 self._auditor.request()
         self._status_due = self._status_due or again or self._publisher.compression.is_news
-        if self._status_due and self._publisher.has_handshake_room:
+        if self._status_due and self._publisher.has_room_beside:
             self._status_due = False
             self.publish("online")
 

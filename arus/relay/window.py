@@ -46,7 +46,8 @@ class Window:
         :param receive_maximum: how many messages the broker accepts at a time (MQTT 5, 3.2.2.3.3); None if it does
             not say, which means 65,535.
         """
-        self._limit = receive_maximum or 65_535
+        #: Messages that the broker accepts at a time.
+        self.limit = receive_maximum or 65_535
         self._size = float(self._fixed or START)
         self._full = False
         self._starting = True
@@ -59,7 +60,7 @@ class Window:
     @property
     def size(self) -> int:
         """Messages that may be unacknowledged."""
-        return 1 if self._poison.careful else min(int(self._size), self._limit)
+        return 1 if self._poison.careful else min(int(self._size), self.limit)
 
     def room(self, messages: int, in_bytes: int) -> int:
         """Return how many more messages may be sent in addition to those in flight."""
@@ -84,7 +85,7 @@ class Window:
         elif round_trip <= self._shortest * tolerance + _SLACK:
             self._late_since = math.inf
             growth = _GROWTH_AT_START if self._starting else _GROWTH
-            self._size = min(CEILING, self._limit, self._size + growth)
+            self._size = min(CEILING, self.limit, self._size + growth)
         else:
             # A lost packet delays many messages, a queue delays all of them.
             self._late_since = min(self._late_since, now)

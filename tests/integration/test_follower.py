@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 
 from tests.support.follower import FollowerThread, ScriptedVessel
 from tests.support.mosquitto import Mosquitto
+from tests.support.scripted_broker import PUBACK, Publish, ScriptedBroker, packet
 from tests.support.waiting import eventually, free_port
 
 StartFollower = Callable[..., FollowerThread]
@@ -121,6 +122,31 @@ def test_mosquittos_max_keepalive_does_not_end_an_idle_connection(
     pinged = "Received PINGREQ from arus_follow_shore"
     eventually(lambda: mosquitto.log.count(pinged) >= 2, 60, message="two pings")
     assert caplog.text.count("is connected to") == 1
+
+
+@pytest.mark.slow
+@only_sqlite
+def test_no_more_is_published_than_the_broker_accepts_at_a_time(
+    start_follower: StartFollower, broker: ScriptedBroker
+) -> None:
+    start_follower(MQTT_BROKER_URL=broker.url, MQTT_TOPIC_PREFIX=FLEET)
+    link = broker.accept()
+    link.connect()
+    link.connack(receive_maximum=2)
+    asked: set[str] = set()
+    for number in range(5):
+        name = f"ship-{number}"
+        topic = f"fleet/{name}/sync/system/status".encode()
+        status = b'{"status": "online", "vesselId": "%s", "epoch": "e", "seq": 9}' % name.encode()
+        link.send(packet(0x30, len(topic).to_bytes(2, "big") + topic + b"\x00" + status))
+    while len(asked) < 6:  # each ship for its rows, and all of them for their status
+        publishes = [link.publish()]
+        while (publish := link.next(0.3)) is not None:
+            assert isinstance(publish, Publish), publish
+            publishes.append(publish)
+        assert len(publishes) <= 2
+        asked |= {p.topic for p in publishes if p.topic.endswith("catchup_requests")}
+        link.acks(PUBACK, [publish.packet_id for publish in publishes])
 
 
 def test_who_joins_late_asks_for_all_at_once(

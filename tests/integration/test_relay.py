@@ -170,6 +170,32 @@ def test_the_window_keeps_to_its_bound(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_status_keeps_to_what_the_broker_accepts_at_a_time(
+    broker: ScriptedBroker, start_vessel: StartVessel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roll call asks for it while the window is full of changes."""
+    monkeypatch.setattr("arus.inbound.roll_calls.ANSWERED_WITHIN", 0.0)
+    vessel = start_vessel(broker.url, MQTT_TOPIC_PREFIX="fleet/{vessel_id}/sync")
+    link = broker.accept()
+    link.connect()
+    link.connack(receive_maximum=2)
+    link.greeting()
+    vessel.commit(4)
+    first, second = link.publishes(2)
+    topic = b"fleet/_all/sync/catchup_requests"
+    call = b'{"requestId": "r-1", "rollCall": true}'
+    link.send(packet(0x30, bytes((0, len(topic))) + topic + b"\x00" + call))
+    link.silent(2.5)
+    link.ack(PUBACK, first.packet_id)
+    status = link.publish()
+    assert status.topic == "fleet/ship-1/sync/system/status"
+    link.silent(0.2)  # it takes room too
+    link.acks(PUBACK, [second.packet_id, status.packet_id])
+    assert seqs(link.publishes(2)) == [3, 4]
+
+
+@pytest.mark.slow
 def test_a_large_backlog_goes_in_order_and_once(
     mosquitto: Mosquitto, subscriber: Subscriber, start_vessel: StartVessel
 ) -> None:

@@ -273,7 +273,8 @@ class Link:
         properties = reader.properties() if level == 5 else b""
         client_id = reader.binary().decode()
         has_will = bool(flags & 4)
-        assert has_will or client_id.endswith("_probe") or "_doctor_" in client_id, "no will"
+        others = client_id.endswith("_probe") or "_doctor_" in client_id or "_follow_" in client_id
+        assert has_will or others, "no will"
         if level == 5 and has_will:
             reader.properties()
         return Connect(
