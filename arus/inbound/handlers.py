@@ -285,32 +285,42 @@ class Inbox:
         self._topics: dict[str, _Topic] = {}
         self._changed = threading.Condition()
         self._connection = 0
-        #: Packet ids that may be acknowledged in this connection.
-        self._done: list[int] = []
+        #: Handled messages that may be acknowledged in this connection.
+        self._done: list[_Delivery] = []
         #: Bytes of the waiting messages.
         self._bytes = 0
         #: There was no room for a message of this connection: the broker must send it again.
         self._postponing = False
         #: QoS 0 messages that were dropped since there was room.
         self._dropped = 0
-        #: Handled after their connection had ended: the broker will send them again.
+        #: Handled, but not acknowledged in their connection: the broker's session will send them again.
         self._redeliveries: deque[tuple[str, bytes]] = deque(maxlen=1_000)
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     # -- the relay's side -------------------------------------------------------------------------
 
-    def connected(self) -> None:
-        """Begin a connection: the broker will send the waiting messages of the last one again."""
+    def connected(self, *, session_present: bool) -> None:
+        """Begin a connection: the broker will send the waiting messages of the last one again, if it has its session."""
         with self._changed:
             self._connection += 1
+            self._redeliveries.extend(delivery.identity for delivery in self._done)
             self._done.clear()
             self._postponing = False
+            if not session_present:
+                self._forget_session()
             for topic in self._topics.values():
                 # The first may be in its handler now; `_settle` completes it.
                 keep = [d for n, d in enumerate(topic.deliveries) if n == 0 or not d.packet_id]
                 topic.deliveries = deque(keep)
             self._bytes = sum(d.size for topic in self._topics.values() for d in topic.deliveries)
+
+    def _forget_session(self) -> None:
+        """Keep what waits, without a packet id: the broker will neither send it again nor wait for its acknowledgement."""
+        self._redeliveries.clear()
+        for topic in self._topics.values():
+            for delivery in topic.deliveries:
+                delivery.packet_id = 0
 
     def take(self, received: Received) -> bool:
         """Queue a message; return whether it can be acknowledged at once: nobody subscribes, or it was handled."""
@@ -318,7 +328,7 @@ class Inbox:
         message = Message(received.topic, received.payload, received.retain)
         packet_id = received.packet_id if received.qos else 0
         with self._changed:
-            if not found or (packet_id and self._was_handled(message)):
+            if not found or (packet_id and received.dup and self._was_handled(message)):
                 return packet_id > 0
             delivery = _Delivery(message, packet_id, self._connection, deque(found), received.dup)
             if not self._in_handler(delivery) and self._has_room(delivery):
@@ -337,6 +347,7 @@ class Inbox:
         first = topic.deliveries[0] if topic is not None else None
         if (
             first is None
+            or not delivery.dup
             or not first.packet_id
             or first.connection == self._connection
             or first.message.payload != delivery.message.payload
@@ -388,7 +399,7 @@ class Inbox:
         """Return the packet ids to acknowledge now."""
         with self._changed:
             done, self._done = self._done, []
-        return done
+        return [delivery.packet_id for delivery in done]
 
     def stop(self, timeout: float) -> None:
         """Stop after the running handler; waiting messages are not acknowledged, so the broker sends them again."""
@@ -477,7 +488,7 @@ class Inbox:
             if not topic.deliveries:
                 del self._topics[delivery.message.topic]
             if delivery.packet_id and delivery.connection == self._connection:
-                self._done.append(delivery.packet_id)
+                self._done.append(delivery)
             elif delivery.packet_id:
                 self._redeliveries.append(delivery.identity)
         self._notifier.notify()

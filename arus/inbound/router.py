@@ -121,9 +121,9 @@ class InboundRouter:
 
     # -- subscriptions ----------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Begin a connection: the broker sends the unacknowledged messages of the last one again."""
-        self._inbox.connected()
+    def begin(self, connected: Connected) -> None:
+        """Begin a connection: a broker that has kept the session sends the unacknowledged messages again."""
+        self._inbox.connected(session_present=connected.session_present)
         self._waiting.clear()
         self._watermarks.begin()
         self._asked.clear()

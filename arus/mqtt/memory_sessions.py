@@ -93,6 +93,7 @@ class SessionBroker:
                 )
             )
             client.waiting.extendleft(reversed(client.delivered.values()))
+            client.repeats += len(client.delivered)
             client.delivered.clear()
             self._hand_over(client)
 
@@ -203,9 +204,15 @@ class SessionBroker:
                 client.delivered[packet_id] = message
             client.session.push(
                 Received(
-                    message.topic, message.data, packet_id, min(message.qos, 1), message.retain
+                    message.topic,
+                    message.data,
+                    packet_id,
+                    min(message.qos, 1),
+                    message.retain,
+                    dup=client.repeats > 0,
                 )
             )
+            client.repeats = max(0, client.repeats - 1)
 
     def _end(self, reason: str) -> None:
         for client in list(self._clients.values()):
@@ -227,6 +234,8 @@ class _Client:
     #: Messages for the client: not delivered yet, and delivered but not acknowledged, by packet id.
     waiting: deque[Published] = field(default_factory=deque)
     delivered: dict[int, Published] = field(default_factory=dict)
+    #: How many of those that wait have been delivered before; they come first.
+    repeats: int = 0
     last_id: int = 0
     #: The session object while connected.
     session: MemorySession | None = None

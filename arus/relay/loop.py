@@ -134,9 +134,10 @@ class Relay:
                 for event in events:
                     self._take(event, unread)
                 self._connection.acknowledged(events)
-                served = self._router.serve()
-                self._publisher.reported(served.reports)
-                self._restored.claims.take(served.claims)
+                if self._connection.is_accepted:
+                    served = self._router.serve()
+                    self._publisher.reported(served.reports)
+                    self._restored.claims.take(served.claims)
             self._step(catchup_requested=served.requested)
             if self._session.fileno() is not None:
                 self._session.flush()
@@ -257,7 +258,7 @@ class Relay:
         )
 
     def _accepted(self, connected: Connected) -> None:
-        self._router.begin()
+        self._router.begin(connected)
         if not self._connection.accepted(connected):
             self._compared()
 

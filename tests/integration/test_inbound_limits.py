@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from arus import signals
 from arus.inbound import handlers
 from arus.inbound.handlers import Message
 from arus.mqtt.packets import encode_remaining
@@ -229,6 +230,17 @@ def start_slow(start_vessel: StartVessel, url: str, slow: Slow, **settings: str)
     return vessel
 
 
+def received_by(vessel: Vessel) -> list[bytes]:
+    """The payloads that the relay receives from now on."""
+    received: list[bytes] = []
+
+    def receive(_sender: object, payload: bytes, **_values: object) -> None:
+        received.append(payload)
+
+    signals.message.connect(receive, sender=vessel, weak=False)
+    return received
+
+
 @PROTOCOLS
 def test_messages_without_room_wait_at_the_broker_and_are_handled_in_order(
     protocol: str,
@@ -248,6 +260,50 @@ def test_messages_without_room_wait_at_the_broker_and_are_handled_in_order(
     slow.go.set()
     eventually(lambda: slow.got[-1:] == numbers[-1:], 10, message="the last message")
     assert slow.got == numbers
+
+
+def test_a_command_given_again_is_handled_after_the_broker_lost_its_session(
+    mosquitto: Mosquitto, start_vessel: StartVessel, slow: Slow
+) -> None:
+    vessel = start_slow(start_vessel, mosquitto.url, slow, MQTT_RECONNECT_PERIOD="0.2")
+    received = received_by(vessel)
+    mosquitto.publish("vessel/sync/news/pump", "run", "-q", "1")
+    mosquitto.publish("vessel/sync/news/pump", "end", "-q", "1")
+    eventually(lambda: len(received) == 2, message="both")
+    mosquitto.kill()
+    mosquitto.forget()
+    vessel.wait_signal("disconnected")
+    mosquitto.start()
+    vessel.wait_signal("connected", 2)
+    slow.go.set()
+    # The broker has lost what waited for the handler, so it was kept.
+    eventually(lambda: slow.got == ["run", "end"], 10, message="what was received before")
+
+    def heard() -> bool:
+        mosquitto.publish("vessel/sync/news/other", "sub", "-q", "1")
+        return "sub" in slow.got
+
+    eventually(heard, message="a message of the new session")
+    mosquitto.publish("vessel/sync/news/pump", "run", "-q", "1")
+    eventually(lambda: slow.got.count("run") == 2, 10, message="the second command")
+
+
+def test_a_message_handled_while_there_is_no_connection_is_not_handled_again(
+    mosquitto: Mosquitto, start_vessel: StartVessel, slow: Slow
+) -> None:
+    vessel = start_slow(start_vessel, mosquitto.url, slow, MQTT_RECONNECT_PERIOD="0.2")
+    received = received_by(vessel)
+    mosquitto.publish("vessel/sync/news/pump", "run", "-q", "1")
+    eventually(lambda: len(received) == 1, message="it")
+    mosquitto.stop()  # in order: it keeps what is not acknowledged
+    vessel.wait_signal("disconnected")
+    slow.go.set()
+    eventually(lambda: slow.got == ["run"], message="it is handled")
+    mosquitto.start()
+    vessel.wait_signal("connected", 2)
+    mosquitto.publish("vessel/sync/news/pump", "end", "-q", "1")
+    eventually(lambda: slow.got[-1:] == ["end"], 10, message="the next message")
+    assert slow.got == ["run", "end"]
 
 
 def test_messages_of_qos_0_without_room_are_dropped(
