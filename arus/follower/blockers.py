@@ -1,4 +1,4 @@
-"""What the database's refusal of a row means: that it never accepts the row, or which other row is in the way."""
+"""What a database error means: that the database is down, never accepts the row, or which other row is in the way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Column, Connection, ForeignKeyConstraint, Table, literal, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError
 
 from .held import row_name
 
@@ -15,6 +15,14 @@ from .held import row_name
 _NEVER = frozenset({
     "23502", "23514", "SQLITE_CONSTRAINT_NOTNULL", "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_DATATYPE",
 })  # fmt: skip
+#: Classes of SQLSTATE for which the database or the connection is the cause: no row can be written now.
+_OUTAGE_CLASSES = frozenset({"08", "25", "26", "28", "40", "53", "55", "57", "58", "72", "F0", "HV", "XX"})  # fmt: skip
+#: SQLSTATEs of tables that are not as the models say, or not permitted: once that is repaired, the rows are accepted.
+_UNUSABLE = frozenset({"3D000", "3F000", "42501", "42703", "42P01", "42P10"})
+#: The same, in SQLite's words: its code is that of other errors.
+_UNUSABLE_TEXT = re.compile(r"no such table|no such column|has no column named|does not match any")
+#: Errors of SQLite for which a row is the cause.
+_OF_A_ROW = frozenset({"CONSTRAINT", "ERROR", "MISMATCH", "RANGE", "TOOBIG"})
 #: The columns of a unique constraint in an error of SQLite, and of PostgreSQL.
 _UNIQUE = re.compile(
     r"UNIQUE constraint failed: (.+)|^Key \(([^()]+)\)=\(.*\) already exists", re.S
@@ -26,6 +34,23 @@ def is_never_accepted(error: IntegrityError) -> bool:
     cause = error.orig
     code = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
     return code in _NEVER
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database or the table is the cause, not the row: what can't be written now is to be tried again."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    if state:
+        return state[:2] in _OUTAGE_CLASSES or state in _UNUSABLE
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name:
+        found = _UNUSABLE_TEXT.search(str(error.orig))
+        return found is not None or name.split("_")[1] not in _OF_A_ROW
+    # Without a code it was raised by the driver: for a value that it can't bind, or a connection that is gone.
+    return isinstance(error, OperationalError | InternalError)
 
 
 def blocker_of(

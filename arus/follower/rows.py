@@ -81,7 +81,7 @@ class Copy:
         self._fields = [
             _field(name, field, mapper)
             for name, field in dumped.items()
-            if column_of(mapper, field.attribute or name) is not None
+            if _is_written(column_of(mapper, field.attribute or name))
         ]
         self._key = self._of_attribute(mapper, registration.key)
         version = column_of(mapper, registration.version) if registration.version else None
@@ -255,6 +255,11 @@ class Copy:
             )
             self._statements["delete"] = statement
         connection.execute(statement, rows)
+
+
+def _is_written(column: Column[Any] | None) -> bool:
+    """Whether a field is a column, and not one that the database computes."""
+    return column is not None and column.computed is None
 
 
 def _field(name: str, field: Any, mapper: Mapper[Any]) -> _Field:

@@ -8,10 +8,8 @@ from typing import Any
 
 from sqlalchemy.exc import (
     DataError,
-    DBAPIError,
     IntegrityError,
     InterfaceError,
-    ProgrammingError,
     StatementError,
 )
 
@@ -20,7 +18,7 @@ from arus.protocol.digests import row_hash
 from arus.protocol.entries import Operation
 from arus.protocol.times import now_ms
 
-from .blockers import blocker_of, is_never_accepted, referrer_of
+from .blockers import blocker_of, is_never_accepted, is_outage, referrer_of
 from .held import row_name
 from .messages import Change
 from .outcome import APPLIED, HELD, NOT_HELD, Outcome
@@ -71,7 +69,7 @@ class RowWriter:
                 self._waiting.clear()
             except (IntegrityError, *_IMPOSSIBLE) as error:
                 # A statement for many rows is refused if two of them have the same key in the table's collation.
-                if _is_outage(error) and not isinstance(error, ProgrammingError):
+                if is_outage(error):
                     raise
                 # One of them is the cause. Deletions first: they may free a unique value.
                 for key in sorted(self._waiting, key=lambda key: self._waiting[key][1] is not None):
@@ -98,7 +96,7 @@ class RowWriter:
                 self._hold(change, values, mark, error)
             return False
         except _IMPOSSIBLE as error:
-            if _is_outage(error):
+            if is_outage(error):
                 raise
             self._refuse(change, self._records.undo(key), error)
             return False
@@ -207,14 +205,6 @@ class RowWriter:
     def _name_of(self, change: Change) -> str:
         copy = self._copies[change.entity]
         return row_name(copy.table.name, copy.key(change.data[copy.followed.id_key]))
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether the database is the cause, not the row."""
-    if isinstance(error, IntegrityError | DataError | InterfaceError):
-        return bool(getattr(error, "connection_invalidated", False))
-    # Its other subclasses are raised when the database is locked, full or gone.
-    return isinstance(error, DBAPIError)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,0 +1,138 @@
+"""An error of the database that a row is the cause of refuses that row; all others are written."""
+
+from __future__ import annotations
+
+import random
+import string
+from typing import Any
+
+import orjson
+import pytest
+from marshmallow import Schema, fields
+from sqlalchemy import Computed, Connection, MetaData, String, create_engine, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from arus.errors import LogUnavailableError
+from arus.follower import tables
+from arus.follower.applier import Applier
+from arus.follower.audits.ledger import Ledger
+from arus.follower.messages import Reader
+from arus.follower.outcome import Inbound
+from arus.follower.refusals import read_refusals
+from arus.follower.rows import Copy
+from arus.follower.store import Store
+from arus.outbox.tables import define
+from arus.protocol.times import iso, now_ms
+from arus.registry import Registry
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData()
+
+
+class Crew(Base):
+    __tablename__ = "crew"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int]
+    notes: Mapped[str | None]
+    loud: Mapped[str | None] = mapped_column(Computed("upper(notes)", persisted=True))
+    tags: Mapped[Any] = mapped_column(ARRAY(String).with_variant(String, "sqlite"), nullable=True)
+
+
+class CrewSchema(Schema):
+    id = fields.String()
+    version = fields.Integer()
+    notes = fields.String()
+    loud = fields.String()
+    tags = fields.Raw()
+
+
+define(Base.metadata)
+tables.define(Base.metadata)
+REGISTRY = Registry()
+REGISTRY.add(Crew, "crew", topic="crew", qos=1, schema=CrewSchema(), version="version")
+
+
+class Shore:
+    """A follower without a broker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        copies = {one.entity: Copy(one) for one in REGISTRY}
+        followed = {copy.followed.topic: copy.followed for copy in copies.values()}
+        store = Store(connection, followed.values())
+        ledger = Ledger(connection)
+        self.applier = Applier(connection, store, copies, Reader("p", followed), "shore", ledger)
+
+    def apply(self, **rows: dict[str, Any]) -> None:
+        """Apply the creation of rows in one batch."""
+        batch = []
+        for seq, (row_id, row) in enumerate(rows.items(), 1):
+            data = {"id": row_id, "version": 1, "notes": None, "tags": None, **row}
+            document = {
+                "type": "data_change", "entity": "crew", "operation": "create", "data": data,
+                "timestamp": iso(now_ms()), "messageId": f"m{seq}", "vesselId": "ship", "epoch": "e",
+                "seq": seq, "previousSeq": 0, "version": 1,
+            }  # fmt: skip
+            batch.append(Inbound("p/crew", orjson.dumps(document), retain=False))
+        self.applier.apply(batch)
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        found = self.connection.exec_driver_sql("SELECT id, loud FROM crew")
+        return {row.id: row.loud for row in found}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        return {one.row_id: one.reason for one in read_refusals(self.connection)}
+
+
+@pytest.fixture
+def shore(database_url: str) -> Any:
+    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    Base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        yield Shore(connection)
+    engine.dispose()
+
+
+TRIGGER = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN IF NEW.notes = 'bad' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON crew FOR EACH ROW EXECUTE FUNCTION refuse();
+ALTER TABLE crew ENABLE ALWAYS TRIGGER refuse
+"""
+
+
+def test_a_column_that_the_database_computes_is_not_written(shore: Shore) -> None:
+    shore.apply(a={"notes": "x", "loud": "X"}, b={"notes": "y", "loud": "Y"})
+    assert shore.rows == {"a": "X", "b": "Y"}
+    assert not shore.refused
+
+
+@pytest.mark.parametrize("case", ["index", "trigger", "value"])
+def test_a_row_that_is_the_cause_of_an_error_is_refused_alone(shore: Shore, case: str) -> None:
+    if shore.connection.dialect.name == "sqlite":
+        if case != "value":
+            pytest.skip("an error of PostgreSQL")
+        shore.apply(good={}, bad={"notes": "x" * 10, "tags": [{"a": 1}]})
+    elif case == "index":
+        shore.connection.execute(text("CREATE INDEX notes_index ON crew (notes)"))
+        letters = random.Random(1).choices(string.printable[:94], k=8192)
+        shore.apply(good={}, bad={"notes": "".join(letters)})
+    elif case == "trigger":
+        shore.connection.exec_driver_sql(TRIGGER)
+        shore.apply(good={}, bad={"notes": "bad"})
+    else:
+        shore.apply(good={}, bad={"tags": [{"a": 1}]})
+    assert set(shore.rows) == {"good"}
+    assert set(shore.refused) == {"bad"}
+
+
+def test_a_missing_table_is_waited_for_and_refuses_no_row(shore: Shore) -> None:
+    shore.connection.exec_driver_sql("ALTER TABLE crew RENAME TO hidden")
+    with pytest.raises(LogUnavailableError):
+        shore.apply(good={})
+    shore.connection.exec_driver_sql("ALTER TABLE hidden RENAME TO crew")
+    assert not shore.refused
