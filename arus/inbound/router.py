@@ -156,6 +156,7 @@ class InboundRouter:
         """Note that the connection has ended."""
         self._told = None
         self._reconnects_after = None
+        self._watermarks.begin()  # the broker sends them again: until then nothing is due
 
     def mind(self) -> None:
         """Send changed subscriptions to the broker, start digests that are due, and record a neighbour."""

@@ -290,7 +290,7 @@ class Publisher:
         )
 
     def _select(self, selection: Selection, most: int | None, *, refill: bool) -> None:
-        shared = self._catchups.waiting
+        shared = self._catchups.waiting and not self.budget.holds_catchups
         self._selector.add(selection, self._limit, most=most, refill=refill, shared=shared)
         self._is_blocked = selection.is_blocked
 
