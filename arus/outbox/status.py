@@ -73,7 +73,7 @@ class SyncStatus(Struct, frozen=True):
     #: Since when messages of any kind wait and nothing is acknowledged, in milliseconds since the epoch; None if that
     #: is not so.
     stalled_since: int | None
-    #: Why the broker refuses messages for the moment; None if it does not.
+    #: Why the broker refuses messages, statuses or digests; None if it does not.
     obstacle: str | None
     #: Another vessel that publishes under the same prefix, and when its status was last received (milliseconds since
     #: the epoch); None if there was none.
@@ -144,6 +144,13 @@ class SyncStatus(Struct, frozen=True):
             return f"{what}, and the broker has acknowledged none for a minute{why}"
         return None
 
+    @property
+    def refused(self) -> str | None:
+        """What is told of messages that the broker refuses, although others get through; None if it refuses none."""
+        if not self.connected or self.obstacle is None:
+            return None
+        return f"the broker refuses messages: {self.obstacle}"
+
     def shared_with(self, now: int) -> str | None:
         """Return the other vessel that publishes under the same prefix; None if none was heard for an hour.
 
@@ -169,7 +176,7 @@ class SyncStatus(Struct, frozen=True):
         neighbour = self.shared_with(now)
         shared = None if neighbour is None else shares_prefix(neighbour)
         held = held_back(self.usage) if self.enabled and self.usage.waiting else None
-        return self.trouble(now) or shared or self.told_of_restore(now) or held
+        return self.trouble(now) or shared or self.told_of_restore(now) or self.refused or held
 
     @property
     def waits_for_budget(self) -> bool:

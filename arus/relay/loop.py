@@ -88,10 +88,10 @@ class Relay:
             log, session, services.inbox, services.auditor, services.registry, tree=tree, own=own
         )
         self._traits = BrokerTraits(log, session, settings)
-        self._watchdog = Watchdog(log, self._publisher, settings.broker)
         self._reports = StatusReports(
             log, session, self._publisher, services.auditor, settings.topic_prefix
         )
+        self._watchdog = Watchdog(log, self._publisher, self._reports, settings.broker)
         #: When to check for entries without a number, in monotonic seconds.
         self._look_at = 0.0
         self._throttle = Throttle()
@@ -220,6 +220,7 @@ class Relay:
                 self._looked_back()
             case Ack():
                 self._publisher.acknowledged(event, unread)
+                self._reports.acknowledged(event)
             case Subscribed():
                 self._router.answered(event)
             case Received():

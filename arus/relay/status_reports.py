@@ -10,12 +10,14 @@ from arus.audit.auditor import Auditor
 from arus.logs import get_logger
 from arus.mqtt.client import Session
 from arus.mqtt.meter import Kind
+from arus.mqtt.packets import Ack
 from arus.outbox.log import ChangeLog
 from arus.protocol.encoding import encode
 from arus.protocol.messages import Presence, Status
 from arus.protocol.times import iso, now_ms
 from arus.protocol.topics import DIGEST, STATUS
 
+from .answers import Answers
 from .publisher import Publisher
 
 logger = get_logger(__name__)
@@ -48,6 +50,10 @@ class StatusReports:
         self._status_due = False
         #: A digest that waits for room.
         self._digest: bytes | None = None
+        #: The last digest that was sent.
+        self._sent_digest: bytes | None = None
+        self._status_answers = Answers("status", self.topic)
+        self._digest_answers = Answers("digest", self._digest_topic)
         #: The number and the depth in the last status, when it was sent (monotonic seconds), and its bytes.
         self._published = (0, 0)
         self._published_at = 0.0
@@ -58,6 +64,23 @@ class StatusReports:
     def begin(self) -> None:
         """Note that a connection has begun: its first status is due."""
         self._status_due = True
+        self._status_answers.begin()
+        self._digest_answers.begin()
+
+    def acknowledged(self, ack: Ack) -> None:
+        """Process an acknowledgement of any message: what was refused for the moment is due again."""
+        status_refused = self._status_answers.refused(ack)
+        self._status_due = self._status_due or status_refused
+        digest_refused = self._digest_answers.refused(ack)
+        if digest_refused:
+            self._digest = self._digest or self._sent_digest
+        if status_refused or digest_refused:
+            self._session.features.refused(ack.reason, now_ms())  # both are retained
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the broker refuses the status or the digests; None if it does not."""
+        return self._status_answers.obstacle or self._digest_answers.obstacle
 
     def announce(self, *, again: bool) -> None:
         """Publish a status that is due, once the broker accepts it.
@@ -72,7 +95,11 @@ class StatusReports:
                 self._prove_at = time.monotonic() + PROOF_PERIOD
                 self._auditor.request()
         self._status_due = self._status_due or again or self._publisher.compression.is_news
-        if self._status_due and self._publisher.has_room_beside:
+        if (
+            self._status_due
+            and self._publisher.has_room_beside
+            and not self._status_answers.is_paused
+        ):
             self._status_due = False
             self.publish("online")
 
@@ -101,12 +128,14 @@ class StatusReports:
         if (
             self._digest is not None
             and self._publisher.has_room
+            and not self._digest_answers.is_paused
             and self._publisher.budget.admits(len(self._digest))
         ):
-            self._session.publish_beside(
+            packet_id = self._session.publish_beside(
                 self._digest_topic, self._digest, retain=True, kind=Kind.DIGESTS
             )
-            self._digest = None
+            self._digest_answers.sent(packet_id)
+            self._sent_digest, self._digest = self._digest, None
 
     def publish(self, status: Presence) -> int:
         """Publish a status; return its packet id."""
@@ -117,6 +146,7 @@ class StatusReports:
         packet_id = self._session.publish_beside(
             self.topic, payload, retain=True, kind=Kind.STATUSES
         )
+        self._status_answers.sent(packet_id)
         self._publisher.compression.announced()
         return packet_id
 

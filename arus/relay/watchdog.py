@@ -8,6 +8,7 @@ from arus.protocol.times import now_ms
 from arus.settings import Broker
 
 from .publisher import Publisher
+from .status_reports import StatusReports
 
 logger = get_logger(__name__)
 
@@ -15,9 +16,12 @@ logger = get_logger(__name__)
 class Watchdog:
     """Watches one owner's connections. Runs in the relay's thread."""
 
-    def __init__(self, log: ChangeLog, publisher: Publisher, broker: Broker) -> None:
+    def __init__(
+        self, log: ChangeLog, publisher: Publisher, reports: StatusReports, broker: Broker
+    ) -> None:
         self._log = log
         self._publisher = publisher
+        self._reports = reports
         self._broker = broker
         #: As journalled: whether nothing is acknowledged, and why the broker refuses messages for the moment.
         self._journalled: tuple[bool, str | None] = (False, None)
@@ -32,7 +36,8 @@ class Watchdog:
         :param now: monotonic seconds.
         :raises ConnectionLostError: the broker has passed over some; they are sent again in the next connection.
         """
-        found = self._publisher.trouble(now)
+        stalled, obstacle = self._publisher.trouble(now)
+        found = (stalled, obstacle or self._reports.obstacle)
         if found != self._journalled:
             self._journal(*found)
         self._publisher.check_unanswered(now)
@@ -47,7 +52,8 @@ class Watchdog:
                 "[MQTT Reliable Sync] messages are waiting, and %s has acknowledged nothing for a minute",
                 self._broker,
             )
-        if obstacle is not None and obstacle != last_obstacle:
+        # A refused status or digest was logged before.
+        if obstacle not in {None, last_obstacle, self._reports.obstacle}:
             logger.info(
                 "[MQTT Reliable Sync] %s refuses messages for the moment (%s); trying again",
                 self._broker,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from arus.audit.auditor import Auditor
 from arus.outbox.brokers import read_broker
 from arus.protocol.times import now_ms
 from tests.support.limited_broker import PROBE, Abilities, LimitedBroker
@@ -324,6 +325,62 @@ def test_a_broker_that_answers_pings_alone_is_no_changes_fault(
 
 
 # -- control messages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [0x80, 0x89, 0x96, 0x97, 0x9A])
+def test_a_status_that_is_refused_for_the_moment_is_sent_again(
+    reason: int,
+    start_broker: StartBroker,
+    start_vessel: StartVessel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Otherwise the will's `offline` stays retained for a quarter of an hour."""
+    monkeypatch.setattr("arus.relay.answers.FIRST_PAUSE", 0.1)
+    answers = [reason, reason]
+    broker = start_broker(
+        refusal=lambda each: answers.pop() if answers and each.topic.endswith("status") else 0
+    )
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5")
+    statuses = eventually(lambda: len(got := broker.changes("system/status")) >= 3 and got)
+    assert statuses
+    assert {each.json["status"] for each in statuses} == {"online"}
+    assert [each.retain for each in statuses] == [True, reason != 0x9A, reason != 0x9A]
+    eventually(lambda: vessel.status().obstacle is None)
+    assert caplog.text.count("the broker refuses the status") == 1
+    assert not vessel.heard("disconnected")
+
+
+def test_a_digest_that_is_refused_for_the_moment_is_sent_again(
+    start_broker: StartBroker, start_vessel: StartVessel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arus.relay.answers.FIRST_PAUSE", 0.1)
+    answers = [0x97, 0x97]
+    broker = start_broker(
+        refusal=lambda each: answers.pop() if answers and each.topic.endswith("digest") else 0
+    )
+    assert Auditor.__init__.__kwdefaults__
+    monkeypatch.setitem(Auditor.__init__.__kwdefaults__, "first", 0.0)
+    start_vessel(broker.url, MQTT_PROTOCOL="5")
+    digests = eventually(lambda: len(got := broker.changes("system/digest")) >= 3 and got)
+    assert digests
+    assert len({each.payload for each in digests}) == 1
+
+
+def test_a_status_that_is_refused_for_good_is_said_and_not_repeated(
+    start_broker: StartBroker, start_vessel: StartVessel, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = start_broker(refusal=lambda each: 0x87 if each.topic.endswith("status") else 0)
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5")
+    obstacle = "not authorized on vessel/sync/system/status"
+    eventually(lambda: vessel.status().obstacle == obstacle)
+    vessel.commit(3)
+    vessel.wait_drained()
+    assert len(broker.changes("system/status")) == 1
+    assert vessel.status().reason_of(now_ms()) == f"the broker refuses messages: {obstacle}"
+    (said,) = [r.getMessage() for r in caplog.records if "refuses" in r.getMessage()]
+    assert said.startswith("[MQTT Reliable Sync] the broker refuses the status (not authorized): ")
+    assert "allow the vessel to publish on vessel/sync/system/status" in said
 
 
 def test_a_handshake_that_the_broker_opens_for_a_control_message_is_completed(

@@ -120,6 +120,14 @@ def test_what_was_found_out_of_the_broker_is_said(
     assert "alerts are sent with QoS 1" in examine(app)["qos"]["says"]
     assert "has no retained messages" in examine(app)["retain"]["says"]
     assert "no retained messages" in client.get("/sync/").text
+    obstacle = "not authorized on vessel/sync/system/status"
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE arus_session SET obstacle = :it"), {"it": obstacle})
+    assert health()["mqtt"]["reason"] == f"the broker refuses messages: {obstacle}"
+    refused = examine(app)["owner"]
+    assert refused["verdict"] == "warn"
+    assert obstacle in refused["says"]
+    assert "allow the vessel to publish" in refused["fix"]
     assert "arus_mqtt_stalled 0.0" in client.get("/metrics").text
     with app.app_context(), db.engine.begin() as connection:
         connection.execute(

@@ -41,6 +41,13 @@ def check_owner(settings: Settings, status: SyncStatus) -> Iterator[Finding]:
             f"{who}, is connected, but {trouble}",
             "check the broker's log: it receives messages and does not acknowledge them",
         )
+    elif status.refused:
+        yield Finding(
+            "owner",
+            Verdict.WARN,
+            f"{who}, is connected, but {status.refused}",
+            "allow the vessel to publish on all topics under its prefix; if it is allowed, wait, or see the broker's log",
+        )
     elif status.connected:
         yield Finding("owner", Verdict.OK, f"{who}, connected with MQTT {status.protocol}")
     else:
