@@ -64,6 +64,7 @@ def app(small_database_url: str) -> Iterator[Flask]:
     db.init_app(app)
     sync.init_app(app, db)
     with app.app_context():
+        db.drop_all()  # the log of a test before, on the same server
         db.create_all()
         yield app
         db.session.remove()

@@ -89,8 +89,9 @@ class Sailor(RandomSteps):
         hull = self.some(Hull)
         if hull and not hull.parts:
             db.session.flush()
+            row_id = hull.id  # it may be expired: once it is deleted, nothing can be loaded
             db.session.delete(hull)
-            db.session.add(Hull(id=hull.id, name=self.name()))
+            db.session.add(Hull(id=row_id, name=self.name()))
 
     def bulk_update(self) -> None:
         chosen = Hull.name.endswith(str(self.random.randint(0, 9)))
