@@ -48,9 +48,8 @@ def init_extensions(app: Flask) -> None:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies, x_prefix=proxies
         )
-    init_metrics(
-        app
-    )  # before what may refuse a request: each request is to be counted by the same rules
+    # Before what may refuse a request: each request is counted by the same rules.
+    init_metrics(app)
     init_hosts(app)
     init_assets(app)
     init_database(app)

@@ -230,8 +230,7 @@ class Catchups:
             if planned is not None:
                 self._active[run_id] = ActiveRun(*planned, self._clock())
             else:
-                del self._active[run_id]
-                self._requested = True
+                self._drop(run_id)
 
     def _end_silent_runs(self) -> None:
         """Let runs fail whose receivers have not reported for long: they request the rest again."""
@@ -250,9 +249,13 @@ class Catchups:
             self._fail(run, reason)
 
     def _fail(self, run: Run, reason: str) -> None:
-        """End a run that can't be sent to its end: another one may begin."""
+        """End a run that can't be sent to its end."""
         self._planner.fail(run, reason)
-        del self._active[run.id]
+        self._drop(run.id)
+
+    def _drop(self, run_id: int) -> None:
+        """Forget a run that has failed: another one may begin."""
+        del self._active[run_id]
         self._requested = True
 
     def _read_chunk(

@@ -88,8 +88,10 @@ class FlushEvents:
         column = version_column(registration)
         if getattr(row, name) is None and column.default is None and column.server_default is None:
             setattr(row, name, 1)
-        key = identity_key(registration.model, getattr(row, registration.key))
-        deleted = session.identity_map.get(key)
+        row_id = getattr(row, registration.key)
+        if row_id is None:
+            return  # a default makes the key: it is a new one
+        deleted = session.identity_map.get(identity_key(registration.model, row_id))
         if deleted is not None:
             instance_state(row).info[_REPLACED] = content_of(registration, deleted)
 
