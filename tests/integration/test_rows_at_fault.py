@@ -15,16 +15,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arus.errors import LogUnavailableError
 from arus.follower import tables
-from arus.follower.applier import Applier
-from arus.follower.audits.ledger import Ledger
-from arus.follower.messages import Reader
 from arus.follower.outcome import Inbound
 from arus.follower.refusals import read_refusals
-from arus.follower.rows import Copy
-from arus.follower.store import Store
 from arus.outbox.tables import define
 from arus.protocol.times import iso, now_ms
 from arus.registry import Registry
+from tests.support.applier import new_applier
 
 
 class Base(DeclarativeBase):
@@ -59,11 +55,7 @@ class Shore:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        copies = {one.entity: Copy(one) for one in REGISTRY}
-        followed = {copy.followed.topic: copy.followed for copy in copies.values()}
-        store = Store(connection, followed.values())
-        ledger = Ledger(connection)
-        self.applier = Applier(connection, store, copies, Reader("p", followed), "shore", ledger)
+        self.applier = new_applier(connection, REGISTRY)
 
     def apply(self, **rows: dict[str, Any]) -> None:
         """Apply the creation of rows in one batch."""

@@ -16,16 +16,13 @@ from sqlalchemy.pool import StaticPool
 from arus.clock import replaced
 from arus.follower import held as held_module
 from arus.follower import tables
-from arus.follower.applier import RETRIES, Applier
-from arus.follower.audits.ledger import Ledger
-from arus.follower.messages import Reader
+from arus.follower.applier import RETRIES
 from arus.follower.outcome import NOT_HELD, Inbound
-from arus.follower.rows import Copy
-from arus.follower.store import Store
 from arus.outbox.counters import read_counters
 from arus.outbox.tables import define
 from arus.protocol.times import iso, now_ms
 from arus.registry import Registry
+from tests.support.applier import new_applier
 
 
 class Base(DeclarativeBase):
@@ -119,11 +116,7 @@ class Shore:
 
     def start(self, registry: Registry = REGISTRY) -> None:
         """Begin from the database alone."""
-        copies = {one.entity: Copy(one) for one in registry}
-        followed = {copy.followed.topic: copy.followed for copy in copies.values()}
-        store = Store(self.connection, followed.values())
-        reader, ledger = Reader("p", followed), Ledger(self.connection)
-        self.applier = Applier(self.connection, store, copies, reader, "shore", ledger)
+        self.applier = new_applier(self.connection, registry)
 
     def message(self, topic: str, row_id: str, operation: str, vessel: str, row: Any) -> Inbound:
         seq = self.seqs[vessel] = self.seqs.get(vessel, 0) + 1

@@ -15,18 +15,14 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import StaticPool
 
 from arus.follower import tables
-from arus.follower.applier import Applier
-from arus.follower.audits.ledger import Ledger
-from arus.follower.messages import Reader
 from arus.follower.outcome import Inbound
 from arus.follower.requests import Patience, ask, unanswered
-from arus.follower.rows import Copy
-from arus.follower.store import Store
 from arus.outbox.tables import define
 from arus.protocol.encoding import encode
 from arus.protocol.messages import CatchupRequest
 from arus.protocol.times import now_ms
 from arus.registry import Registry
+from tests.support.applier import new_applier
 from tests.support.ship_model import ShipModel
 
 IDS = [f"row-{number}" for number in range(6)]
@@ -79,12 +75,7 @@ class Shore:
 
     def start(self) -> None:
         """Begin from the database alone, as after a crash."""
-        copies = {one.entity: Copy(one) for one in REGISTRY}
-        followed = {copy.followed.topic: copy.followed for copy in copies.values()}
-        store = Store(self.connection, followed.values())
-        reader = Reader("p", followed)
-        ledger = Ledger(self.connection)
-        self.applier = Applier(self.connection, store, copies, reader, "shore", ledger)
+        self.applier = new_applier(self.connection, REGISTRY)
 
     def take(self, *messages: tuple[str, Any]) -> None:
         """Apply messages in one transaction."""
