@@ -210,9 +210,12 @@ class ScriptedVessel(ShipModel, Started):
     def publish(self, topic: str, document: Any, *, retain: bool = True) -> None:
         """Publish under the prefix; returns when the broker has it."""
         payload = document if isinstance(document, bytes) else orjson.dumps(document)
-        eventually(self._client.is_connected, 40, message="the scripted vessel is connected")
+        # the client's own thread, which answers requests, would wait for what it does itself
+        waits = threading.current_thread() is not self._client._thread
+        if waits:
+            eventually(self._client.is_connected, 40, message="the scripted vessel is connected")
         info = self._client.publish(f"{self._prefix}/{topic}", payload, qos=1, retain=retain)
-        if threading.current_thread() is not self._client._thread:
+        if waits:
             info.wait_for_publish(20)
 
     def wait_request(self, count: int = 1, timeout: float = 120) -> dict[str, Any]:
