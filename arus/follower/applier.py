@@ -167,6 +167,8 @@ class Applier:
         """
         if self._unchecked:
             self._connection.exec_driver_sql(sql.store.UNCHECKED)
+        elif self._connection.dialect.name == "postgresql":
+            self._connection.exec_driver_sql(sql.store.CHECKED_AT_ONCE)
 
     def _read(self, messages: Sequence[Inbound], batch: Batch) -> list[tuple[Message, bool]]:
         read: list[tuple[Message, bool]] = []

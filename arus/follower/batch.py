@@ -11,6 +11,7 @@ from arus.protocol.times import now_ms
 
 from .arrivals import note_arrived, note_begun
 from .audits.ledger import Ledger
+from .circles import HeldRows
 from .held import Held
 from .known_vessels import KnownVessels
 from .messages import Change, Message, Unreadable
@@ -63,6 +64,7 @@ class Batch:
         self._writer = RowWriter(store, copies, self.records, self.outcome)
         self._refusals = store.refusals
         self._rows = RowChanges(copies, vessels, self.records, self._writer, self.outcome)
+        self._held = HeldRows(store, copies, self.records, self._rows, self._writer)
         self._sweeper = Sweeper(store, copies, self.records, self._writer, self.outcome, ledger)
 
     def run(self, messages: list[tuple[Message, bool]]) -> None:
@@ -79,24 +81,17 @@ class Batch:
                 # A sweep changes the records of many rows.
                 self.records.fetch(later for later, _ in messages[at + 1 :])
         self._writer.flush()
-        self._writer.log_held()
-        self._rows.log_foreign()
+        self._finish()
 
     def retry(self, held: Iterable[Held]) -> None:
         """Try held changes once more; those that fail again stay held."""
-        changes = [(one, _change_of(one)) for one in held]
-        self.records.fetch(change for _, change in changes)
-        for one, change in changes:
-            key = key_of(change)
-            known = self.records.get(key)
-            if known is not None and known.version >= change.version:
-                self._store.held.release({key: known.version})
-                continue
-            self._rows.take(change, None, mark=one.mark)
-        self._writer.flush()
+        self._held.retry(held)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._held.close_circles()
         self._writer.log_held()
         self._rows.log_foreign()
-        self._store.held.tried()
 
     def _take(self, vessel: VesselState, message: Message, *, retained: bool) -> bool:
         """Process a message of a known vessel; return whether rows were swept."""
@@ -359,10 +354,3 @@ def _is_of_catchup(message: Message) -> bool:
     if isinstance(message, Change):
         return message.catchup_id is not None
     return isinstance(message, CatchupBegin | CatchupEnd)
-
-
-def _change_of(held: Held) -> Change:
-    return Change(
-        held.vessel_id, "", "", held.entity, held.operation, held.row_id, held.version, held.seq,
-        0, 0, held.data,
-    )  # fmt: skip

@@ -81,9 +81,11 @@ def referrer_of(connection: Connection, table: Table, key: Column[Any], value: A
         for constraint in child.foreign_key_constraints:
             if _parent(constraint) is not key:
                 continue
-            found = _first(
-                connection, next(iter(child.primary_key)), constraint.elements[0].parent == value
-            )
+            row = next(iter(child.primary_key))
+            refers = [constraint.elements[0].parent == value]
+            if child is table:
+                refers.append(row != value)  # a row that refers to itself is not in its own way
+            found = _first(connection, row, *refers)
             if found is not None:
                 return row_name(child.name, found)
     return ""

@@ -2,7 +2,8 @@
 
 What a change waits for is a row: a parent that has not arrived, the row that has its unique value, or a row that still
 refers to the one it deletes. When that row is written or deleted, the change is tried again. Where it is not known, and
-in case the row was written by somebody else, a change is also tried after pauses that grow.
+in case the row was written by somebody else, a change is also tried after pauses that grow. Changes that wait for each
+other are written together (`arus.follower.circles`).
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class HeldChanges:
         self._times: list[tuple[int, HeldKey]] = []
         #: Changes that `due` has returned, and that were not held again since.
         self._trying: set[HeldKey] = set()
+        #: Changes that may have closed a circle: they were held since the last `next_new`.
+        self._new: dict[HeldKey, None] = {}
         #: Vessels at the bound, for which that was logged.
         self._full: set[str] = set()
         for row in execute_for(connection, sql.held.INDEX, sql.held.INDEX_OF, vessels):
@@ -111,6 +114,7 @@ class HeldChanges:
         self._trying.discard(key)
         self._forget(key)
         self._remember(key, _Entry(change.version, waits_for, tries, next_at, len(data)))
+        self._new[key] = None
         self._connection.execute(
             sql.held.HOLD,
             {
@@ -185,6 +189,29 @@ class HeldChanges:
         """Delete the changes that `due` has returned and that were not held again: they are applied, or refused."""
         self._delete([key for key in self._trying if key in self._entries])
         self._trying.clear()
+
+    def take(self, keys: Iterable[HeldKey]) -> list[Held]:
+        """Return changes that are to be tried together; then call `tried`, or `failed` if they stay held."""
+        held = [key for key in keys if key in self._entries]
+        self._trying.update(held)
+        return [self._read(key) for key in held]
+
+    def failed(self) -> None:
+        """Note that the changes that `take` has returned stay held."""
+        self._trying.clear()
+
+    def next_new(self) -> HeldKey | None:
+        """Return a change that is held and was not returned since it was held; None if there is none."""
+        while self._new:
+            key, _ = self._new.popitem()
+            if key in self._entries:
+                return key
+        return None
+
+    def waits_for(self, key: HeldKey) -> str:
+        """Return the name of the row that a change waits for; empty if it is not held, or that is not known."""
+        entry = self._entries.get(key)
+        return "" if entry is None else entry.waits_for
 
     def release(self, versions: Mapping[HeldKey, int]) -> None:
         """Delete held changes that are not newer than the given versions of their rows."""

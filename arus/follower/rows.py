@@ -23,6 +23,7 @@ from sqlalchemy import (
     delete,
     inspect,
     null,
+    update,
 )
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import False_, True_
@@ -176,6 +177,11 @@ class Copy:
         return self._version
 
     @property
+    def columns(self) -> Sequence[str]:
+        """The keys of the columns that are written."""
+        return self._columns
+
+    @property
     def key_column(self) -> Column[Any]:
         """The primary key's column."""
         column: Column[Any] = self.table.c[self._key.column]
@@ -242,6 +248,13 @@ class Copy:
             )
             self._statements["upsert"] = statement
         connection.execute(statement, rows)
+
+    def change(self, connection: Connection, key: Any, values: Mapping[str, Any]) -> None:
+        """Set some columns of a row."""
+        if values:
+            connection.execute(
+                update(self.table).where(self.key_column == key).values(dict(values))
+            )
 
     def delete(self, connection: Connection, keys: Iterable[Any]) -> None:
         """Delete rows."""

@@ -18,13 +18,14 @@ from arus.protocol.digests import row_hash
 from arus.protocol.entries import Operation
 from arus.protocol.times import now_ms
 
-from .blockers import blocker_of, is_never_accepted, is_outage, referrer_of
+from .blockers import is_never_accepted, is_outage
 from .held import row_name
 from .messages import Change
 from .outcome import APPLIED, HELD, NOT_HELD, Outcome
 from .records import RowKey, RowRecords
 from .rows import Copy
 from .store import Store
+from .together import Obstacle, Step, in_the_way, reason_of, write_together
 from .vessels import VesselState
 
 logger = get_logger(__name__)
@@ -48,8 +49,8 @@ class RowWriter:
         self._records = records
         self._outcome = outcome
         self._held = store.held
-        #: Changes that are held newly: their number and the first one with the reason, by vessel and entity.
-        self._newly: dict[tuple[str, str], tuple[int, str]] = {}
+        #: Changes that are held newly, with their reasons, by vessel and entity.
+        self._newly: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         #: Where refused rows are kept.
         self.refusals = store.refusals
         #: Rows that are not written yet; None for a deletion.
@@ -75,6 +76,25 @@ class RowWriter:
                 for key in sorted(self._waiting, key=lambda key: self._waiting[key][1] is not None):
                     self.write_one(key)
         self.save_records()
+
+    def flush_together(self) -> Obstacle | None:
+        """Write the collected rows, which wait for each other, in one savepoint.
+
+        :returns: what is in the way of which change, and then none is written; None if all are.
+        """
+        steps = [
+            Step(change, self._copies[change.entity], values)
+            for change, values in self._waiting.values()
+        ]
+        obstacle = write_together(self._store, steps)
+        if obstacle is None:
+            self._count(self._waiting)
+        else:
+            for key in self._waiting:
+                self._records.undo(key)
+        self._waiting.clear()
+        self.save_records()
+        return obstacle
 
     def save_records(self) -> None:
         """Save changed records, and release held changes that are not newer."""
@@ -109,7 +129,9 @@ class RowWriter:
         try:
             with self._store.savepoint():
                 copy.delete(self._store.connection, keys)
-        except IntegrityError:
+        except (IntegrityError, *_IMPOSSIBLE) as error:
+            if is_outage(error):
+                raise
             return self._delete_each(vessel, copy, row_ids, mark)
         self._held.written(row_name(copy.table.name, key) for key in keys)
         return row_ids
@@ -127,25 +149,34 @@ class RowWriter:
                     copy.delete(self._store.connection, [key])
                 gone.append(row_id)
                 self._held.written([row_name(copy.table.name, key)])
-            except IntegrityError as error:
+            except (IntegrityError, *_IMPOSSIBLE) as error:
+                if is_outage(error):
+                    raise
                 change = Change(
                     vessel.vessel_id, vessel.epoch, copy.followed.topic, entity, Operation.DELETE,
                     row_id, known[row_id].version + 1, known[row_id].seq, 0, now_ms(),
                     {copy.followed.id_key: key},
                 )  # fmt: skip
-                self._hold(change, None, mark, error)
+                if isinstance(error, IntegrityError):
+                    self._hold(change, None, mark, error)
+                else:
+                    self._refuse(change, mark, error)
         return gone
 
     def log_held(self) -> None:
         """Log the changes that are held newly, in one line for those of one entity."""
-        for (vessel_id, entity), (count, first) in self._newly.items():
-            logger.warning(
-                "[MQTT Reliable Sync] %d changes of %s of %s are held until other rows arrive: %s",
-                count,
-                entity,
-                vessel_id,
-                first,
-            )
+        for (vessel_id, entity), newly in self._newly.items():
+            # Some were written in the same transaction, with the rows that they waited for.
+            still = [row_id for row_id in newly if (vessel_id, entity, row_id) in self._held]
+            if still:
+                logger.warning(
+                    "[MQTT Reliable Sync] %d changes of %s of %s are held until other rows arrive: %s: %s",
+                    len(still),
+                    entity,
+                    vessel_id,
+                    still[0],
+                    newly[still[0]],
+                )
         self._newly.clear()
 
     def _hold(
@@ -159,26 +190,19 @@ class RowWriter:
 
         :param values: of its row; None for a deletion.
         """
-        copy, reason = self._copies[change.entity], _reason(error)
-        connection = self._store.connection
-        if values is None:
-            key = copy.key(change.data[copy.followed.id_key])
-            waits_for = referrer_of(connection, copy.table, copy.key_column, key)
-        else:
-            waits_for = blocker_of(connection, copy.table, copy.key_column, values, error)
+        step = Step(change, self._copies[change.entity], values)
+        waits_for, reason = in_the_way(self._store.connection, step, error), reason_of(error)
         is_new = (change.vessel_id, change.entity, change.row_id) not in self._held
         if not self._held.hold(change, mark, reason, waits_for):
             self._outcome.count(NOT_HELD, change.entity)
         elif is_new:
             self._outcome.count(HELD, change.entity)
-            of = (change.vessel_id, change.entity)
-            count, first = self._newly.get(of, (0, f"{change.row_id}: {reason}"))
-            self._newly[of] = (count + 1, first)
+            self._newly[change.vessel_id, change.entity][change.row_id] = reason
 
     def _refuse(self, change: Change, mark: int, error: BaseException) -> None:
-        self._outcome.refuse_change(change, _reason(error))
+        self._outcome.refuse_change(change, reason_of(error))
         content = "" if change.operation == Operation.DELETE else row_hash(change.data)
-        self.refusals.add(change, content, _reason(error), mark)
+        self.refusals.add(change, content, reason_of(error), mark)
 
     def _write(self, rows: Mapping[RowKey, tuple[Change, dict[str, Any] | None]]) -> None:
         connection = self._store.connection
@@ -205,8 +229,3 @@ class RowWriter:
     def _name_of(self, change: Change) -> str:
         copy = self._copies[change.entity]
         return row_name(copy.table.name, copy.key(change.data[copy.followed.id_key]))
-
-
-def _reason(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split())[:500]

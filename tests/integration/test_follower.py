@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import create_engine, text
 
 from tests.support.follower import FollowerThread, ScriptedVessel
 from tests.support.mosquitto import Mosquitto
+from tests.support.postgres import as_plain_role
 from tests.support.scripted_broker import PUBACK, Publish, ScriptedBroker, packet
 from tests.support.waiting import eventually, free_port
 
@@ -531,18 +531,19 @@ def test_references_that_come_too_early_wait_where_the_database_insists_on_them(
     start_follower: StartFollower, ship: ScriptedVessel, migrated_database_url: str
 ) -> None:
     # A role without the right to leave references unchecked.
-    engine = create_engine(migrated_database_url)
-    with engine.begin() as connection:
-        if not connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = 'plain'")).all():
-            connection.exec_driver_sql("CREATE ROLE plain LOGIN")
-        connection.exec_driver_sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO plain")
-        connection.exec_driver_sql("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO plain")
-    engine.dispose()
-    shore = start_follower(migrated_database_url.replace("arus@", "plain@"))
+    shore = start_follower(as_plain_role(migrated_database_url))
 
     pumps = [ship.change("equipment")["data"]["id"] for _ in range(3)]
     for number in range(30):
         ship.change("work_orders", {"equipmentId": pumps[number % 3]})
+    # A schedule and its work order refer to each other.
+    planned = ship.change("maintenance", {"equipmentId": pumps[1], "workOrderId": None})["data"][
+        "id"
+    ]
+    order = ship.change("work_orders", {"equipmentId": pumps[1], "scheduleId": planned})["data"][
+        "id"
+    ]
+    ship.change("maintenance", {"id": planned, "workOrderId": order})
     # Work orders come before the equipment that they are for.
     answers = ship.answers_to
     ship.answers_to = lambda request: list(reversed(answers(request)))  # type: ignore[method-assign]

@@ -15,6 +15,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
+from sqlalchemy import make_url
 
 from tests.support import selection
 from tests.support.broker import find_program
@@ -151,6 +152,19 @@ class PostgresServer(Started):
         if os.getuid() != 0:
             return {}
         return {"user": self._uid, "group": self._gid, "extra_groups": []}
+
+
+def as_plain_role(url: str) -> str:
+    """The URL of the same database for a role that may read and write rows, and no more, as on a managed server."""
+    target = make_url(url)
+    with psycopg.connect(
+        host=target.host, port=target.port, user=target.username, dbname=target.database
+    ) as connection:
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'plain'").fetchall():
+            connection.execute("CREATE ROLE plain LOGIN")
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO plain")
+        connection.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO plain")
+    return url.replace("arus@", "plain@")
 
 
 def _binaries() -> Path:

@@ -45,6 +45,16 @@ class Order(Base):
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("work_order.id"))
 
 
+class Valve(Base):
+    """A row whose unique value and whose reference can't be empty."""
+
+    __tablename__ = "valve"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int]
+    tag: Mapped[str] = mapped_column(unique=True)
+    pump_id: Mapped[str] = mapped_column(ForeignKey("pump.id"))
+
+
 class PumpSchema(Schema):
     id = fields.String()
     version = fields.Integer()
@@ -59,11 +69,19 @@ class OrderSchema(Schema):
     parent_id = fields.String()
 
 
+class ValveSchema(Schema):
+    id = fields.String()
+    version = fields.Integer()
+    tag = fields.String()
+    pump_id = fields.String()
+
+
 define(Base.metadata)
 tables.define(Base.metadata)
 REGISTRY = Registry()
 REGISTRY.add(Pump, "pumps", topic="pumps", qos=1, schema=PumpSchema(), version="version")
 REGISTRY.add(Order, "orders", topic="orders", qos=1, schema=OrderSchema(), version="version")
+REGISTRY.add(Valve, "valves", topic="valves", qos=1, schema=ValveSchema(), version="version")
 
 
 class Upgraded(DeclarativeBase):
@@ -99,7 +117,11 @@ STRICT.add(
 )
 
 
-EMPTY: dict[str, dict[str, Any]] = {"pumps": {"serial": None}, "orders": {"pump_id": None}}
+EMPTY: dict[str, dict[str, Any]] = {
+    "pumps": {"serial": None},
+    "orders": {"pump_id": None, "parent_id": None},
+    "valves": {},
+}
 
 
 class Shore:
@@ -147,6 +169,12 @@ class Shore:
 
     def ids(self, model: type[Any]) -> list[str]:
         return sorted(self.connection.execute(select(model.__table__.c.id)).scalars())
+
+    def values(self, attribute: Any) -> dict[str, Any]:
+        """A column's value by row id."""
+        columns = attribute.class_.__table__.c
+        found = self.connection.execute(select(columns.id, columns[attribute.key]))
+        return {row[0]: row[1] for row in found}
 
     def waits(self) -> dict[str, str]:
         rows = self.connection.exec_driver_sql("SELECT row_id, waits_for FROM arus_held")
@@ -221,6 +249,69 @@ def test_a_row_that_the_table_never_accepts_is_refused_not_held(shore: Shore) ->
     rows = shore.connection.exec_driver_sql("SELECT row_id, reason FROM arus_refused").all()
     assert [row.row_id for row in rows] == ["p1"]
     assert "CHECK constraint failed" in rows[0].reason
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_rows_that_refer_to_each_other_are_written_and_deleted_together(
+    shore: Shore, restart: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    shore.send("orders", "o1", parent_id="o2", pump_id="p1")
+    shore.send("orders", "o2", parent_id="o3")
+    if restart:
+        shore.start()
+    # The circle is closed, but one of its rows waits for yet another one.
+    shore.send("orders", "o3", parent_id="o1")
+    assert shore.ids(Order) == []
+    shore.send("pumps", "p1")
+    assert (shore.ids(Order), shore.waits()) == (["o1", "o2", "o3"], {})
+    assert shore.values(Order.parent_id) == {"o1": "o2", "o2": "o3", "o3": "o1"}
+    shore.send("orders", "o1", "delete")
+    shore.send("orders", "o2", "delete")
+    assert shore.ids(Order) == ["o1", "o2", "o3"]
+    caplog.clear()
+    shore.send("orders", "o3", "delete")
+    assert (shore.ids(Order), shore.waits(), caplog.messages) == ([], {}, [])
+
+
+def test_two_circles_that_share_a_row_are_written_together(shore: Shore) -> None:
+    shore.send("pumps", "p1", serial="1")
+    shore.send("pumps", "p2", serial="2")
+    shore.send("valves", "v1", tag="a", pump_id="p1")
+    shore.send("valves", "v2", tag="b", pump_id="p2")
+    # The tags are exchanged, and so are the serial numbers; one valve's pump comes with the other pump's number.
+    shore.send("valves", "v1", "update", tag="b", pump_id="p3")
+    shore.send("valves", "v2", "update", tag="a", pump_id="p2")
+    shore.send("pumps", "p3", serial="1")
+    assert sorted(shore.waits()) == ["p3", "v1", "v2"]
+    shore.send("pumps", "p1", "update", serial="2")
+    shore.send("pumps", "p2", "update", serial="1")
+    assert sorted(shore.waits()) == ["p3", "v1", "v2"]
+    shore.send("pumps", "p2", "update", serial="3")
+    assert shore.waits() == {}
+    tags = shore.values(Valve.tag)
+    assert tags == {"v1": "b", "v2": "a"}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_rows_that_exchange_a_unique_value_are_written_together(
+    shore: Shore, together: bool
+) -> None:
+    shore.send("pumps", "p0")
+    for topic, name in (("pumps", "serial"), ("valves", "tag")):
+        rows = [{name: value, "pump_id": "p0"} for value in "abc"]
+        for number, row in enumerate(rows):
+            shore.send(topic, f"{topic}{number}", **row)
+        news = [
+            shore.message(topic, f"{topic}{number}", "update", "ship", rows[(number + 1) % 3])
+            for number in range(3)
+        ]
+        for batch in [news] if together else [[one] for one in news]:
+            shore.applier.apply(batch)
+        assert shore.waits() == {}
+    serials = shore.values(Pump.serial)
+    assert serials == {"p0": None, "pumps0": "b", "pumps1": "c", "pumps2": "a"}
+    tags = shore.values(Valve.tag)
+    assert tags == {"valves0": "b", "valves1": "c", "valves2": "a"}
 
 
 def test_what_nobody_announces_is_tried_after_growing_pauses(shore: Shore) -> None:

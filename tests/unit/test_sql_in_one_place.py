@@ -33,7 +33,7 @@ EXCEPTIONS = {
 STATEMENT = re.compile(
     r"\s*(SELECT\s|INSERT INTO\s|UPDATE \w+ SET\s|DELETE FROM\s|WITH \w+ AS\s|SHOW\s"
     r"|PRAGMA \w+\s*(=\s*\w*|\(.*)?\s*$"
-    r"|SET (LOCAL|SESSION)\s|ALTER\s|CREATE\s|DROP\s|ANALYZE\s|VACUUM|EXPLAIN\s)"
+    r"|SET (LOCAL|SESSION|CONSTRAINTS)\s|ALTER\s|CREATE\s|DROP\s|ANALYZE\s|VACUUM|EXPLAIN\s)"
 )
 CLAUSE = re.compile(r"\b(FROM|JOIN|INTO|UPDATE)\s+arus_\w+|\bFOR UPDATE\b")
 

@@ -145,3 +145,8 @@ TRIM_DEAD_LETTERS = statement(
 
 #: Disables PostgreSQL's foreign key checks in this transaction.
 UNCHECKED = "SET LOCAL session_replication_role = replica"
+#: Where they can't be disabled: have PostgreSQL check also the deferred constraints when a row is written, not at the
+#: commit, where no row can be named, held or refused.
+CHECKED_AT_ONCE = "SET CONSTRAINTS ALL IMMEDIATE"
+#: Until `CHECKED_AT_ONCE`.
+CHECKED_LATER = "SET CONSTRAINTS ALL DEFERRED"
