@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,7 @@ class Lamp(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     version: Mapped[int | None]
     name: Mapped[str | None]
+    size: Mapped[int | None]
 
 
 class LampSchema(Schema):
@@ -60,6 +62,7 @@ class Shade(Base):
     __tablename__ = "v_shade"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str | None]
+    size: Mapped[int | None]
 
 
 MODELS: dict[str, Any] = {"lamps": Lamp, "bulbs": Bulb, "shades": Shade}
@@ -365,3 +368,87 @@ def entries_of(entity: str) -> list[tuple[str, int, str]]:
             data.get("version", version) + (operation == "delete" and "version" in data) == version
         )
     return [(operation, version, data["name"]) for operation, version, data in found]
+
+
+class Other:
+    """Changes a lamp from a session of its own, which has loaded it before others change it."""
+
+    def __init__(self) -> None:
+        self.session = sa.orm.Session(db.engine, expire_on_commit=False)
+        self.lamp = self.session.get_one(Lamp, 1)
+        self.session.commit()
+
+    def commit(self) -> None:
+        self.session.commit()
+        self.session.close()
+
+
+def test_changes_of_a_row_that_was_loaded_before_others_changed_it_go_on_from_their_versions(
+    app: Flask,
+) -> None:
+    lamp = added()
+    others = [Other(), Other(), Other(), Other()]
+    lamp.name, lamp.version = "b", 2
+    db.session.commit()
+    others[0].lamp.version, others[0].lamp.size = 2, 7
+    others[0].commit()
+    assert in_table() == (3, "b")
+    others[1].lamp.name = "c"
+    others[1].commit()
+    others[2].lamp.name, others[2].lamp.version = "d", None
+    others[2].commit()
+    assert in_table() == (5, "d")
+    others[3].session.delete(others[3].lamp)
+    others[3].commit()
+    assert log() == [
+        ("create", 1, "a"),
+        ("update", 2, "b"),
+        ("update", 3, "b"),
+        ("update", 4, "c"),
+        ("update", 5, "d"),
+        ("delete", 6, "d"),
+    ]
+
+
+@pytest.mark.parametrize("version", [1, 0, None, sa.null(), Lamp.version - 2])
+@pytest.mark.parametrize("table", [Lamp, Lamp.__table__])
+def test_a_statement_that_sets_an_older_version_is_a_change_with_the_next_one(
+    app: Flask, table: Any, version: Any
+) -> None:
+    added(version=5)
+    db.session.execute(update(table).values(name="b", version=version))
+    db.session.commit()
+    assert in_table() == (6, "b")
+    upsert = importlib.import_module(f"sqlalchemy.dialects.{db.engine.dialect.name}").insert
+    values = {"id": 1, "name": "c", "version": 1}
+    statement = upsert(table).values(values)
+    new = {"name": "c", "version": version if version is not None else sa.null()}
+    db.session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=new))
+    db.session.commit()
+    assert in_table() == (7, "c")
+    db.session.execute(update(Lamp), [{"id": 1, "name": "d", "version": 2}])
+    db.session.commit()
+    assert [version for _, version, _ in log()] == [5, 6, 7, 8]
+    with db.engine.begin() as connection:
+        connection.execute(update(Lamp).values(name="e", version=version))
+    assert log()[-1] == ("update", 9, "e")
+
+
+@pytest.mark.parametrize("entity", ["lamps", "shades"])
+def test_an_update_has_what_others_have_written_to_other_columns_since_its_object_was_loaded(
+    app: Flask, entity: str
+) -> None:
+    model = MODELS[entity]
+    db.session.add_all([model(id=number, name="a") for number in (1, 2)])
+    db.session.commit()
+    with sa.orm.Session(db.engine, expire_on_commit=False) as other:
+        rows = other.scalars(sa.select(model).order_by(model.id)).all()
+        other.commit()
+        db.session.execute(update(model).where(model.id == 1).values(name="b"))
+        db.session.commit()
+        for row in rows:
+            row.size = 7
+        other.commit()
+        assert [row.name for row in rows] == ["b", "a"]
+    changes = sorted(entries_of(entity)[2:])
+    assert changes == [("update", 2, "a"), ("update", 2, "b"), ("update", 3, "b")]

@@ -22,6 +22,7 @@ are in the order of its changes. A row that is changed several times in a transa
 `recorded`         a change made without the ORM, reported by `sync.record`
 `logged`           what the log last said of rows
 `stored`           values that a database returns in another form than they were given
+`refreshed`        what others have changed in rows whose objects a flush has updated
 `pending`          the net change of each row, by transaction and savepoint
 `writer`           writes the entries of these changes
 `transactions`     when entries are written: at the commit, respecting savepoints and rollbacks

@@ -120,16 +120,9 @@ def changes_of(
         for key, row in rows.items()
         if registry.of_model(type(row)) is registration and _is_changed(affected, key, row)
     }
-    stale = [
-        key
-        for key, row in changed.items()
-        if registration.version is not None
-        and version_of(registration, row) <= _version_before(affected, key, row)
-    ]
     if registration.version is None and affected.is_unsure:
         keep_first(connection, registration, map(str, affected.created))
-    if stale:
-        raise_versions(connection, registration, stale)
+    if stale := _raise_versions(connection, affected, changed):
         changed.update(load(reader, registration, stale))
     deleted = [
         Change(Operation.DELETE, registration, str(key), stand_in(registration, key), content)
@@ -145,6 +138,24 @@ def changes_of(
         )
         for key, row in changed.items()
     ]
+
+
+def _raise_versions(
+    connection: Connection, affected: Affected, changed: Mapping[Any, Any]
+) -> list[Any]:
+    """Raise the versions of changed rows above those before the statement; return the keys of the raised rows."""
+    registration = affected.registration
+    if registration.version is None:
+        return []
+    stale: dict[int | None, list[Any]] = {}
+    for key, row in changed.items():
+        before, version = _version_before(affected, key, row), version_of(registration, row)
+        if version <= before:
+            # What a statement leaves as it is is raised by one more statement for all rows.
+            stale.setdefault(before if version < before else None, []).append(key)
+    for above, keys in stale.items():
+        raise_versions(connection, registration, keys, above=above)
+    return [key for keys in stale.values() for key in keys]
 
 
 def loaded_in(session: Session, change: Change) -> Any | None:

@@ -23,6 +23,7 @@ from .pending import note
 from .versions import (
     CAPTURED,
     grows_by_itself,
+    may_repeat,
     raise_versions,
     version_column,
     version_of,
@@ -105,7 +106,7 @@ def registration_of(bulk: BulkStatement) -> Registration | None:
     if not registration:
         return None
     _refuse(bulk, registration)
-    return None if _is_watched(bulk, mapper) else registration
+    return None if _is_watched(bulk, mapper, registration) else registration
 
 
 def execute(bulk: BulkStatement, registration: Registration, invoke: Invoke) -> BulkResult:
@@ -138,7 +139,7 @@ def _changed_rows(bulk: BulkStatement, registration: Registration, invoke: Invok
     mapper: Mapper[Any] = statement._propagate_attrs["plugin_subject"].mapper
     if statement.is_update:
         column = mapper.version_id_col if registration.version is not None else None
-        if column is None and not _sets_version(bulk, registration):
+        if column is None and not grows_by_itself(registration):
             column = version_column(registration)
         if column is not None:
             statement = statement.values({column: func.coalesce(column, 0) + 1})
@@ -164,11 +165,10 @@ def _give_versions(bulk: BulkStatement, registration: Registration, rows: Sequen
         set_committed_value(row, registration.version, 1)
 
 
-def _sets_version(bulk: BulkStatement, registration: Registration) -> bool:
-    """Whether a statement sets the version itself, or the database does."""
+def _names_version(bulk: BulkStatement, registration: Registration) -> bool:
+    """Whether an UPDATE sets the version itself."""
     named = {*(bulk.statement._values or ()), *(bulk.parameters or ())}
-    names = {getattr(column, "key", column) for column in named}
-    return grows_by_itself(registration) or registration.version in names
+    return registration.version in {getattr(column, "key", column) for column in named}
 
 
 def _operation(statement: Any) -> Operation:
@@ -177,7 +177,7 @@ def _operation(statement: Any) -> Operation:
     return Operation.DELETE if statement.is_delete else Operation.CREATE
 
 
-def _is_watched(bulk: BulkStatement, mapper: Mapper[Any]) -> bool:
+def _is_watched(bulk: BulkStatement, mapper: Mapper[Any], registration: Registration) -> bool:
     """Whether a statement's rows are found by `statements`: it can't be given a RETURNING for them."""
     statement = bulk.statement
     # A row may have columns in tables that the statement does not name, or be of a model registered otherwise.
@@ -187,6 +187,8 @@ def _is_watched(bulk: BulkStatement, mapper: Mapper[Any]) -> bool:
         or (inherits and not statement.is_insert)
         or (statement.is_insert and statement._post_values_clause is not None)
         or (statement.is_update and isinstance(bulk.parameters, list))
+        # The version that it sets may be one that a row had before.
+        or (statement.is_update and may_repeat(registration) and _names_version(bulk, registration))
     )
 
 

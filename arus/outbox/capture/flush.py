@@ -28,7 +28,7 @@ from arus.registry import Registration, Registry, loaded_value
 from .engines import find_engine
 from .pending import find_pending, note
 from .stored import reloaded_attributes
-from .versions import grows_by_itself, version_column
+from .versions import grows_by_itself, is_counted_by_mapper, version_column
 from .writer import change_of, content_of, write_if_sealed
 
 _BEFORE = "arus_before"
@@ -139,7 +139,7 @@ class FlushEvents:
             assert key is not None, "else nothing was noted"
             if state.dict.get(key) != before.version:
                 return True
-            if _raises(mapper, key):
+            if is_counted_by_mapper(self.registration(row)):
                 return _is_updated_later(mapper, row)
         return session.is_modified(row, include_collections=False)
 
@@ -164,6 +164,7 @@ class FlushEvents:
         state = instance_state(row)
         change = change_of(operation, registration, row)
         change.replaced = state.info.pop(_REPLACED, None)
+        change.may_be_old = operation is Operation.UPDATE and state.mapper.version_id_col is None
         pending = note(session, change)
         if operation is Operation.DELETE:
             return
@@ -244,18 +245,12 @@ def _raise_version(session: Session, registration: Registration, row: Any) -> No
     history = get_history(row, name)
     if not history.has_changes():
         setattr(row, name, int(version or 0) + 1)
-    elif history.deleted and isinstance(version, int) and version <= (history.deleted[0] or 0):
+    elif history.deleted and _is_at_most(version, history.deleted[0] or 0):
         setattr(row, name, int(history.deleted[0]) + 1)
 
 
-def _raises(mapper: Mapper[Any], version: str) -> bool:
-    """Whether the mapper itself increments the version with each UPDATE."""
-    column = mapper.version_id_col
-    return (
-        column is not None
-        and mapper.version_id_generator is not False
-        and mapper.get_property_by_column(column).key == version
-    )
+def _is_at_most(version: Any, other: int) -> bool:
+    return version is None or (isinstance(version, int) and version <= other)
 
 
 def _is_updated_later(mapper: Mapper[Any], row: Any) -> bool:

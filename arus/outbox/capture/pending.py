@@ -35,6 +35,8 @@ class Change(Struct):
     last: Content | None = None
     #: The last content of a row with the same key that this transaction has deleted before.
     replaced: Content | None = None
+    #: An UPDATE of a flush has changed it: the object may be older than what others have written to other columns.
+    may_be_old: bool = False
 
 
 class Owed(Struct, frozen=True):

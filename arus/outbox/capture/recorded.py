@@ -14,7 +14,7 @@ from arus.registry import Registration
 
 from .pending import Change, Content
 from .versions import raise_versions, version_of
-from .writer import content_of
+from .writer import content_of, newer
 
 
 def recorded(
@@ -74,8 +74,4 @@ def _last(session: Session, registration: Registration, row: Any, row_id: str) -
     wanted = {"entity": registration.entity, "row_id": row_id}
     logged = session.execute(sql.entries.LAST_OF_ROW, wanted, bind_arguments=bind).one_or_none()
     known = content.version if registration.version is not None else 0
-    if logged is None or logged.version <= known:
-        return content
-    if logged.outcome == "quarantined":
-        return Content(logged.version, content.data, content.problem)
-    return Content(logged.version, bytes(logged.data))
+    return content if logged is None or logged.version <= known else newer(content, logged)

@@ -45,6 +45,22 @@ def grows_by_itself(registration: Registration) -> bool:
     )
 
 
+def is_counted_by_mapper(registration: Registration) -> bool:
+    """Whether SQLAlchemy counts the version up from the one in the database, and refuses to write an older object."""
+    mapper: Mapper[Any] = inspect(registration.model)
+    column = mapper.version_id_col
+    return (
+        column is not None
+        and mapper.version_id_generator is not False
+        and mapper.get_property_by_column(column).key == registration.version
+    )
+
+
+def may_repeat(registration: Registration) -> bool:
+    """Whether a row's version may be one that the log has said before, because its transaction has read an older one."""
+    return registration.version is not None and not is_counted_by_mapper(registration)
+
+
 def raise_versions(
     connection: Connection,
     registration: Registration,

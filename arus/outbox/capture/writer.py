@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from logging import INFO
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
@@ -22,7 +22,8 @@ from arus.registry import Registration, mere_row
 
 from .engines import connection_of, engine_of, session_of
 from .pending import Change, Content, Pending, find_pending, innermost
-from .versions import raise_versions, version_of
+from .refreshed import refresh_objects
+from .versions import may_repeat, raise_versions, version_of
 
 logger = get_logger(__name__)
 
@@ -103,6 +104,7 @@ def write_changes(
     """
     if not changes:
         return []
+    refresh_objects(session, changes)
     connection = connection_of(session, changes[0].registration.model)
     for change in changes:
         if change.replaced is not None:
@@ -163,19 +165,22 @@ def _write_entries(
 ) -> list[tuple[Any, ...]]:
     """Write entries, and return them as they were written."""
     style = connection.dialect.paramstyle
-    known = [change.operation is not Operation.CREATE for change in changes]
-    if False not in known:
+    guards = [_guard(change, entry) for change, entry in zip(changes, entries, strict=True)]
+    if all(is_news for is_news, *_ in guards):
         _insert(connection, sql.entries.insert_entry(style), entries)
         return entries
-    # Written unless it is the first entry of a row that the log knows already.
-    guarded = [
-        (may_be_known, entry[_ENTITY], entry[_ROW_ID], *entry)
-        for may_be_known, entry in zip(known, entries, strict=True)
-    ]
+    guarded = [(*guard, *entry) for guard, entry in zip(guards, entries, strict=True)]
     written = _insert(connection, sql.entries.insert_new_entry(style), guarded)
     if written == len(entries):
         return entries
     return _write_known(session, connection, changes, entries, written)
+
+
+def _guard(change: Change, entry: tuple[Any, ...]) -> tuple[bool, str, str, int]:
+    """Return whether an entry is surely news of its row; otherwise entity, row id and version say whether it is."""
+    if change.operation is Operation.CREATE:
+        return False, entry[_ENTITY], entry[_ROW_ID], 0  # the log must not know the row
+    return not may_repeat(change.registration), entry[_ENTITY], entry[_ROW_ID], entry[_VERSION]
 
 
 def _insert(connection: Connection, text: str, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -214,7 +219,7 @@ def _write_known(
     entries: Sequence[tuple[Any, ...]],
     count: int,
 ) -> list[tuple[Any, ...]]:
-    """Write those entries that were not: their rows existed before. Return all entries as they were written.
+    """Write those entries that were not: the log knows their rows. Return all entries as they were written.
 
     :param count: how many were written.
     """
@@ -241,13 +246,19 @@ def _write_known(
 def _known_again(
     session: Session, connection: Connection, change: Change, entry: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """Return the entry of a created row whose key another row had before: its version goes on from that row's."""
+    """Return the entry of a change whose row is in the log in its version or a newer one: the version goes on from that.
+
+    Another row had the key of a created one, or others have changed the row since its object was loaded.
+    """
     registration = change.registration
     wanted = {"entity": registration.entity, "row_id": change.row_id}
     last = connection.execute(sql.entries.LAST_OF_ROW, wanted).one()
+    versions: dict[tuple[str, str], int] = {}
+    if change.last is not None:
+        change.last = newer(change.last, last)
+        return _entry(session, change, now_ms(), entry[_ACTOR], versions)
     if last.operation != Operation.DELETE:
         change.operation = Operation.UPDATE  # its deletion was not captured
-    versions: dict[tuple[str, str], int] = {}
     if registration.version is None:
         version = max(entry[_VERSION], last.version + 1)
         keep(connection, registration, {change.row_id: version})
@@ -344,6 +355,16 @@ def content_of(registration: Registration, row: Any) -> Content:
         # Characters that a database rejects are escaped: they must not make the commit fail.
         reason = f"{type(error).__name__}: {error}".replace("\0", "\\0")[:_MAX_REASON]
         return Content(version, None, reason.encode(errors="backslashreplace").decode())
+
+
+def newer(content: Content, logged: Row[Any]) -> Content:
+    """Return the last content of a deleted row from its last entry, which is newer than the object.
+
+    :param content: of the object.
+    """
+    if logged.outcome == "quarantined" or logged.operation == Operation.DELETE:
+        return Content(logged.version, content.data, content.problem)
+    return Content(logged.version, bytes(logged.data))
 
 
 def change_of(operation: Operation, registration: Registration, row: Any) -> Change:

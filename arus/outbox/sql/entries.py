@@ -38,22 +38,27 @@ def insert_entry(paramstyle: str) -> str:
 
 @cache
 def insert_new_entry(paramstyle: str) -> str:
-    """Return the driver SQL that inserts an entry, unless it is to be the first of its row and the log has one.
+    """Return the driver SQL that inserts an entry, unless the last entry of its row has its version or a newer one.
 
-    For whether the row may have an entry, its entity and its id, and the values of `WRITTEN`.
+    For whether that may be, its entity and its row id, the version (0: the row must have no entry), and the values of
+    `WRITTEN`.
     """
     change, into = TABLES.change.name, ", ".join(WRITTEN)
+    mark = "?" if paramstyle == "qmark" else "%s"
+    is_news = (
+        f"{mark} OR COALESCE((SELECT version FROM {change} WHERE entity = {mark} AND row_id = {mark}"
+        f" ORDER BY id DESC LIMIT 1), -1) < {mark}"
+    )
     if paramstyle != "qmark":
         return (
-            "WITH guard AS (SELECT %s OR NOT EXISTS"
-            f" (SELECT 1 FROM {change} WHERE entity = %s AND row_id = %s) AS wanted)"
+            f"WITH guard AS (SELECT {is_news} AS wanted)"
             f" INSERT INTO {change} ({into}) SELECT {_marks('%s', WRITTEN)} FROM guard WHERE wanted"
         )
     # SQLite copies what it selects from the table that it inserts into, which doubles the time. Without its id, which
     # is the first column, the entry is ignored.
     return (
-        f"INSERT OR IGNORE INTO {change} ({into}) VALUES (CASE WHEN ? OR NOT EXISTS"
-        f" (SELECT 1 FROM {change} WHERE entity = ? AND row_id = ?) THEN ? END, {_marks('?', WRITTEN[1:])})"
+        f"INSERT OR IGNORE INTO {change} ({into}) VALUES (CASE WHEN {is_news} THEN ? END,"
+        f" {_marks('?', WRITTEN[1:])})"
     )
 
 
