@@ -52,6 +52,6 @@ def refusal_in(error: SessionError) -> str | None:
     return None if code is None or code < REFUSED or code in PASSING else name_of(code)
 
 
-def explains_a_hang_up(error: SessionError) -> bool:
-    """Whether the broker's DISCONNECT says that the connection ended for no message's sake."""
-    return isinstance(error, ConnectionLostError) and error.code in PASSING
+def is_hang_up(error: SessionError) -> bool:
+    """Whether the broker's side closed the connection, and no DISCONNECT says that it was for no message's sake."""
+    return isinstance(error, ConnectionLostError) and error.hung_up and error.code not in PASSING

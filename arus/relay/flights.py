@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Container
 
 from msgspec import Struct
@@ -70,8 +71,15 @@ class Flights(dict[int, Flight]):
 
         :param held: packet ids whose PUBREL was not sent yet.
         """
+        now = time.monotonic()
         return [
-            Suspect(flight.entry.seq, flight.size, flight.confirmed)
+            Suspect(
+                flight.entry.seq,
+                flight.size,
+                flight.confirmed,
+                flight.entry.topic,
+                now - flight.sent_at,
+            )
             for packet_id, flight in self.items()
             if packet_id not in held
         ]

@@ -34,6 +34,9 @@ class GivenUp:
                     entry.topic,
                 )
             return reason
+        if self._poison.aside.convicted(entry.topic, entry.seq):
+            self._poison.aside.given_up(entry.topic)
+            return "the broker closes the connection on it, and accepts others"
         if self._passed_over.too_often(entry.seq):
             self._passed_over.forget(entry.seq)
             return "the broker does not answer it"

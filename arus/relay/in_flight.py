@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from arus.errors import SessionMismatchError
+from arus.errors import SessionError, SessionMismatchError
 from arus.mqtt.client import Session
 from arus.mqtt.events import Connected
 from arus.mqtt.handshakes import DEFAULT, SAFE, Allowance, Handshakes
 from arus.mqtt.packets import PUBACK, PUBCOMP, PUBREC, Ack, packet_id_of
-from arus.mqtt.refusals import QUOTA_EXCEEDED, REFUSED, name_of
+from arus.mqtt.refusals import QUOTA_EXCEEDED, REFUSED, is_hang_up, name_of, refusal_in
 from arus.outbox.topic_queue import TopicQueue
 from arus.protocol.entries import Entry
 from arus.protocol.times import now_ms
@@ -74,7 +74,7 @@ class InFlight:
         self, session: Session, poison: PoisonDetector, *, prefix: str, max_inflight: int | None
     ) -> None:
         self._session = session
-        self._poison = poison
+        self._poison, self.aside = poison, poison.aside
         self._prefix = prefix
         self._window = Window(max_inflight, poison)
         self.handshakes = Handshakes()
@@ -189,14 +189,6 @@ class InFlight:
         It may not while an old message has the same packet id, or the broker accepts no more handshakes.
         """
         return packet_id not in self._flights and self.handshakes.takes(packet_id)
-
-    def reserve(self, packet_id: int, size: int) -> None:
-        """Note that a PUBLISH of QoS 2 is about to be sent."""
-        self.handshakes.opened(packet_id, size)
-
-    def skip(self, packet_id: int) -> None:
-        """Note that the PUBLISH of a packet id is never sent."""
-        self.handshakes.closed(packet_id)
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -322,10 +314,14 @@ class InFlight:
         """Return the outcomes since the last call."""
         outcomes, self._outcomes = self._outcomes, Outcomes([], [], [])
         self._due_at = math.inf
+        self.aside.accepted(outcomes.acknowledged)
         return outcomes
 
-    def hung_up(self, refusal: str | None) -> None:
-        """Note that the broker is closing the connection, perhaps with a `refusal` of a message; `end` follows."""
+    def lost(self, error: SessionError, waiting: Collection[str]) -> None:
+        """Note why the connection ended, and the topics of which changes wait; `end` follows."""
+        if not is_hang_up(error):
+            self.aside.cut(time.monotonic())
+            return
         if self._flights.has_qos_2 and not self._qos_2_confirmed:
             self._session.features.hung_up()
         suspects = self._flights.suspects(self._releases.held)
@@ -333,7 +329,8 @@ class InFlight:
             suspects,
             acknowledged=self._progress.passed > -math.inf,
             others_pass=self._progress.was_heard and not self._session.beside,
-            refusal=refusal,
+            refusal=refusal_in(error),
+            waiting=waiting,
         )
 
     def trouble(self, now: float) -> tuple[bool, str | None]:
@@ -341,7 +338,8 @@ class InFlight:
 
         :param now: monotonic seconds.
         """
-        return self._progress.is_stalled(self._oldest, now), self._refused.obstacle
+        obstacle = self._refused.obstacle or self.aside.obstacle
+        return self._progress.is_stalled(self._oldest, now), obstacle
 
     @property
     def _oldest(self) -> float:

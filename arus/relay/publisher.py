@@ -16,13 +16,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from arus.catchup.planner import plan_repairs
-from arus.errors import ConnectionLostError, SessionError
+from arus.errors import SessionError
 from arus.mqtt.client import Session
 from arus.mqtt.events import Connected
 from arus.mqtt.handshakes import Allowance
 from arus.mqtt.meter import Kind
 from arus.mqtt.packets import Ack
-from arus.mqtt.refusals import explains_a_hang_up, refusal_in
 from arus.outbox.eviction import Eviction
 from arus.outbox.log import ChangeLog, FencedTransaction
 from arus.outbox.usage import DataBudget
@@ -77,7 +76,7 @@ class Publisher:
         self._catchups = services.catchups
         #: How messages are sent.
         self.compression = Compression(log, session, settings, services.trainer)
-        self._poison = PoisonDetector()
+        self._poison = PoisonDetector(settings.reconnect_period)
         self._in_flight = InFlight(
             session, self._poison, prefix=self._prefix, max_inflight=settings.max_inflight
         )
@@ -118,9 +117,9 @@ class Publisher:
 
     def lost(self, error: SessionError) -> None:
         """Note that the connection ended, and discard all state that is not journalled."""
-        hung_up = isinstance(error, ConnectionLostError) and error.hung_up
-        if self._connected and hung_up and not explains_a_hang_up(error):
-            self._in_flight.hung_up(refusal_in(error))
+        if self._connected:
+            queues = self._log.topic_queues
+            self._in_flight.lost(error, [name for name in queues if queues[name].depth])
         self.end()
 
     def end(self) -> None:
@@ -143,7 +142,7 @@ class Publisher:
     @property
     def depth(self) -> int:
         """Numbered changes that wait for an acknowledgement."""
-        return sum(topic_queue.depth for topic_queue in self._log.topic_queues.values())
+        return sum(each.depth for each in self._log.topic_queues.values())
 
     @property
     def is_quiet(self) -> bool:

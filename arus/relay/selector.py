@@ -66,6 +66,8 @@ class Selector:
         self._compression = compression
         self._priorities = priorities
         self._budget = budget
+        #: The topics of which a change is tried alone, and not before its time.
+        self._aside = in_flight.aside
 
     @property
     def has_next(self) -> bool:
@@ -74,15 +76,18 @@ class Selector:
         return any(self._has_next(each, now) for each in self._log.topic_queues.values())
 
     def _has_next(self, topic_queue: TopicQueue, now: float) -> bool:
+        if self._aside and self._aside.holds(topic_queue.topic, now):
+            return False
         priority = self._priorities.of(topic_queue.topic)
         return topic_queue.has_next(now) and self._budget.may_send(priority)
 
     @property
     def resumes_at(self) -> float:
-        """When the first pause of a topic queue ends, in monotonic seconds; infinity if none is paused."""
+        """When the first pause of a topic ends, in monotonic seconds; infinity if none is paused."""
         now = time.monotonic()
         queues = self._log.topic_queues.values()
-        return min((each.paused_until for each in queues if each.is_paused(now)), default=math.inf)
+        pauses = (each.paused_until for each in queues if each.is_paused(now))
+        return min(self._aside.resumes_after(now), min(pauses, default=math.inf))
 
     def add(
         self,
@@ -102,6 +107,8 @@ class Selector:
         """
         if not self._in_flight.is_worth_filling or not self.has_next:
             return
+        if self._aside and not self._may_try():
+            return
         before = len(selection.messages)
         selection.budget = self._budget.room - selection.size - before * PACKET
         blocked: set[str] = set()
@@ -118,6 +125,13 @@ class Selector:
             if not self._add_from(topic_queue, until, int(room), selection, limit):
                 blocked.add(topic_queue.topic)
         selection.is_blocked = bool(blocked) and len(selection.messages) == before
+
+    def _may_try(self) -> bool:
+        """Choose the topic of which a change is sent alone; return whether the window has room, which that narrows."""
+        now = time.monotonic()
+        queues = self._log.topic_queues.values()
+        self._aside.choose([each.topic for each in queues if self._has_next(each, now)], now)
+        return self._in_flight.is_worth_filling
 
     def _add_from(
         self,
@@ -158,13 +172,13 @@ class Selector:
             selection.budget -= len(payload) + PACKET
             excess = limit.excess(entry.topic, payload) if limit.maximum else None
             if excess is not None:
-                in_flight.skip(packet_id)
+                in_flight.handshakes.closed(packet_id)
                 topic_queue.quarantined(entry.seq)
                 selection.quarantined.append((entry, _too_large(excess, limit)))
                 continue
             qos = min(entry.qos, maximum_qos)
             if qos == 2:
-                in_flight.reserve(packet_id, len(payload))
+                in_flight.handshakes.opened(packet_id, len(payload))
             selection.packet_ids.add(packet_id)
             selection.size += len(payload)
             messages.append(Outgoing(topic_queue, entry, packet_id, payload, qos, again))
@@ -188,7 +202,10 @@ class Selector:
         """Return the next topic queue to send from, and the number up to which it stays the next."""
         ready: list[tuple[int, int, TopicQueue]] = []
         now = time.monotonic()
+        trial = self._aside.trial
         for topic_queue in self._log.topic_queues.values():
+            if trial is not None and topic_queue.topic != trial:
+                continue
             if topic_queue.topic in blocked or not self._has_next(topic_queue, now):
                 continue
             if refill and not topic_queue.waiting:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
 from arus.relay.poison import FRUITLESS, SMALL, STRIKES
 from tests.support.mosquitto import Mosquitto
-from tests.support.scripted_broker import DISCONNECT, PUBACK, Publish, ScriptedBroker, packet
+from tests.support.scripted_broker import (
+    DISCONNECT,
+    PATIENCE,
+    PUBACK,
+    Link,
+    Publish,
+    ScriptedBroker,
+    packet,
+)
 from tests.support.subscriber import Subscriber
 from tests.support.vessel import StartVessel, Vessel
 from tests.support.waiting import eventually
@@ -61,6 +70,81 @@ def test_a_small_message_is_never_blamed_for_a_bad_link(
     link.ack(PUBACK, publish.packet_id)
     vessel.wait_drained()
     assert vessel.status().quarantined == 0
+
+
+class HangsUp:
+    """Acknowledges all changes but those of one topic, and hangs up on these."""
+
+    def __init__(self, broker: ScriptedBroker) -> None:
+        self._broker = broker
+        self._link: Link | None = None
+        #: The topic, under the prefix; None to acknowledge all.
+        self.topic: str | None = "work_orders"
+        #: Ids of the acknowledged changes.
+        self.accepted: list[str] = []
+
+    def serve(self, until: Callable[[], object]) -> None:
+        """Answer until something is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not until():
+            assert time.monotonic() < deadline, f"only these were accepted: {self.accepted}"
+            if self._link is None:
+                self._link = self._broker.accept()
+                self._link.accept(session_present=True)
+            got = self._link.next(0.05)
+            if not isinstance(got, Publish):
+                continue
+            if got.topic == f"vessel/sync/{self.topic}":
+                self._link.close()
+                self._link = None
+                continue
+            self._link.ack(PUBACK, got.packet_id)
+            if got.json.get("type") == "data_change":
+                self.accepted.append(got.json["messageId"])
+
+
+def test_a_small_message_on_which_a_broker_of_3_1_1_hangs_up_holds_up_no_other_topic(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="3.1.1", MQTT_RECONNECT_PERIOD="0.05")
+    refused = vessel.commit(2)
+    others = vessel.commit(3, topic="crew")
+    hangs_up = HangsUp(broker)
+    hangs_up.serve(lambda: vessel.status().depth == len(refused))
+    assert hangs_up.accepted == others
+    says = "the broker refuses messages: it closes the connection on change 1 on work_orders"
+    hangs_up.serve(lambda: vessel.status().refused == says)
+    hangs_up.topic = None  # a person has corrected the access rules
+    hangs_up.serve(lambda: vessel.status().depth == 0)
+    assert hangs_up.accepted == [*others, *refused]
+    hangs_up.serve(lambda: vessel.status().obstacle is None)
+    assert vessel.status().quarantined == 0
+
+
+def test_it_is_quarantined_once_others_were_accepted_between_five_hang_ups_on_it(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="3.1.1", MQTT_RECONNECT_PERIOD="0.05")
+    refused, second = vessel.commit(2)
+    hangs_up = HangsUp(broker)
+
+    def is_quarantined() -> bool:
+        status = vessel.status()
+        if status.depth < 3:
+            vessel.commit(topic="crew")
+        return status.quarantined > 0
+
+    hangs_up.serve(is_quarantined)
+    [(message_id, reason)] = vessel.query(
+        "SELECT message_id, reason FROM arus_change WHERE outcome = 'quarantined'"
+    )
+    assert message_id == refused
+    assert reason == "the broker closes the connection on it, and accepts others"
+    assert vessel.status().counter("publish_failures") == 1
+    hangs_up.topic = None
+    hangs_up.serve(lambda: vessel.status().depth == 0)
+    assert second in hangs_up.accepted
+    assert refused not in hangs_up.accepted
 
 
 def test_what_was_acknowledged_before_a_hang_up_does_not_go_again(

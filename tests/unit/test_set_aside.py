@@ -1,0 +1,157 @@
+"""When a topic is set aside, and what it takes to quarantine its first change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arus.protocol.entries import Entry, Operation
+from arus.relay.poison import FRUITLESS, LEFT_OVER, STRIKES, PoisonDetector, Suspect
+from arus.relay.set_aside import FIRST_PAUSE, PROMPT, PROOFS, SetAside
+
+PERIOD = 5.0
+
+
+def entry(topic: str) -> Entry:
+    return Entry(
+        id=1,
+        seq=1,
+        previous_seq=0,
+        message_id="1",
+        entity=topic,
+        topic=topic,
+        qos=1,
+        operation=Operation.CREATE,
+        row_id="1",
+        version=1,
+        committed_at=0,
+        data=b"{}",
+    )
+
+
+class Clock:
+    """Topics in a time of their own: `crew` is set aside, `equipment` goes on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.aside = SetAside(PERIOD)
+        self.aside.add("crew", 7, self.now, others_wait=True)
+
+    def try_again(self, *, counts: bool = True, others_pass: bool = True) -> float:
+        """Have the next trial fail; return for how long the topic waits then."""
+        if self.aside.holds("crew", self.now):
+            self.now = self.aside.resumes_after(self.now)
+        if others_pass:
+            self.aside.accepted([entry("equipment")])
+        assert self.aside.choose(["crew", "equipment"], self.now) == "crew"
+        self.aside.failed(7, self.now, counts=counts, others_wait=others_pass)
+        if not self.aside.holds("crew", self.now):
+            return 0.0
+        return self.aside.resumes_after(self.now) - self.now
+
+
+def test_it_is_tried_again_at_growing_intervals_until_it_is_proved() -> None:
+    clock = Clock()
+    assert clock.aside.holds("crew", clock.now)
+    assert not clock.aside.holds("equipment", clock.now)
+    assert clock.aside.choose(["crew", "equipment"], clock.now) is None
+    pauses = []
+    for _ in range(PROOFS):
+        assert not clock.aside.convicted("crew", 7)
+        pauses.append(clock.try_again())
+    assert pauses == [PERIOD * FIRST_PAUSE * 2**times for times in range(1, PROOFS + 1)]
+    assert clock.aside.convicted("crew", 7)
+    assert not clock.aside.convicted("crew", 8)
+
+
+def test_nothing_is_proved_while_no_other_change_is_accepted_and_it_does_not_wait_for_none() -> (
+    None
+):
+    clock = Clock()
+    for _ in range(PROOFS * 3):
+        assert clock.try_again(others_pass=False) == 0.0
+    assert not clock.aside.convicted("crew", 7)
+
+
+def end_late(clock: Clock) -> None:
+    clock.try_again(counts=False)
+
+
+def end_on_another(clock: Clock) -> None:
+    clock.aside.cut(clock.now)
+
+
+@given(
+    ends=st.lists(st.sampled_from([end_late, end_on_another]), min_size=1),
+    between=st.integers(0, PROOFS - 1),
+)
+def test_a_link_that_also_ends_otherwise_proves_nothing(
+    ends: list[Callable[[Clock], None]], between: int
+) -> None:
+    clock = Clock()
+    for end in ends:
+        for _ in range(between):
+            clock.try_again()
+        end(clock)
+        assert not clock.aside.convicted("crew", 7)
+
+
+def test_it_is_forgotten_once_a_change_of_its_topic_is_accepted() -> None:
+    clock = Clock()
+    assert clock.aside.obstacle == "it closes the connection on change 7 on crew"
+    clock.aside.accepted([entry("crew")])
+    assert not clock.aside
+    assert clock.aside.obstacle is None
+    assert not clock.aside.holds("crew", clock.now)
+
+
+def test_the_next_change_of_the_topic_is_tried_alone_too() -> None:
+    clock = Clock()
+    for _ in range(PROOFS):
+        clock.try_again()
+    clock.aside.given_up("crew")
+    assert clock.aside.obstacle is None
+    clock.now = clock.aside.resumes_after(clock.now)
+    assert clock.aside.choose(["crew"], clock.now) == "crew"
+    clock.aside.failed(8, clock.now, counts=True, others_wait=True)
+    assert clock.aside.obstacle == "it closes the connection on change 8 on crew"
+    assert not clock.aside.convicted("crew", 8)
+
+
+def test_a_topic_is_set_aside_after_three_ends_on_its_small_change_alone() -> None:
+    poison = PoisonDetector(PERIOD)
+    suspect = Suspect(7, 100, topic="crew")
+    for _ in range(FRUITLESS + STRIKES):
+        assert not poison.aside
+        poison.hung_up([suspect], acknowledged=False, waiting=["crew", "equipment"])
+    assert poison.aside
+    assert not poison.careful
+
+
+def test_a_topic_is_set_aside_if_its_first_change_is_left_over_while_others_are_accepted() -> None:
+    poison = PoisonDetector(PERIOD)
+    for connection in range(LEFT_OVER):
+        assert not poison.aside
+        suspects = [
+            Suspect(7, 100, topic="crew"),
+            Suspect(8, 100, topic="crew"),
+            Suspect(100 + connection, 100, topic="equipment"),
+        ]
+        poison.hung_up(suspects, acknowledged=True)
+    assert poison.aside.obstacle == "it closes the connection on change 7 on crew"
+    assert not poison.careful
+
+
+def test_an_end_of_the_connection_soon_after_the_trial_counts_and_a_later_one_does_not() -> None:
+    poison = PoisonDetector(0.0)
+    poison.aside.add("crew", 7, 0.0, others_wait=True)
+    for age in (PROMPT, PROMPT * 2, *[PROMPT] * PROOFS):
+        assert not poison.aside.convicted("crew", 7)
+        poison.aside.accepted([entry("equipment")])
+        poison.aside.choose(["crew"], 1e12)
+        assert poison.careful
+        suspect = Suspect(7, 100, topic="crew", age=age)
+        poison.hung_up([suspect], acknowledged=True, others_pass=True)
+    assert poison.aside.convicted("crew", 7)
