@@ -37,8 +37,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-#: Workers for each core: half of most tests is waiting for something that was started.
-WORKERS_A_CORE = 2
+#: Workers for each core: two thirds of most tests are waiting for something that was started.
+WORKERS_A_CORE = 3
 
 
 def pytest_xdist_auto_num_workers() -> int:

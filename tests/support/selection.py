@@ -39,8 +39,6 @@ def mark(item: pytest.Item) -> None:
         found.add("brokers")
     if layer(item) == "faults":
         found.add("faults")
-        # one after the other: each of them keeps a core busy, and times what it does to the others
-        item.add_marker(pytest.mark.xdist_group("faults"))
     if layer(item) not in IN_PROCESS:
         found.add("gunicorn")
     for name in sorted(found):
