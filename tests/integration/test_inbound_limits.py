@@ -12,7 +12,9 @@ from sqlalchemy import create_engine, text
 from arus import signals
 from arus.inbound import handlers
 from arus.inbound.handlers import Message
+from arus.inbound.watermark_limiter import WatermarkLimiter
 from arus.mqtt.packets import encode_remaining
+from arus.relay.loop import Relay
 from tests.support.mosquitto import Mosquitto
 from tests.support.scripted_broker import (
     PUBACK,
@@ -321,3 +323,32 @@ def test_messages_of_qos_0_without_room_are_dropped(
     slow.go.set()
     eventually(lambda: "9 QoS 0 messages were dropped" in caplog.text, message="the count")
     assert sorted(slow.got) == ["000", "001", "002"]
+
+
+# -- watermarks -------------------------------------------------------------------------------------
+
+
+def test_watermarks_over_the_limit_cost_nothing_during_an_outage(
+    broker: ScriptedBroker, start_vessel: StartVessel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[None] = []
+    one_round = Relay._round
+
+    def counted(relay: Relay) -> None:
+        rounds.append(None)
+        one_round(relay)
+
+    monkeypatch.setattr(Relay, "_round", counted)
+    vessel = start_vessel(broker.url, MQTT_RECONNECT_PERIOD="1")
+    link = broker.accept()
+    link.accept()
+    for packet_id in range(1, WatermarkLimiter.TOTAL_BURST * 2):
+        name = f"shore-{packet_id % WatermarkLimiter.MAX_NAMES}"
+        send(link, f"vessel/sync/watermarks/{name}".encode(), packet_id)
+        if packet_id == WatermarkLimiter.TOTAL_BURST:
+            assert link.expect(PUBACK)  # the burst is written; what comes now is over the limit
+    link.close()
+    vessel.wait_signal("disconnected")
+    before = len(rounds)
+    broker.accept()
+    assert len(rounds) - before < 100
