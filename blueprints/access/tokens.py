@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError
 
 from extensions import db
 from extensions.api import InvalidError
@@ -15,6 +17,8 @@ from extensions.database import utcnow
 
 from .models import Token
 from .rights import SCOPES
+
+logger = logging.getLogger(__name__)
 
 #: Shows in logs and scanners of secrets what it is.
 PREFIX = "arus_"
@@ -59,9 +63,19 @@ def recognise(text: str) -> Token | None:
         return None
     now = utcnow()
     if token.used_at is None or now - token.used_at > NOTED_EACH:
+        _note_use(token, now)
+    return token
+
+
+def _note_use(token: Token, now: datetime) -> None:
+    """Note when a token was last used; a full or busy disk must not keep its owner from reading."""
+    name = token.name
+    try:
         db.session.execute(update(Token).where(Token.id == token.id).values(used_at=now))
         db.session.commit()
-    return token
+    except DBAPIError as error:
+        db.session.rollback()
+        logger.warning("the use of the token %s can't be noted: %s", name, error.orig)
 
 
 def every() -> list[Token]:

@@ -391,6 +391,24 @@ def test_a_token_is_shown_once_and_stored_hashed(login_app: Flask) -> None:
     assert client.get("/api/crew", headers=headers).status_code == 401
 
 
+def test_a_token_reads_where_its_use_cannot_be_noted(
+    login_app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, headers = asker(login_app, "token:read")
+    with login_app.app_context():
+        db.session.execute(
+            db.text(
+                "CREATE TRIGGER full_disk BEFORE UPDATE OF used_at ON access_tokens"
+                " BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+            )
+        )
+        db.session.commit()
+    assert client.get("/api/crew", headers=headers).status_code == 200
+    assert "the use of the token token:read can't be noted" in caplog.text
+    with login_app.app_context():
+        assert tokens.every()[0].used_at is None
+
+
 def test_a_token_may_be_for_the_last_day_of_the_calendar_but_one(login_app: Flask) -> None:
     administrator = logged_in(login_app, "administrator")
     form = {"name": "shore", "scope": ["read"], "expires": "9999-12-31"}
