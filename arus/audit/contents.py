@@ -10,13 +10,18 @@ from typing import Any, NamedTuple
 
 from marshmallow import Schema as MarshmallowSchema
 from sqlalchemy import Connection, Select, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from arus.database import translated
+from arus.errors import ArusError
+from arus.logs import get_logger
 from arus.outbox.row_versions import versions_of
 from arus.protocol.digests import UNKNOWN, row_hash
 from arus.protocol.rows import decode_row
 from arus.registry import Registration
+
+logger = get_logger(__name__)
 
 #: Rows that are read at a time.
 CHUNK = 200
@@ -89,10 +94,24 @@ def each_row(
 def some_rows(
     connection: Connection, registration: Registration, context: Context, keys: Collection[Any]
 ) -> Sequence[TableRow]:
-    """Return the rows of a table with these primary keys."""
+    """Return the rows of a table with these primary keys, without those that the model can't read (logged)."""
     key = getattr(registration.model, registration.key)
     statement = select(registration.model).where(key.in_(keys))
-    return [row for row, _ in _read(connection, registration, context, statement)]
+    try:
+        return [row for row, _ in _read(connection, registration, context, statement)]
+    except _UnreadableError as error:
+        if len(keys) == 1:
+            logger.warning(
+                "[MQTT Reliable Sync] the row %s of %s can't be read: %s",
+                *keys, registration.entity, error,
+            )  # fmt: skip
+            return []
+    ordered, half = list(keys), len(keys) // 2
+    return [
+        row
+        for part in (ordered[:half], ordered[half:])
+        for row in some_rows(connection, registration, context, part)
+    ]
 
 
 def _read(
@@ -101,7 +120,7 @@ def _read(
     """Return rows with their primary keys."""
     session = Session(connection)
     with context(), translated():
-        found = {registration.row_id(row): row for row in session.scalars(statement)}
+        found = {registration.row_id(row): row for row in _load(session, statement)}
         versions = versions_of(connection, registration, found)
         rows = [
             (
@@ -112,6 +131,19 @@ def _read(
         ]
     session.expunge_all()
     return rows
+
+
+class _UnreadableError(ArusError):
+    """A value of a row is none of its column's type."""
+
+
+def _load(session: Session, statement: Select[Any]) -> Sequence[Any]:
+    try:
+        return session.scalars(statement).all()
+    except DBAPIError:
+        raise
+    except Exception as error:  # a column's type may be the application's
+        raise _UnreadableError(f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def _data(registration: Registration, row: Any) -> dict[str, Any] | None:

@@ -110,6 +110,16 @@ def test_rows_changed_here_are_not_taken_for_right_when_their_hashes_are_made_ag
     assert coast.rows()["crew", "a1"] == (1, "Ann")
 
 
+def test_a_value_that_the_model_cant_read_stops_no_audit_when_hashes_are_made_again(
+    coast: Coast,
+) -> None:
+    coast.execute("UPDATE crew SET rank = 'pirate' WHERE id = 'a1'")
+    coast.migrate("a", rank=None)
+    assert not coast.audit("a").equal
+    assert coast.audit_until_equal("a").equal
+    assert set(ranks(coast).values()) == {None}
+
+
 def test_a_field_that_the_table_requires_is_one_clear_finding(
     coast: Coast, caplog: pytest.LogCaptureFixture
 ) -> None:

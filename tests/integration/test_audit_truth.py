@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arus.follower.audits.case import QUIET, QUIET_WHILE_PENDING, STALE
+from arus.follower.audits.whole import verify_all
 from arus.follower.position import Need
 from arus.follower.proposals import propose
 from arus.follower.requests import Patience, ask
@@ -175,6 +177,22 @@ def test_what_somebody_changes_here_is_named_and_repaired(coast: Coast, tamperin
     assert not coast.audit("a").equal
     assert coast.audit_until_equal("a").equal
     assert coast.rows() == before
+
+
+def test_a_value_that_the_model_cant_read_is_named_and_repaired(
+    coast: Coast, caplog: pytest.LogCaptureFixture
+) -> None:
+    coast.execute("UPDATE crew SET rank = 'pirate' WHERE id = 'a1'")
+    verdict = coast.audit("a")
+    assert (verdict.equal, named(verdict)) == (False, {"a1"})
+    assert "the row a1 of crew can't be read: LookupError: 'pirate'" in caplog.text
+    assert coast.audit("b").equal, "it is no row of vessel b"
+    # The command ashore names it too.
+    found = verify_all(coast.engine.url, coast.copies, nullcontext)
+    assert found["a"]["crew"] == ["a1"]
+    assert coast.audit_until_equal("a").equal
+    ranks = coast.connection.exec_driver_sql("SELECT DISTINCT rank FROM crew WHERE id LIKE 'a%'")
+    assert ranks.scalars().all() == [None]
 
 
 def test_another_form_of_the_same_text_is_another_text(coast: Coast) -> None:

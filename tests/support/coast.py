@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import orjson
 from marshmallow import Schema, fields
-from sqlalchemy import MetaData, String, text
+from sqlalchemy import Enum, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arus.database import open_engine
@@ -51,7 +51,7 @@ class Crew(Base):
     version: Mapped[int]
     name: Mapped[str]
     #: Vessels send it only after they were upgraded.
-    rank: Mapped[str | None]
+    rank: Mapped[str | None] = mapped_column(Enum("master", "mate", native_enum=False))
 
 
 class Equipment(Base):
