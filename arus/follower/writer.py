@@ -201,7 +201,8 @@ class RowWriter:
 
     def _refuse(self, change: Change, mark: int, error: BaseException) -> None:
         self._outcome.refuse_change(change, reason_of(error))
-        content = "" if change.operation == Operation.DELETE else row_hash(change.data)
+        fields = self._copies[change.entity].fields
+        content = "" if change.operation == Operation.DELETE else row_hash(change.data, fields)
         self.refusals.add(change, content, reason_of(error), mark)
 
     def _write(self, rows: Mapping[RowKey, tuple[Change, dict[str, Any] | None]]) -> None:

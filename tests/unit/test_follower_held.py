@@ -17,7 +17,7 @@ from arus.clock import replaced
 from arus.follower import held as held_module
 from arus.follower import tables
 from arus.follower.applier import RETRIES
-from arus.follower.outcome import NOT_HELD, Inbound
+from arus.follower.outcome import NOT_HELD, REFUSED, REPEATED, Inbound
 from arus.outbox.counters import read_counters
 from arus.outbox.tables import define
 from arus.protocol.times import iso, now_ms
@@ -249,6 +249,14 @@ def test_a_row_that_the_table_never_accepts_is_refused_not_held(shore: Shore) ->
     rows = shore.connection.exec_driver_sql("SELECT row_id, reason FROM arus_refused").all()
     assert [row.row_id for row in rows] == ["p1"]
     assert "CHECK constraint failed" in rows[0].reason
+
+
+def test_a_refused_row_with_a_field_that_is_not_copied_is_refused_once(shore: Shore) -> None:
+    for _ in range(2):
+        shore.versions.clear()
+        shore.send("pumps", "p1", weight=-1, colour="red")
+    counters = read_counters(shore.connection)
+    assert (counters[REFUSED, "", "", ""], counters[REPEATED, "pumps", "", ""]) == (1, 1)
 
 
 @pytest.mark.parametrize("restart", [False, True])
