@@ -230,6 +230,12 @@ class Registry(Struct):
             raise RegistrationError(
                 f"{model.__name__} is already registered as {registered.entity!r}"
             )
+        for other in self:
+            if other.model is not model and _shares_rows(inspect(model), inspect(other.model)):
+                raise RegistrationError(
+                    f"{model.__name__} and {other.model.__name__}, registered as {other.entity!r}, have rows in common:"
+                    " a row is of one entity. Register the base class alone, or only classes without a common row"
+                )
 
     def of_model(self, model: type[Any]) -> Registration | None:
         """Return the registration of `model` or of its nearest registered base class."""
@@ -253,6 +259,11 @@ class Registry(Struct):
 
     def __iter__(self) -> Iterator[Registration]:
         return iter(self._by_entity.values())
+
+
+def _shares_rows(one: Mapper[Any], other: Mapper[Any]) -> bool:
+    """Whether rows of a model are rows of the other too, because it inherits from that one."""
+    return (one.isa(other) or other.isa(one)) and not set(one.tables).isdisjoint(other.tables)
 
 
 def column_of(mapper: Mapper[Any], attribute: str) -> Column[Any] | None:

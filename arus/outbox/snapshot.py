@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from msgspec import Struct, field
-from sqlalchemy import Connection, Engine, cast, func, inspect, literal, select
+from sqlalchemy import Connection, Engine, cast, func, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, StatementError
 from sqlalchemy.orm import Session
 
@@ -273,7 +273,7 @@ def long_tables(
     """Return those whose table has more than so many rows."""
     found = []
     for registration in registrations:
-        key = inspect(registration.model).primary_key[0]
+        key = getattr(registration.model, registration.key)
         if connection.execute(select(key).offset(most).limit(1)).first() is not None:
             found.append(registration)
     return found
@@ -282,7 +282,7 @@ def long_tables(
 def unlogged_rows(connection: Connection, registrations: Iterable[Registration]) -> bool:
     """Whether a table holds a row without an entry in the log: the row is older than the log."""
     for registration in registrations:
-        key = inspect(registration.model).primary_key[0]
+        key = getattr(registration.model, registration.key)
         statement = sql.entries.rows_without_entry(key, registration.entity)
         if connection.execute(statement).first() is not None:
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from threading import Event
 from typing import Any
 
 import orjson
@@ -16,7 +17,9 @@ from sqlalchemy import event, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from arus import ReliableSync
+from arus.audit.contents import each_row
 from arus.errors import CaptureError
+from arus.outbox.snapshot import SnapshotReader
 
 
 class Base(DeclarativeBase):
@@ -341,3 +344,20 @@ def test_an_ordinary_update_takes_no_statement_more_than_its_own_and_its_entrys(
     finally:
         event.remove(db.engine, "before_cursor_execute", note)
     assert statements == ["UPDATE", "INSERT"]
+
+
+def test_log_snapshot_and_digest_have_each_row_of_the_subclasses_once(app: Flask) -> None:
+    db.session.add_all([Crane(id=1, name="a", hours=1), Winch(id=2, name="b", hours=2)])
+    db.session.commit()
+    db.session.execute(sa.update(Machine).values(name="c"))
+    db.session.commit()
+    logged = [data for _, version, data in log() if version == 2]
+    registration = next(one for one in app.extensions["arus"].registry if one.model is Machine)
+    with db.engine.begin() as connection:
+        rows = each_row(connection, registration, app.app_context, Event())
+        assert [row.data for row in rows] == logged
+        connection.execute(sa.text("DELETE FROM arus_change"))
+    reader = SnapshotReader(db.engine, app.app_context, registration, high_seq=0)
+    items, _ = reader.read(None, 10)
+    assert [orjson.loads(item.data) for item in items] == logged
+    assert reader.count() == 2

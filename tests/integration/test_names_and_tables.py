@@ -19,6 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from arus import ReliableSync
 from arus.errors import CaptureError
 from arus.follower.rows import Copy
+from arus.outbox.snapshot import long_tables, unlogged_rows
 from tests.support.postgres import PostgresServer
 
 SCHEMA = "Plant Room"
@@ -208,6 +209,17 @@ def test_bulk_statements_on_a_joined_table_work_registered_as_they_do_unregister
         ("update", "2", 3, "Cy", "Q"),
         ("delete", "1", 4, "Zed", "Z"),
     ]
+
+
+def test_rows_of_other_classes_in_a_models_table_are_no_rows_without_an_entry(app: Flask) -> None:
+    db.session.add_all([Person(id=1, name="Ada"), Captain(id=2, name="Bo")])
+    db.session.commit()
+    captains = [one for one in app.extensions["arus"].registry if one.model is Captain]
+    with db.engine.begin() as connection:
+        assert not unlogged_rows(connection, captains)
+        assert long_tables(connection, captains, 1) == []
+        connection.execute(sa.text("DELETE FROM arus_change"))
+        assert unlogged_rows(connection, captains)
 
 
 def test_the_tables_of_the_sync_are_in_the_default_schema(app: Flask) -> None:

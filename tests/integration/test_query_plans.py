@@ -167,7 +167,7 @@ def test_an_audit_reads_the_rows_of_one_vessel_alone(
 
 
 def test_a_row_without_an_entry_is_looked_up_in_the_index_of_rows(filled: Connection) -> None:
-    statement = rows_without_entry(WorkOrder.__table__.c.id, "work_orders")
+    statement = rows_without_entry(WorkOrder.id, "work_orders")
     options = {"literal_binds": True}
     query = str(statement.compile(dialect=filled.dialect, compile_kwargs=options))
     word = "QUERY PLAN " if filled.dialect.name == "sqlite" else ""

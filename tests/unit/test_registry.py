@@ -47,6 +47,20 @@ class Tanker(Ship):
     """Inherits from a registered class."""
 
 
+class Trawler(Ship):
+    __tablename__ = "trawler"
+    id: Mapped[str] = mapped_column(ForeignKey("ship.id"), primary_key=True)
+
+
+class Canoe(Ship):
+    """Has its rows in a table of its own."""
+
+    __tablename__ = "canoe"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version: Mapped[int]
+    __mapper_args__ = {"concrete": True}  # noqa: RUF012  # SQLAlchemy's own word
+
+
 class Pair(Base):
     __tablename__ = "pair"
     one: Mapped[str] = mapped_column(primary_key=True)
@@ -232,6 +246,23 @@ def test_one_entity_is_one_model_and_the_other_way_round() -> None:
     with pytest.raises(RegistrationError, match="Ship is already registered as 'ships'"):
         registry.add(Ship, "boats", **OPTIONS)
     assert len(list(registry)) == 1
+
+
+@pytest.mark.parametrize("order", [(Ship, Tanker), (Tanker, Ship), (Ship, Trawler)])
+def test_a_class_and_one_that_inherits_its_rows_are_not_both_registered(order: Any) -> None:
+    registry = Registry()
+    registry.add(order[0], "first", **OPTIONS)
+    with pytest.raises(RegistrationError, match=r"Ship.* have rows in common"):
+        registry.add(order[1], "second", **OPTIONS)
+    assert [one.entity for one in registry] == ["first"]
+
+
+@pytest.mark.parametrize("order", [(Tanker, Trawler), (Ship, Canoe), (Canoe, Ship)])
+def test_classes_without_a_common_row_may_inherit_from_one(order: Any) -> None:
+    registry = Registry()
+    registry.add(order[0], "first", **OPTIONS)
+    registry.add(order[1], "second", **OPTIONS)
+    assert [one.entity for one in registry] == ["first", "second"]
 
 
 def test_a_model_needs_a_schema() -> None:

@@ -145,7 +145,7 @@ MOVED_UNNUMBERED = statement(
 def rows_without_entry(key: Any, entity: str) -> Select[Any]:
     """Return the statement that finds a row without an entry in the log.
 
-    :param key: the primary key column of the entity's table.
+    :param key: the model's attribute with the primary key: other models may have rows in its table.
     """
     change = TABLES.change
     logged = exists().where(change.c.entity == entity, change.c.row_id == cast(key, String))
