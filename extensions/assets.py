@@ -37,7 +37,7 @@ def _is_static(endpoint: str | None) -> bool:
 
 def _version(endpoint: str, values: dict[str, Any]) -> None:
     """Add the hash of its content to the URL of a file."""
-    if not _is_static(endpoint) or "v" in values or "filename" not in values:
+    if "filename" not in values or "v" in values or not _is_static(endpoint):
         return
     if version := _version_of(endpoint, values["filename"]):
         values["v"] = version

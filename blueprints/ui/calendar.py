@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar as weeks
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from blueprints.work_orders.models import WorkOrder
 from extensions import db
 from extensions.api import InvalidError
 
-from .choices import Offered, crew_offered, equipment_offered, is_overdue
+from .choices import Offered, crew_offered, equipment_offered, is_overdue_order, is_overdue_schedule
 from .i18n import moment_of
 from .kinds import KINDS, Kind, names
 from .layout import Answer, blueprint, page
@@ -34,6 +34,15 @@ MOST_OF_DAY = 5
 _TIMES = {
     "schedules": ("scheduled_date",),
     "work-orders": ("planned_start_date", "planned_end_date"),
+}
+#: What tells whether a row is overdue, beside its times.
+_FOR_OVERDUE: Mapping[str, tuple[str, ...]] = {
+    "schedules": ("due_hours", "interval_days", "interval_hours"),
+    "work-orders": (),
+}
+_IS_OVERDUE: Mapping[str, Callable[[Any], bool]] = {
+    "schedules": is_overdue_schedule,
+    "work-orders": is_overdue_order,
 }
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 _WEEK = re.compile(r"(\d{4})-W(\d{2})")
@@ -245,16 +254,21 @@ def _entries(places: Sequence[Place]) -> dict[Place, Entry]:
     rows = {
         (slug, row.id): row
         for slug in _TIMES
-        for row in _rows(KINDS[slug].model, [one.row_id for one in places if one.slug == slug])
+        for row in _rows(slug, [one.row_id for one in places if one.slug == slug])
     }
     machines = names("equipment", [row.equipment_id for row in rows.values()])
     found = {}
     for place in places:
         if (row := rows.get((place.slug, place.row_id))) is not None:
             kind, machine = KINDS[place.slug], machines.get(row.equipment_id, "")
-            found[place] = Entry(kind, row, kind.name_of(row), machine, is_overdue(row))
+            is_overdue = _IS_OVERDUE[place.slug](row)
+            found[place] = Entry(kind, row, kind.name_of(row), machine, is_overdue)
     return found
 
 
-def _rows(model: type[Any], row_ids: Sequence[str]) -> Any:
-    return db.session.scalars(select(model).where(model.id.in_(row_ids)))
+def _rows(slug: str, row_ids: Sequence[str]) -> Any:
+    kind = KINDS[slug]
+    # No whole rows: a month has hundreds.
+    names = ("id", "equipment_id", "status", *kind.named, *_TIMES[slug], *_FOR_OVERDUE[slug])
+    columns = (getattr(kind.model, name) for name in dict.fromkeys(names))
+    return db.session.execute(select(*columns).where(kind.model.id.in_(row_ids)))

@@ -26,6 +26,7 @@ from extensions.texts import fold, sort_key
 from .i18n import _, lazy
 from .inputs import Options, words
 from .naming import labels
+from .once import once_a_page
 
 #: Maximum number of rows or values offered at a time.
 MOST_OFFERED = 50
@@ -80,6 +81,14 @@ def all_of(offer: Offer) -> Offer:
 
 
 def _rows_offered(model: Any, is_current: Any, present: Sequence[str], q: str) -> Offered:
+    # The forms of the dashboard offer the same rows.
+    return once_a_page(
+        ("offered", model, is_current is None, tuple(present), q),
+        lambda: _read_offered(model, is_current, present, q),
+    )
+
+
+def _read_offered(model: Any, is_current: Any, present: Sequence[str], q: str) -> Offered:
     complete_keys(model)
     query = select(model.id)
     if q:
@@ -87,7 +96,8 @@ def _rows_offered(model: Any, is_current: Any, present: Sequence[str], q: str) -
         if is_current is not None:
             query = query.order_by(is_current.desc())
     elif is_current is not None:
-        query = query.where(is_current)
+        # Said so that no index is used for it: with one, SQLite would sort all these rows to find the first ones.
+        query = query.where(is_current.is_not(False))
     query = query.order_by(model.name_key, model.created_at, model.id).limit(MOST_OFFERED + 1)
     found = list(db.session.scalars(query))
     chosen = [row_id for row_id in dict.fromkeys(present) if is_id(row_id)]
@@ -258,14 +268,26 @@ def is_worn(schedule: MaintenanceSchedule) -> bool:
 def is_overdue(row: Any) -> bool:
     """Return whether the time by which a schedule or a work order is to be done has passed, and it is not done."""
     if isinstance(row, MaintenanceSchedule):
-        by_hours_alone = (
-            row.due_hours is not None
-            and row.interval_hours is not None
-            and row.interval_days is None
-        )
-        passed = row.scheduled_date < utcnow() and not by_hours_alone
-        return row.status in OPEN_SCHEDULE and (passed or is_worn(row))
-    if isinstance(row, WorkOrder):
-        end = row.planned_end_date
-        return row.status in OPEN_ORDER and end is not None and end < utcnow()
-    return False
+        return is_overdue_schedule(row)
+    return isinstance(row, WorkOrder) and is_overdue_order(row)
+
+
+def is_overdue_schedule(row: Any) -> bool:
+    """Return whether a schedule is overdue, by its date or by running hours.
+
+    :param row: the schedule, or a row of a query with its attributes that matter.
+    """
+    by_hours_alone = (
+        row.due_hours is not None and row.interval_hours is not None and row.interval_days is None
+    )
+    passed = row.scheduled_date < utcnow() and not by_hours_alone
+    return row.status in OPEN_SCHEDULE and (passed or is_worn(row))
+
+
+def is_overdue_order(row: Any) -> bool:
+    """Return whether the planned end of an unfinished work order has passed.
+
+    :param row: the work order, or a row of a query with its attributes that matter.
+    """
+    end = row.planned_end_date
+    return row.status in OPEN_ORDER and end is not None and end < utcnow()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
-from functools import cache
+from datetime import UTC, date, datetime, tzinfo
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from babel import negotiate_locale
+from babel import Locale, negotiate_locale
+from babel.dates import format_date, format_datetime
 from babel.numbers import get_decimal_symbol
 from flask import Flask, Response, g, has_app_context, has_request_context, request, url_for
 from flask_babel import (
     Babel,
-    format_date,
-    format_datetime,
     format_decimal,
     format_percent,
     get_locale,
@@ -169,7 +168,7 @@ def local_time(value: datetime | str | float | None, *, seconds: bool = False) -
     if local.date() != (today := datetime.now(local.tzinfo).date()):
         day = own.day if local.year == today.year else own.day_of_year
         pattern = f"{day} {pattern}"
-    return _time(moment, format_datetime(moment, pattern))
+    return _time(moment, pattern, get_locale(), get_timezone())
 
 
 def local_date(value: datetime | date | str | float | None) -> Markup:
@@ -178,13 +177,20 @@ def local_date(value: datetime | date | str | float | None) -> Markup:
         return Markup("")
     pattern = language().day_of_year
     if isinstance(value, date) and not isinstance(value, datetime):
-        shown = format_date(value, pattern)
-        return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), shown)
-    moment = moment_of(value)
-    return _time(moment, format_datetime(moment, pattern))
+        return _date(value, pattern, get_locale())
+    return _time(moment_of(value), pattern, get_locale(), get_timezone())
 
 
-def _time(moment: datetime, shown: str) -> Markup:
+# The same moments are shown again and again, and Babel takes long for each.
+@lru_cache(maxsize=1024)
+def _date(day: date, pattern: str, locale: Locale | None) -> Markup:
+    shown = format_date(day, pattern, locale)
+    return Markup('<time datetime="{}">{}</time>').format(day.isoformat(), shown)
+
+
+@lru_cache(maxsize=4096)
+def _time(moment: datetime, pattern: str, locale: Locale | None, zone: tzinfo) -> Markup:
+    shown = format_datetime(moment, pattern, zone, locale)
     stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Markup('<time datetime="{}" title="{:%Y-%m-%d %H:%M:%S} UTC">{}</time>').format(
         stamp, moment, shown

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, select
+from sqlalchemy.orm import aliased
 
 from blueprints.crew.models import CrewMember
 from blueprints.equipment.models import Equipment
 from extensions import db
 from extensions.text_keys import complete_keys
-from extensions.texts import fold, sort_key
+from extensions.texts import fold
 
 #: What may tell rows with the same name apart, the best first.
 DISTINGUISHING: dict[type[Any], tuple[str, ...]] = {
@@ -26,17 +27,13 @@ def labels(model: type[Any], row_ids: Iterable[str]) -> dict[str, str]:
     if not ids:
         return {}
     complete_keys(model)
-    named = db.session.execute(select(model.id, model.name).where(model.id.in_(ids))).all()
+    other = aliased(model)
+    has_namesake = exists().where(other.name_key == model.name_key, other.id != model.id)
+    query = select(model.id, model.name, model.name_key, has_namesake.label("has_namesake"))
+    named = db.session.execute(query.where(model.id.in_(ids))).all()
     names = {row.id: row.name for row in named}
-    keys = {sort_key(name) for name in names.values()}
-    shared = (
-        select(model.name_key)
-        .where(model.name_key.in_(keys))
-        .group_by(model.name_key)
-        .having(func.count() > 1)
-    )
-    found = set(db.session.scalars(shared))
-    return names if not found else names | _told_apart(model, names, found)
+    shared = {row.name_key for row in named if row.has_namesake}
+    return names if not shared else names | _told_apart(model, names, shared)
 
 
 def _told_apart(

@@ -19,6 +19,7 @@ from arus.web.chip import chip_of
 from extensions import db, sync
 
 from .i18n import _, lazy, local_number
+from .once import once_a_page
 
 
 class Chip(Struct, frozen=True):
@@ -74,7 +75,7 @@ def row_states(entity: str, row_ids: Iterable[str]) -> dict[str, RowState]:
         return {}
     connection = db.session.connection()
     changes = read_last_changes(connection, entity, ids)
-    applied = applied_up_to(connection) if changes else {}
+    applied = once_a_page("applied", lambda: applied_up_to(connection)) if changes else {}
     return {i: _row_state(changes[i], applied) if i in changes else UNTRACKED for i in ids}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from blueprints.crew.models import CrewMember
 from blueprints.equipment.models import Equipment
@@ -178,3 +178,27 @@ def test_a_planned_end_that_has_passed_is_overdue(browser: FlaskClient) -> None:
     assert text.count('<span class="tag is-failed">overdue</span>') == 1
     assert '<option value="overdue">overdue</option>' in text
     assert text.index("job open") < text.index('<span class="tag is-failed">overdue</span>')
+
+
+@pytest.mark.usefixtures("many")
+def test_the_dashboard_asks_once_for_the_equipment_on_offer_in_the_order_of_an_index(
+    browser: FlaskClient,
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, *_: Any) -> None:
+        if "equipment.is_active" in sql:
+            asked.append((sql, parameters))
+
+    with browser.application.app_context():
+        event.listen(db.engine, "before_cursor_execute", note)
+        try:
+            assert browser.get("/").text.count(">Nummer 1</option>") == 2
+        finally:
+            event.remove(db.engine, "before_cursor_execute", note)
+        ((sql, parameters),) = asked
+        with db.engine.connect() as connection:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).all()
+        plan = "\n".join(str(row) for row in rows)
+        assert "ix_equipment_name_key_list" in plan, plan
+        assert "TEMP B-TREE" not in plan, plan
