@@ -63,6 +63,7 @@ class Tank(Base):
     id: Mapped[str] = mapped_column(sa.String(36), primary_key=True, default=new_id)
     version: Mapped[int] = mapped_column()
     name: Mapped[str | None] = mapped_column(unique=True)
+    code: Mapped[str | None] = mapped_column(unique=True)
     ship_id: Mapped[int | None] = mapped_column(sa.ForeignKey("s_ship.id", ondelete="CASCADE"))
     valves: Mapped[list[Valve]] = relationship(passive_deletes="all")
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  # SQLAlchemy's own word
@@ -120,12 +121,44 @@ class Buoy(Base):
     )
 
 
+class Hose(Base):
+    """Refers to a key that may change, and is referred to by it; both along with the tank's code."""
+
+    __tablename__ = "s_hose"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(server_default="1")
+    tank_code: Mapped[str | None] = mapped_column(
+        sa.ForeignKey("s_tank.code", onupdate="CASCADE"), unique=True
+    )
+
+
+class Nozzle(Base):
+    __tablename__ = "s_nozzle"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(server_default="1")
+    tank_code: Mapped[str | None] = mapped_column(
+        sa.ForeignKey("s_hose.tank_code", onupdate="SET NULL")
+    )
+
+
+class Plate(Base):
+    """Its own key changes along with the tank's code."""
+
+    __tablename__ = "s_plate"
+    version: Mapped[int] = mapped_column(server_default="1")
+    tank_code: Mapped[str] = mapped_column(
+        sa.String(36), sa.ForeignKey("s_tank.code", onupdate="CASCADE"), primary_key=True
+    )
+
+
 class RowSchema(Schema):
     id = fields.Raw()
     version = fields.Integer()
     name = fields.String()
     ship_id = fields.Integer()
     tank_id = fields.String()
+    tank_code = fields.String()
+    code = fields.String()
 
 
 MODELS: dict[str, Any] = {
@@ -134,9 +167,12 @@ MODELS: dict[str, Any] = {
     "valves": Valve,
     "links": Link,
     "buoys": Buoy,
+    "hoses": Hose,
+    "nozzles": Nozzle,
 }
 for entity, model in MODELS.items():
     sync.register(model, entity, schema=RowSchema)
+sync.register(Plate, "plates", schema=RowSchema(exclude=["id"]))
 
 TANK: Any = Tank.__table__
 PUMP: Any = Pump.__table__
@@ -182,7 +218,10 @@ def begin() -> None:
     session.add_all([Ship(id=1, name="s1", fleet_id=1), Ship(id=2, name="s2")])
     session.flush()
     session.add_all(
-        [Tank(id=name, name=name, ship_id=number) for number, name in ((1, "a"), (2, "b"))]
+        [
+            Tank(id=name, name=name, code=name, ship_id=number)
+            for number, name in ((1, "a"), (2, "b"))
+        ]
     )
     session.add_all(
         [Pump(id=number, version=1, name="p", ship_id=number - 100) for number in (101, 102)]
@@ -834,3 +873,57 @@ def test_an_entry_whose_id_is_taken_is_not_left_out(
             db.session.commit()
     db.session.rollback()
     assert replayed() == in_tables()
+
+
+def renamed_by_a_flush() -> None:
+    db.session.scalars(sa.select(Tank).where(Tank.id == "a")).one().code = "z"
+    db.session.commit()
+
+
+RENAMED: dict[str, Callable[[], Any]] = {
+    "by a flush": renamed_by_a_flush,
+    "by a bulk statement": lambda: in_session(
+        sa.update(Tank).where(Tank.id == "a").values(code="z")
+    ),
+    "by key": lambda: in_session((sa.update(Tank), [{"id": "a", "version": 1, "code": "z"}])),
+    "by Core": lambda: in_session(TANK.update().where(TANK.c.id == "a").values(code="z")),
+    "on the engine": lambda: on_engine(TANK.update().where(TANK.c.id == "a").values(code="z")),
+}
+
+
+@pytest.mark.parametrize("how", RENAMED)
+def test_what_the_database_changes_along_with_a_referenced_key_is_captured(
+    app: Flask, how: str
+) -> None:
+    db.session.add_all([Hose(id=1, tank_code="a"), Hose(id=2, tank_code="b")])
+    db.session.flush()
+    db.session.add_all([Nozzle(id=1, tank_code="a"), Nozzle(id=2, tank_code="b")])
+    db.session.commit()
+    RENAMED[how]()
+    found = replayed()
+    assert found == in_tables()
+    assert found["hoses", "1"]["tank_code"] == "z"
+    assert [found["nozzles", key]["tank_code"] for key in ("1", "2")] == [None, "b"]
+    assert [found[entity, "2"]["version"] for entity in ("hoses", "nozzles")] == [1, 1]
+    assert uncaptured() == 0
+
+
+def test_an_upsert_that_sets_a_referenced_key_is_refused(app: Flask) -> None:
+    in_session(upsert(Tank, by="id", id="a", version=1, name="n", code="z"))
+    dialect: Any = postgresql if db.engine.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(Tank).values(id="a", version=1)
+    with pytest.raises(CaptureError, match="sets a key which rows of other tables refer to"):
+        in_session(statement.on_conflict_do_update(index_elements=["id"], set_={"code": "z"}))
+    db.session.rollback()
+
+
+def test_a_primary_key_that_the_database_would_change_along_with_another_row_is_refused(
+    app: Flask,
+) -> None:
+    db.session.add(Plate(tank_code="a"))
+    db.session.commit()
+    with pytest.raises(CaptureError, match="primary key of a Plate"):
+        in_session(sa.update(Tank).where(Tank.id == "a").values(code="z"))
+    db.session.rollback()
+    in_session(sa.update(Tank).where(Tank.id == "b").values(code="z"))
+    assert replayed()["tanks", "b"]["code"] == "z"

@@ -1,63 +1,89 @@
-"""The registered rows that a database deletes or changes by itself when rows that they refer to are deleted."""
+"""The registered rows that a database deletes or changes by itself when rows that they refer to are deleted or changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Delete, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Delete, Update, UpdateBase, select, tuple_
 from sqlalchemy.orm import Session
 
 from arus.registry import Registry
 
 from .affected import Affected, chunks, contents
-from .tables import Cascade, RegisteredTables, key_column
+from .flush import changed_key
+from .tables import Cascade, RegisteredTables, key_column, named_columns, table_of
 
 #: Some columns of a row, by name.
 _Row = Mapping[str, Any]
+
+
+def cascades_of(
+    tables: RegisteredTables, statement: UpdateBase, parameters: Iterable[Mapping[str, Any]]
+) -> Sequence[Cascade]:
+    """Return the foreign keys by which a statement reaches registered rows: by a deletion, or a new value of a column.
+
+    :param parameters: of each execution of the statement.
+    """
+    if isinstance(statement, Delete):
+        return tables.cascades(table_of(statement))
+    if not isinstance(statement, Update):
+        return []
+    found = tables.updates(table_of(statement))
+    names = named_columns(statement, parameters) if found else set()
+    return [one for one in found if not names.isdisjoint(column.key for column in one.referred)]
 
 
 def reached_rows(
     reader: Session,
     registry: Registry,
     tables: RegisteredTables,
-    statement: Delete,
+    statement: Delete | Update,
     parameters: Iterable[Mapping[str, Any]],
 ) -> list[Affected]:
-    """Return the rows that refer to those that a statement is about to delete, directly or by others.
+    """Return the rows that refer to those that a statement is about to delete or change, directly or by others.
 
     Whether the database changes them is seen afterwards: SQLite does so only where foreign keys are switched on.
 
     :param reader: a session that reads in the statement's transaction.
     :param parameters: of each execution of the statement.
+    :raises CaptureError: the database would change the primary key of a registered row.
     """
     connection = reader.connection()
+    of_table = tables.cascades if isinstance(statement, Delete) else tables.updates
+    direct = cascades_of(tables, statement, parameters)
+    if not direct:
+        return []
     found: dict[str, Affected] = {}
     seen: set[tuple[Any, Any]] = set()
-    waiting = [(statement.table, _deleted(connection, tables, statement, parameters))]
+    waiting = [(direct, _matching(connection, direct, statement, parameters))]
     while waiting:
-        table, rows = waiting.pop()
-        for cascade in tables.cascades(table):
+        cascades, rows = waiting.pop()
+        for cascade in cascades:
             names = [column.key for column in cascade.referred]
             values = {(cascade.columns, tuple(row[name] for name in names)) for row in rows} - seen
             seen |= values
-            children = _children(connection, tables, cascade, [value for _, value in values])
+            further = of_table(cascade.child)
+            wanted = [value for _, value in values]
+            children = _children(connection, tables, cascade, further, wanted)
             if children:
+                if isinstance(statement, Update):
+                    _refuse_key(tables, cascade)
                 _note(reader, registry, tables, cascade, children, found)
-                waiting.append((cascade.child, children))
+                waiting.append((further, children))
     return list(found.values())
 
 
-def _deleted(
+def _matching(
     connection: Connection,
-    tables: RegisteredTables,
-    statement: Delete,
+    cascades: Sequence[Cascade],
+    statement: Delete | Update,
     parameters: Iterable[Mapping[str, Any]],
 ) -> list[_Row]:
-    """Return what the rows that are about to be deleted are referred to by."""
-    cascades = tables.cascades(statement.table)
+    """Return what the rows that a statement is about to delete or change are referred to by."""
+    table = table_of(statement)
     names = dict.fromkeys(column.key for each in cascades for column in each.referred)
-    query = select(*(statement.table.c[name] for name in names))
+    query = select(*(table.c[name] for name in names))
     if statement.whereclause is not None:
         query = query.where(statement.whereclause)
     return [
@@ -71,15 +97,17 @@ def _children(
     connection: Connection,
     tables: RegisteredTables,
     cascade: Cascade,
+    further: Sequence[Cascade],
     values: Sequence[tuple[Any, ...]],
 ) -> list[_Row]:
     """Return the rows that refer to one of some values: their keys, and what they are referred to by.
 
+    :param further: the foreign keys that refer to the child in turn.
     :param values: each with one value for each column of the foreign key.
     """
     child = cascade.child
     columns = {*cascade.columns}
-    columns |= {column for further in tables.cascades(child) for column in further.referred}
+    columns |= {column for each in further for column in each.referred}
     columns |= {key for one in tables.of(child) if (key := key_column(child, one)) is not None}
     named = {column.key: column for column in columns}
     return [
@@ -94,6 +122,14 @@ def _refers(cascade: Cascade, values: Sequence[tuple[Any, ...]]) -> ColumnElemen
     if len(cascade.columns) > 1:
         return tuple_(*cascade.columns).in_(values)
     return cascade.columns[0].in_([value for (value,) in values])
+
+
+def _refuse_key(tables: RegisteredTables, cascade: Cascade) -> None:
+    """Raise if a foreign key is the primary key of a registered model."""
+    for registration in tables.of(cascade.child):
+        key = key_column(cascade.child, registration)
+        if key is not None and key.key in {column.key for column in cascade.columns}:
+            raise changed_key(registration)
 
 
 def _note(

@@ -41,8 +41,9 @@ class CapturedConnection(Connection):
         if not isinstance(elem, UpdateBase):
             self.statements.refuse_wrapped(self, elem)
             return super()._execute_clauseelement(elem, distilled_parameters, options)
-        if not isinstance(elem, Delete) and is_flushed(session_of(self), options):
-            # The mappers report all that it changes, except what a deletion changes along with its rows.
+        alone = not isinstance(elem, Delete) and not self.statements.reaches(elem)
+        if alone and is_flushed(session_of(self), options):
+            # The mappers report all that it changes, except what the database changes along with its rows.
             return super()._execute_clauseelement(elem, distilled_parameters, options)
         if self.statements.touches(elem):
             every = {**elem.get_execution_options(), **self.get_execution_options(), **options}

@@ -57,6 +57,16 @@ def is_upsert_by(statement: Insert, key: Column[Any]) -> bool:
     )
 
 
+def upserted_columns(statement: Insert) -> set[str]:
+    """Return the keys of the columns that an upsert may set in an existing row."""
+    return {
+        getattr(column, "key", column)
+        for clause in iterate(statement._post_values_clause)
+        if clause.__visit_name__ == "on_conflict_do_update"
+        for column in dict(clause.update_values_to_set)  # type: ignore[attr-defined]
+    }
+
+
 def replaces(statement: Insert) -> bool:
     """Whether a statement deletes existing rows with the same key (`INSERT OR REPLACE`), and tells nobody."""
     return any("REPLACE" in str(prefix).upper() for prefix, _ in statement._prefixes)

@@ -32,7 +32,7 @@ from .affected import (
     matching_keys,
     stale_attributes,
 )
-from .cascades import reached_rows
+from .cascades import cascades_of, reached_rows
 from .engines import CapturedEngine, open_reader, session_of
 from .flush import changed_key, is_flushing
 from .inserts import (
@@ -42,12 +42,13 @@ from .inserts import (
     replaces,
     returned_keys,
     returns_key,
+    upserted_columns,
     with_keys,
 )
 from .logged import logged_contents
 from .pending import Change, innermost, note, pending_of
 from .results import kept_rows
-from .tables import RegisteredTables, key_column, table_of
+from .tables import RegisteredTables, key_column, named_columns, table_of
 from .textual import NOTHING, SqlTexts
 from .uncaptured import is_migrating, place_of_caller, report_uncaptured
 from .versions import CAPTURED
@@ -76,7 +77,13 @@ class Statements:
         table = table_of(statement)
         if self._tables.of(table):
             return True
-        return isinstance(statement, Delete) and bool(self._tables.cascades(table))
+        if isinstance(statement, Delete):
+            return bool(self._tables.cascades(table))
+        return self.reaches(statement)
+
+    def reaches(self, statement: UpdateBase) -> bool:
+        """Whether an UPDATE may change rows of other tables along with its own, by its table alone."""
+        return isinstance(statement, Update) and bool(self._tables.updates(table_of(statement)))
 
     def begin(
         self,
@@ -92,7 +99,7 @@ class Statements:
         """
         table = table_of(statement)
         registrations = self._tables.of(table)
-        has_cascades = isinstance(statement, Delete) and bool(self._tables.cascades(table))
+        has_cascades = bool(cascades_of(self._tables, statement, parameters))
         if not registrations and not has_cascades:
             return statement, None
         session = session_of(connection)
@@ -100,7 +107,7 @@ class Statements:
             registrations = []
         if not registrations and not has_cascades:
             return statement, None
-        entities = {one.entity for one in registrations}
+        entities = {one.entity for one in registrations} or {str(table)}
         if is_migrating(connection):
             return statement, lambda _: report_uncaptured(connection, entities)
         if session is not None and not session._flushing:
@@ -197,7 +204,7 @@ class _Watched:
             _refuse_keys(statement, parameters, self._registrations, keys)
         with open_reader(self._connection) as reader:
             rows = self._matching(reader, statement, parameters, keys)
-            if isinstance(statement, Delete) and self._tables.cascades(table_of(statement)):
+            if isinstance(statement, Delete | Update):
                 rows += reached_rows(reader, self._registry, self._tables, statement, parameters)
         return statement, lambda _: self._capture(rows)
 
@@ -255,6 +262,11 @@ class _Watched:
                 f"an insert of {name} with a RETURNING of its own can't be captured: its rows have no known keys;"
                 " give them their keys, or add the rows to the session"
             )
+        if self._reaches_others(statement):
+            raise CaptureError(
+                f"an upsert of {name} that sets a key which rows of other tables refer to can't be captured: the database"
+                " changes these along with it; use the session or an UPDATE"
+            )
         is_exact = not statement._returning or returns_key(statement, key)
         if is_upsert(statement) and not is_exact and not is_upsert_by(statement, key):
             raise CaptureError(
@@ -279,6 +291,12 @@ class _Watched:
             self._finish_insert(existing, made, unsure)
 
         return executed, finish
+
+    def _reaches_others(self, statement: Insert) -> bool:
+        """Whether an upsert may change rows of other tables along with its own."""
+        updates = self._tables.updates(table_of(statement))
+        names = upserted_columns(statement) if updates and is_upsert(statement) else set()
+        return any(column.key in names for one in updates for column in one.referred)
 
     def _finish_insert(self, existing: list[Affected], keys: set[Any], unsure: set[Any]) -> None:
         """Capture the rows with these keys.
@@ -336,10 +354,7 @@ def _refuse_keys(
     keys: Mapping[str, Column[Any]],
 ) -> None:
     """Raise if an UPDATE sets a primary key."""
-    named = {*(statement._values or ())}
-    if not named:
-        named = {name for values in parameters for name in values}
-    names = {getattr(column, "key", column) for column in named}
+    names = named_columns(statement, parameters)
     for registration in registrations:
         if keys[registration.entity].key in names:
             raise changed_key(registration)

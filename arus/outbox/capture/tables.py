@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct, field
-from sqlalchemy import Column, MetaData, Table, UpdateBase, event, inspect
+from sqlalchemy import Column, MetaData, Table, Update, UpdateBase, event, inspect
 from sqlalchemy.exc import NoReferencedColumnError, NoReferencedTableError
 from sqlalchemy.orm import Mapper
 
@@ -19,7 +19,7 @@ _ACTIONS = {"CASCADE", "SET NULL", "SET DEFAULT"}
 
 
 class Cascade(Struct, frozen=True):
-    """A foreign key by which the deletion of a row deletes or changes rows of another table."""
+    """A foreign key by which the deletion of a row, or its new key, deletes or changes rows of another table."""
 
     child: Table
     #: The child's columns, and in the same order the columns of the parent that they refer to.
@@ -29,7 +29,9 @@ class Cascade(Struct, frozen=True):
 
 class _Maps(Struct):
     registrations: dict[TableName, list[Registration]] = field(default_factory=dict)
+    #: Of `ON DELETE`, and of `ON UPDATE`.
     cascades: dict[TableName, list[Cascade]] = field(default_factory=dict)
+    updates: dict[TableName, list[Cascade]] = field(default_factory=dict)
     #: By name in lower case, for SQL texts.
     entities: dict[str, list[tuple[str | None, str]]] = field(default_factory=dict)
 
@@ -49,6 +51,10 @@ class RegisteredTables:
     def cascades(self, table: Any) -> list[Cascade]:
         """Return the foreign keys by which the deletion of a table's rows reaches registered rows."""
         return self._current().cascades.get(_name(table), [])
+
+    def updates(self, table: Any) -> list[Cascade]:
+        """Return the foreign keys by which a new value in a table's rows reaches registered rows."""
+        return self._current().updates.get(_name(table), [])
 
     def entities(self, schema: str | None, name: str) -> set[str]:
         """Return the entities with columns in the table that a SQL text names.
@@ -111,6 +117,16 @@ def table_of(statement: UpdateBase) -> Any:
     return told.get("_emit_update_table", told.get("_emit_insert_table", statement.table))
 
 
+def named_columns(statement: Update, parameters: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the keys of the columns that an UPDATE may set.
+
+    :param parameters: of each execution: they name columns where the statement itself does not.
+    """
+    named: set[Any] = {*(statement._values or ())}
+    named = named or {name for values in parameters for name in values}
+    return {getattr(column, "key", column) for column in named}
+
+
 def key_column(table: Any, registration: Registration) -> Column[Any] | None:
     """Return the column of a table that holds the primary key of a registered model; None if it has none.
 
@@ -144,24 +160,30 @@ def _maps_of(registry: Registry) -> _Maps:
                     known.append(registration)
                     named = maps.entities.setdefault(table.name.lower(), [])
                     named.append((table.schema, registration.entity))
-    maps.cascades = _leading_to(set(maps.registrations), _all_cascades(metadatas.values()))
+    deletions, updates = _all_cascades(metadatas.values())
+    maps.cascades = _leading_to(set(maps.registrations), deletions)
+    maps.updates = _leading_to(set(maps.registrations), updates)
     return maps
 
 
-def _all_cascades(metadatas: Iterable[MetaData]) -> dict[TableName, list[Cascade]]:
-    found: dict[TableName, list[Cascade]] = {}
+def _all_cascades(
+    metadatas: Iterable[MetaData],
+) -> tuple[dict[TableName, list[Cascade]], dict[TableName, list[Cascade]]]:
+    """Return the foreign keys with an action by the table that they refer to: of `ON DELETE`, and of `ON UPDATE`."""
+    deletions: dict[TableName, list[Cascade]] = {}
+    updates: dict[TableName, list[Cascade]] = {}
     for child in (table for metadata in metadatas for table in metadata.tables.values()):
         for constraint in child.foreign_key_constraints:
-            if (constraint.ondelete or "").upper() not in _ACTIONS:
-                continue
             try:
                 referred = tuple(element.column for element in constraint.elements)
             except (NoReferencedTableError, NoReferencedColumnError):
                 continue  # defined nowhere, so not in this database
             columns = tuple(element.parent for element in constraint.elements)
             cascade = Cascade(child, columns, referred)
-            found.setdefault(_name(referred[0].table), []).append(cascade)
-    return found
+            for action, found in ((constraint.ondelete, deletions), (constraint.onupdate, updates)):
+                if (action or "").upper() in _ACTIONS:
+                    found.setdefault(_name(referred[0].table), []).append(cascade)
+    return deletions, updates
 
 
 def _leading_to(
