@@ -17,6 +17,7 @@ from sqlalchemy import (
     Column,
     ColumnDefault,
     Connection,
+    Dialect,
     Enum,
     Table,
     bindparam,
@@ -85,6 +86,9 @@ class Copy:
             if _is_written(column_of(mapper, field.attribute or name))
         ]
         self._key = self._of_attribute(mapper, registration.key)
+        identity = self.table.c[self._key.column].identity
+        #: The database makes the key itself (`Identity(always=True)`): SQLAlchemy's INSERT can't say that it shall not.
+        self._is_key_generated = identity is not None and bool(identity.always)
         version = column_of(mapper, registration.version) if registration.version else None
         self._version = version.key if version is not None else None
         self.followed = Followed(registration.entity, registration.topic, self._key.data_key)
@@ -220,11 +224,7 @@ class Copy:
         if len(rows) < 2:
             self.upsert(connection, rows)
             return
-        if "bulk" not in self._statements:
-            self._statements["bulk"] = Upsert.of(
-                connection.dialect, self.table, self._columns, self._key.column
-            )
-        bulk = self._statements["bulk"]
+        bulk = self._bulk(connection.dialect)
         if bulk is None:
             self.upsert(connection, rows)
         else:
@@ -233,6 +233,11 @@ class Copy:
     def upsert(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         """Insert rows, or overwrite existing ones."""
         if not rows:
+            return
+        bulk = self._bulk(connection.dialect) if self._is_key_generated else None
+        if bulk is not None:
+            for row in rows:
+                bulk.execute(connection, [row])
             return
         statement = self._statements.get("upsert")
         if statement is None:
@@ -255,6 +260,14 @@ class Copy:
             connection.execute(
                 update(self.table).where(self.key_column == key).values(dict(values))
             )
+
+    def _bulk(self, dialect: Dialect) -> Upsert | None:
+        """Return the statement for many rows; None if the database or the types have none."""
+        if "bulk" not in self._statements:
+            columns, key = self._columns, self._key.column
+            self._statements["bulk"] = Upsert.of(dialect, self.table, columns, key)
+        found: Upsert | None = self._statements["bulk"]
+        return found
 
     def delete(self, connection: Connection, keys: Iterable[Any]) -> None:
         """Delete rows."""

@@ -13,11 +13,15 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from marshmallow import Schema, fields
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from arus.database import open_engine
+from arus.follower.rows import Copy
 from arus.follower.upsert import MAX_BYTES, Upsert
+from arus.registry import Registry
 from tests.support.postgres import PostgresServer
 
 
@@ -34,6 +38,10 @@ class Shouted(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
         return None if value is None else value.upper()
+
+
+class Base(DeclarativeBase):
+    pass
 
 
 METADATA = sa.MetaData()
@@ -183,3 +191,27 @@ def test_values_of_a_decimal_and_a_uuid_are_exact(connection: sa.Connection) -> 
     found = connection.execute(sa.select(TABLE.c.exact, TABLE.c.key, TABLE.c.generated)).all()
     connection.exec_driver_sql("ROLLBACK")
     assert [tuple(each) for each in found] == [(Decimal("0.1234567891"), key, 7)] * 2
+
+
+class Reading(Base):
+    __tablename__ = "reading"
+    id: Mapped[int] = mapped_column(sa.Identity(always=True), primary_key=True)
+    value: Mapped[int]
+
+
+class ReadingSchema(Schema):
+    id = fields.Integer()
+    value = fields.Integer()
+
+
+def test_a_key_that_only_the_database_makes_is_copied_too(connection: sa.Connection) -> None:
+    Base.metadata.create_all(connection)
+    registration = Registry().add(
+        Reading, "readings", topic="readings", qos=1, schema=ReadingSchema, version=None
+    )
+    copy = Copy(registration)
+    copy.upsert(connection, [{"id": 7, "value": 1}])
+    copy.upsert_all(connection, [{"id": 7, "value": 2}, {"id": 9, "value": 3}])
+    copy.upsert(connection, [{"id": 9, "value": 4}])
+    rows = connection.execute(sa.select(Reading.id, Reading.value).order_by(Reading.id))
+    assert [tuple(row) for row in rows] == [(7, 2), (9, 4)]

@@ -36,7 +36,8 @@ def upsert_json(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
     listed = ", ".join(columns)
     changed = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
     return (
-        f"INSERT INTO {table} ({listed}) SELECT {listed}"
+        # For a key with GENERATED ALWAYS: a copy has the vessel's.
+        f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE SELECT {listed}"
         f" FROM json_populate_recordset(CAST(NULL AS {table}), CAST(%s AS json))"
         f" ON CONFLICT ({', '.join(key)}) DO {f'UPDATE SET {changed}' if changed else 'NOTHING'}"
     )
