@@ -21,6 +21,8 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
+    aliased,
+    column_property,
     mapped_column,
     relationship,
     sessionmaker,
@@ -127,9 +129,10 @@ class Hose(Base):
     __tablename__ = "s_hose"
     id: Mapped[int] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(server_default="1")
-    tank_code: Mapped[str | None] = mapped_column(
-        sa.ForeignKey("s_tank.code", onupdate="CASCADE"), unique=True
+    tank_code = mapped_column(
+        sa.String, sa.ForeignKey("s_tank.code", onupdate="CASCADE"), unique=True
     )
+    label: Mapped[str | None] = column_property(tank_code + "!")
 
 
 class Nozzle(Base):
@@ -159,6 +162,7 @@ class RowSchema(Schema):
     tank_id = fields.String()
     tank_code = fields.String()
     code = fields.String()
+    label = fields.String()
 
 
 MODELS: dict[str, Any] = {
@@ -878,6 +882,33 @@ def test_an_entry_whose_id_is_taken_is_not_left_out(
 def renamed_by_a_flush() -> None:
     db.session.scalars(sa.select(Tank).where(Tank.id == "a")).one().code = "z"
     db.session.commit()
+
+
+ALIAS: Any = TANK.alias()
+OTHER: Any = aliased(Tank)
+ODD: dict[str, Callable[[], Any]] = {
+    "an alias": lambda: sa.update(OTHER).where(OTHER.id == "a").values(name="z"),
+    "an alias, deleted": lambda: sa.delete(OTHER).where(OTHER.id == "b"),
+    "an alias of the table": lambda: sa.update(ALIAS).where(ALIAS.c.id == "a").values(name="z"),
+    "an alias of the table, deleted": lambda: sa.delete(ALIAS).where(ALIAS.c.id == "b"),
+    "ordered values": lambda: sa.update(Tank).ordered_values((Tank.name, None), (Tank.code, None)),
+    "ordered values of the table": lambda: sa.update(TANK).ordered_values((TANK.c.name, None)),
+    "a row with an expression": lambda: sa.delete(Hose).where(Hose.tank_code == "b"),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_statement_with_an_alias_ordered_values_or_on_a_row_with_an_expression_is_captured(
+    app: Flask, what: str
+) -> None:
+    if what == "a row with an expression":
+        db.session.add(Hose(id=1, tank_code="b"))
+    in_session(sa.delete(Valve).where(Valve.tank_id == "b"))
+    before = in_tables()
+    in_session(ODD[what]())
+    assert in_tables() != before
+    assert replayed() == in_tables()
+    assert uncaptured() == 0
 
 
 RENAMED: dict[str, Callable[[], Any]] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Row, func
+from sqlalchemy import Alias, Column, Row, func
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData, result_tuple
 from sqlalchemy.exc import InvalidRequestError
@@ -20,6 +20,7 @@ from arus.registry import Registration
 from .engines import engine_of
 from .flush import changed_key
 from .pending import note
+from .tables import given_values, is_ordered
 from .versions import (
     CAPTURED,
     grows_by_itself,
@@ -167,7 +168,7 @@ def _give_versions(bulk: BulkStatement, registration: Registration, rows: Sequen
 
 def _names_version(bulk: BulkStatement, registration: Registration) -> bool:
     """Whether an UPDATE sets the version itself."""
-    named = {*(bulk.statement._values or ()), *(bulk.parameters or ())}
+    named = {*given_values(bulk.statement), *(bulk.parameters or ())}
     return registration.version in {getattr(column, "key", column) for column in named}
 
 
@@ -184,12 +185,21 @@ def _is_watched(bulk: BulkStatement, mapper: Mapper[Any], registration: Registra
     inherits = len(mapper.tables) > 1 or len(list(mapper.self_and_descendants)) > 1
     return bool(
         statement._returning
+        or isinstance(statement.table, Alias)
         or (inherits and not statement.is_insert)
         or (statement.is_insert and statement._post_values_clause is not None)
         or (statement.is_update and isinstance(bulk.parameters, list))
+        or (statement.is_update and is_ordered(statement))
+        # An expression of the row can't be loaded any more.
+        or (statement.is_delete and _has_expressions(mapper))
         # The version that it sets may be one that a row had before.
         or (statement.is_update and may_repeat(registration) and _names_version(bulk, registration))
     )
+
+
+def _has_expressions(mapper: Mapper[Any]) -> bool:
+    """Whether an attribute of a model is no column: RETURNING does not load it."""
+    return any(not isinstance(each.columns[0], Column) for each in mapper.column_attrs)
 
 
 def _refuse(bulk: BulkStatement, registration: Registration) -> None:
@@ -204,6 +214,6 @@ def _refuse(bulk: BulkStatement, registration: Registration) -> None:
             " use session.merge, ON CONFLICT DO UPDATE or sync.record"
         )
     if statement.is_update and not isinstance(bulk.parameters, list):
-        named = {*(statement._values or ()), *(bulk.parameters or ())}
+        named = {*given_values(statement), *(bulk.parameters or ())}
         if registration.key in {getattr(column, "key", column) for column in named}:
             raise changed_key(registration)

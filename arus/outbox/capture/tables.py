@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct, field
-from sqlalchemy import Column, MetaData, Table, Update, UpdateBase, event, inspect
+from sqlalchemy import Alias, Column, MetaData, Table, Update, UpdateBase, event, inspect
 from sqlalchemy.exc import NoReferencedColumnError, NoReferencedTableError
 from sqlalchemy.orm import Mapper
+from sqlalchemy.sql.dml import ValuesBase
 
 from arus.registry import Registration, Registry
 
@@ -117,12 +118,26 @@ def table_of(statement: UpdateBase) -> Any:
     return told.get("_emit_update_table", told.get("_emit_insert_table", statement.table))
 
 
+def given_values(statement: ValuesBase) -> Mapping[Any, Any]:
+    """Return the values that a statement itself gives, by column or its key; not those of its parameters."""
+    # SQLAlchemy 2.0 keeps ordered values apart.
+    ordered: Any = getattr(statement, "_ordered_values", None)
+    return statement._values or dict(ordered or ())
+
+
+def is_ordered(statement: Update) -> bool:
+    """Whether an UPDATE has `ordered_values`: it takes no others."""
+    # The first one in SQLAlchemy 2.0 alone, the second one from 2.1 on.
+    names = ("_ordered_values", "_maintain_values_ordering")
+    return any(getattr(statement, name, None) for name in names)
+
+
 def named_columns(statement: Update, parameters: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the keys of the columns that an UPDATE may set.
 
     :param parameters: of each execution: they name columns where the statement itself does not.
     """
-    named: set[Any] = {*(statement._values or ())}
+    named: set[Any] = {*given_values(statement)}
     named = named or {name for values in parameters for name in values}
     return {getattr(column, "key", column) for column in named}
 
@@ -142,6 +157,8 @@ def key_column(table: Any, registration: Registration) -> Column[Any] | None:
 
 
 def _name(table: Any) -> TableName:
+    while isinstance(table, Alias):
+        table = table.element  # a statement may name a table by an alias
     return getattr(table, "schema", None), str(getattr(table, "name", ""))
 
 
