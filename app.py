@@ -17,6 +17,7 @@ try:
     from blueprints.access.routes import blueprint as access
     from blueprints.alerts.routes import blueprint as alerts
     from blueprints.common.failures import register_failures
+    from blueprints.common.nul import refuse_nul
     from blueprints.common.origin import refuse_foreign_writes
     from blueprints.crew.routes import blueprint as crew
     from blueprints.docs.routes import blueprint as docs
@@ -53,6 +54,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     register_failures(app)
     init_guard(app)
     app.before_request(refuse_foreign_writes)
+    app.before_request(refuse_nul)
     for resource in (work_orders, alerts, equipment, crew, maintenance, exports):
         api.register_blueprint(resource)
     init_sync_api(app)

@@ -27,8 +27,6 @@ OF_NOBODY = (
 
 def find(name: str) -> User | None:
     """Return the person with a name."""
-    if "\0" in name:
-        return None  # PostgreSQL takes no such text
     user: User | None = db.session.scalar(select(User).where(User.key == key_of(name)))
     return user
 

@@ -97,13 +97,16 @@ def id_of(app: Flask, name: str) -> str:
         return user.id
 
 
-def addresses(app: Flask) -> Iterator[tuple[Route, str, str]]:
-    """Each route with each of its methods and an address."""
+def addresses(app: Flask, text: str = "1") -> Iterator[tuple[Route, str, str]]:
+    """Each route with each of its methods and an address, which has `text` where any text may be."""
     adapter = app.url_map.bind("localhost")
     for route in app.url_map.iter_rules():
         if route.endpoint.endswith("static"):
             continue
-        values = {name: VALUES.get(name, "1") for name in route.arguments}
+        values = {
+            name: VALUES.get(name, text if f"<{name}>" in route.rule else "1")
+            for name in route.arguments
+        }
         if route.endpoint == "access.change_user":
             values["action"] = "disable"
         for method in sorted((route.methods or set()) - {"HEAD", "OPTIONS"}):
@@ -183,6 +186,24 @@ def test_crew_report_and_no_more(login_app: Flask) -> None:
         assert crew.get(f"/{slug}/new").status_code == status, slug
     assert crew.post("/ui/equipment", headers=FROM_PAGE).status_code == 403
     assert crew.get("/work-orders/1/edit").status_code == 403
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
+def test_a_nul_in_an_address_or_a_form_is_refused_by_either_database(login_app: Flask) -> None:
+    login_app.config["PROPAGATE_EXCEPTIONS"] = False
+    browser = logged_in(login_app, "administrator")
+    for _route, method, address in addresses(login_app, "\0"):
+        if "%00" in address:
+            answer = browser.open(address, method=method, headers=FROM_PAGE, json={})
+            assert answer.status_code == 404, (method, address)
+    for route, method, address in addresses(login_app):
+        if method == "GET":
+            answer = browser.get(f"{address}?q=%00")
+            assert answer.status_code == 422, address
+        elif not address.startswith("/api/") and route.endpoint != "access.logout":
+            answer = browser.post(address, data={"name": "a\0"}, headers=FROM_PAGE)
+            assert answer.status_code == 422, address
+            assert "NUL" in answer.text
 
 
 def test_where_nobody_logs_in_everybody_may(client: FlaskClient) -> None:
