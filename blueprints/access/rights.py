@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import cast
 
-from flask import current_app, g
+from flask import current_app, g, has_request_context
 from msgspec import Struct
 
 
@@ -75,3 +75,8 @@ def of_request() -> Principal:
     if current_app.config["ACCESS"] == "trusted":
         return TRUSTED
     return cast("Principal", g.get("principal", NOBODY))
+
+
+def has_right(right: Right) -> bool:
+    """Return whether who sends the current request has a right; commands have all."""
+    return not has_request_context() or right in of_request().rights

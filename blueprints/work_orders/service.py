@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from arus.database import insert_of
+from blueprints.access.rights import Right, has_right
 from blueprints.common.resource import Resource
 from blueprints.maintenance.following import free_schedules
 from extensions import db
-from extensions.api import Errors
+from extensions.api import Errors, ProblemError
 from extensions.database import utcnow
 
 from .models import WorkOrder, WorkOrderCounter
@@ -14,7 +15,15 @@ from .schemas import WorkOrderSchema
 
 
 def settle(order: WorkOrder) -> Errors:
-    """Check the order of the planned dates."""
+    """Check the order of the planned dates, and who says that scheduled work is over.
+
+    :raises ProblemError: a schedule would follow the order, and its sender may not change schedules.
+    """
+    is_over = order.status in {"completed", "cancelled"}
+    if order.schedule_id and is_over and not has_right(Right.WRITE):
+        raise ProblemError(
+            403, f"Only who may change schedules says that scheduled work is {order.status}."
+        )
     start, end = order.planned_start_date, order.planned_end_date
     if start and end and end < start:
         return {"plannedEndDate": ["Before plannedStartDate."]}

@@ -188,6 +188,36 @@ def test_crew_report_and_no_more(login_app: Flask) -> None:
     assert crew.get("/work-orders/1/edit").status_code == 403
 
 
+def test_crew_raise_the_order_of_a_schedule_and_do_not_say_that_it_is_done(
+    login_app: Flask,
+) -> None:
+    crew, engineer = logged_in(login_app, "crew"), logged_in(login_app, "engineer")
+    pump = engineer.post("/api/equipment", json={"name": "Pump", "type": "pump"}).get_json()["id"]
+    schedule = engineer.post(
+        "/api/maintenance-schedules",
+        json={"equipmentId": pump, "scheduledDate": "2026-12-01", "maintenanceType": "oil"},
+    ).get_json()["id"]
+    order = {"equipmentId": pump, "reason": "oil", "scheduleId": schedule}
+
+    def status() -> str:
+        path = f"/api/maintenance-schedules/{schedule}"
+        return str(engineer.get(path).get_json()["status"])
+
+    for over in ("completed", "cancelled"):
+        refused = crew.post("/api/work-orders", json={**order, "status": over})
+        assert refused.status_code == 403
+        assert "Only who may change schedules" in refused.get_json()["detail"]
+        path = f"/api/maintenance-schedules/{schedule}/work-order"
+        assert crew.post(path, json={"status": over}).status_code == 403
+    assert crew.get("/api/work-orders").get_json()["items"] == []
+    assert crew.post("/api/work-orders", json=order).status_code == 201
+    assert status() == "scheduled"
+    assert (
+        engineer.post("/api/work-orders", json={**order, "status": "completed"}).status_code == 201
+    )
+    assert status() == "completed"
+
+
 @pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
 def test_a_nul_in_an_address_or_a_form_is_refused_by_either_database(login_app: Flask) -> None:
     login_app.config["PROPAGATE_EXCEPTIONS"] = False
