@@ -44,14 +44,21 @@ class IdempotencyKey(Struct, frozen=True):
 
     @classmethod
     def of(cls, key: str, route: str, data: Mapping[str, Any]) -> IdempotencyKey:
-        """Return the `IdempotencyKey` of a request to `route` with `data`."""
+        """Return the `IdempotencyKey` of a client's request to `route` with `data`."""
         if not 0 < len(key) <= 200 or not key.isprintable():
             raise InvalidError({HEADER: ["1 to 200 printable characters are expected."]})
         if actor := g.get("actor", ""):
             # A key is its caller's own: nobody learns of another's row by guessing it.
             route = f"{route} {hashlib.sha256(actor.encode()).hexdigest()[:32]}"
-        digest = hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
-        return cls(key, route, digest)
+        return cls(key, route, _digest(data))
+
+    @classmethod
+    def of_all(cls, key: str, route: str, data: Mapping[str, Any]) -> IdempotencyKey:
+        """Return a key of the server's own: whoever asks, there is one row.
+
+        :param route: no path, so that no client's key is the same.
+        """
+        return cls(key, route, _digest(data))
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> IdempotencyKey | None:
@@ -85,6 +92,10 @@ class IdempotencyKey(Struct, frozen=True):
                 key=self.key, route=self.route, request_hash=self.request_hash, row_id=row_id
             )
         )
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _prune() -> None:

@@ -65,7 +65,7 @@ def order_of_alert(alert_id: str, _matches: Matches) -> Written[Any]:
             threshold=local_number(alert.threshold),
         ),
     }
-    key = IdempotencyKey.of(f"order-of-alert-{alert.id}", "order-of-alert", {"id": alert.id})
+    key = IdempotencyKey.of_all(f"order-of-alert-{alert.id}", "order-of-alert", {"id": alert.id})
     try:
         return work_orders.create(data, key)
     except ProblemError as error:

@@ -218,6 +218,24 @@ def test_crew_raise_the_order_of_a_schedule_and_do_not_say_that_it_is_done(
     assert status() == "completed"
 
 
+def test_two_people_raise_one_work_order_from_an_alert(login_app: Flask) -> None:
+    crew, engineer = logged_in(login_app, "crew"), logged_in(login_app, "engineer")
+    pump = engineer.post("/api/equipment", json={"name": "Pump", "type": "pump"}).get_json()["id"]
+    alert = {
+        "equipmentId": pump,
+        "sensorType": "temperature",
+        "alertType": "warning",
+        "message": "hot",
+        "value": 9,
+        "threshold": 8,
+    }
+    path = f"/alerts/{crew.post('/api/alerts', json=alert).get_json()['id']}/work-order"
+    first, second = (each.post(path, headers=FROM_PAGE) for each in (crew, engineer))
+    assert first.status_code == second.status_code == 303
+    assert first.location == second.location
+    assert len(crew.get("/api/work-orders").get_json()["items"]) == 1
+
+
 @pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
 def test_a_nul_in_an_address_or_a_form_is_refused_by_either_database(login_app: Flask) -> None:
     login_app.config["PROPAGATE_EXCEPTIONS"] = False
