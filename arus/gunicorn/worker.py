@@ -2,7 +2,8 @@
 
 gunicorn's own workers read a request in the thread, or the process, that answers it: a client that sends half a request
 holds it for as long as it likes, and a `sync` worker is killed for it, with the session that it owns. Here the worker's
-loop collects each request, and a thread gets it once it has arrived. In `gunicorn.conf.py`::
+loop collects each request, and a thread gets it once it has arrived; what a client does not take of a response is kept in a
+temporary file, and the loop sends it. In `gunicorn.conf.py`::
 
     worker_class = "arus.gunicorn.worker.BufferingWorker"
 
@@ -25,6 +26,7 @@ import orjson
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from .arrival import Arrival
+from .outgoing import Outgoing, Room
 
 #: Seconds for a connection to send its first byte, and then for the whole request to arrive.
 FIRST_BYTE_TIMEOUT = 10.0
@@ -33,8 +35,6 @@ REQUEST_TIMEOUT = 30.0
 CLOSE_TIMEOUT = 2.0
 #: Bytes that the kernel takes of a response, so that a slow reader does not hold the thread.
 SEND_BUFFER = 1_048_576
-#: Milliseconds after which a client that takes nothing of a response is disconnected.
-SEND_TIMEOUT = 30_000
 
 _CHUNK = 65_536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -51,6 +51,9 @@ class BufferingWorker(ThreadWorker):
         #: Connections that the loop reads, oldest first: the request that is arriving, None after the last response;
         #: and until when the rest, or the end, is waited for.
         self._arriving: dict[TConn, tuple[Arrival | None, float]] = {}
+        #: Connections whose response the loop sends.
+        self._sending: set[TConn] = set()
+        self._room = Room()
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection, and wait for its request."""
@@ -68,9 +71,7 @@ class BufferingWorker(ThreadWorker):
             # Clients that wait without a request must not keep others out.
             self._time_out(next(iter(self._arriving)))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        if client.family != socket.AF_UNIX:
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT)
-        conn = TConn(self.cfg, client, address, listener.getsockname())
+        conn = TConn(self.cfg, Outgoing(client, self._room), address, listener.getsockname())
         self._await_data(conn, self._new_arrival(), FIRST_BYTE_TIMEOUT)
 
     def on_client_socket_readable(self, conn: TConn, client: socket.socket) -> None:
@@ -94,11 +95,55 @@ class BufferingWorker(ThreadWorker):
         self._go_on(conn, arrival)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
-        """Wait for the next request, or close the connection: gunicorn would wait in the loop for the client to do so."""
+        """Send the rest of the response if the client has not taken it, and then wait for the next request.
+
+        A connection that ends is closed later: gunicorn would wait in the loop for the client to do so.
+        """
+        if getattr(conn.sock, "has_rest", False) and conn.sock.fileno() >= 0:
+            self._sending.add(conn)
+            self.poller.register(
+                conn.sock, selectors.EVENT_WRITE, partial(self._send_rest, conn, fs)
+            )
+            return
         is_last = fs.cancelled() or (fs.exception() is None and not fs.result())
         if self.cfg.is_ssl or not is_last:
             super().finish_request(conn, fs)
             return
+        self._end(conn)
+
+    def murder_pending(self) -> None:
+        """Close what has not arrived in time; called by the loop at least once a second."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn in [conn for conn, (_, deadline) in self._arriving.items() if deadline <= now]:
+            if self._arriving[conn][0] is None and self._is_draining(conn):
+                self._arriving[conn] = (None, now + CLOSE_TIMEOUT)
+            else:
+                self._time_out(conn)
+        for conn in [conn for conn in self._sending if conn.sock.has_stalled()]:
+            self._stop_sending(conn)
+            self.nr_conns -= 1
+            conn.close()
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close connections without a next request; those that have not taken the last response may do so first."""
+        now = time.monotonic()
+        while self.keepalived_conns and self.keepalived_conns[0].timeout <= now and not force:
+            conn = self.keepalived_conns.popleft()
+            self.poller.unregister(conn.sock)
+            if not self.cfg.is_ssl and conn.sock.queued:
+                self._end(conn)
+            else:
+                self.nr_conns -= 1
+                conn.close()
+        super().murder_keepalived(force)
+
+    def _is_draining(self, conn: TConn) -> bool:
+        """Return whether a client still takes what the kernel has of its last response."""
+        return bool(self.alive and conn.sock.queued and not conn.sock.has_stalled())
+
+    def _end(self, conn: TConn) -> None:
+        """Tell a client that there is no more, and wait until it closes the connection."""
         try:
             conn.sock.shutdown(socket.SHUT_WR)
             self._await_data(conn, None, CLOSE_TIMEOUT)
@@ -106,12 +151,22 @@ class BufferingWorker(ThreadWorker):
             self.nr_conns -= 1
             conn.close()
 
-    def murder_pending(self) -> None:
-        """Close what has not arrived in time; called by the loop at least once a second."""
-        super().murder_pending()
-        now = time.monotonic()
-        for conn in [conn for conn, (_, deadline) in self._arriving.items() if deadline <= now]:
-            self._time_out(conn)
+    def _send_rest(self, conn: TConn, fs: Future[Any], client: Outgoing) -> None:
+        """Send more of a response; after all of it the request is finished."""
+        try:
+            if conn not in self._sending or not client.send_rest():
+                return
+        except OSError:  # the client is gone
+            self._stop_sending(conn)
+            self.nr_conns -= 1
+            conn.close()
+            return
+        self._stop_sending(conn)
+        self.finish_request(conn, fs)
+
+    def _stop_sending(self, conn: TConn) -> None:
+        self._sending.remove(conn)
+        self.poller.unregister(conn.sock)
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(deadline)

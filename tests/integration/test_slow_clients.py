@@ -1,16 +1,20 @@
-"""Clients that send half a request, or a byte now and then, take no worker, and not the owner."""
+"""Clients that send half a request, or a byte now and then, or don't read, take no worker, and not the owner."""
 
 from __future__ import annotations
 
 import re
 import socket
+import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from arus.gunicorn.outgoing import Outgoing, Room
 from tests.support.gunicorn_app import GunicornApp
 from tests.support.waiting import PATIENCE, eventually
 
@@ -183,3 +187,78 @@ def test_a_server_full_of_half_requests_lets_new_clients_in(
         assert app.get("/healthz").status == 200
     finally:
         slow.close()
+
+
+#: More people, with long notes, than the buffers of a connection take as CSV; more readers than threads.
+PEOPLE, READERS = 1200, 12
+
+
+def people_of(database_url: str) -> None:
+    """Enter many people with long notes, without the application."""
+    now = "2026-11-22 08:00:00.000000"
+    with sqlite3.connect(database_url.removeprefix("sqlite:///")) as connection:
+        connection.executemany(
+            "INSERT INTO crew (id, name, notes, active, on_duty, version, created_at, updated_at)"
+            f" VALUES (?, ?, ?, 1, 0, 1, '{now}', '{now}')",
+            [(str(uuid.UUID(int=n)), f"Ada {n}", "x" * 5000) for n in range(PEOPLE)],
+        )
+    connection.close()
+
+
+def reader_of(port: int) -> socket.socket:
+    """A client that asks for the list of people and reads nothing of it."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(60)
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"GET /api/crew.csv HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+    return client
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_clients_that_read_nothing_hold_up_nobody_and_get_all_when_they_read(
+    start_app: StartApp, migrated_database_url: str
+) -> None:
+    people_of(migrated_database_url)
+    app = start_app()
+    with ExitStack() as stack:
+        readers = [stack.enter_context(reader_of(app.port)) for _ in range(READERS)]
+        for reader in readers:
+            assert reader.recv(1) == b"H"  # it is being answered
+        assert app.request("GET", "/healthz", timeout=20).status == 200
+        for reader in readers[:2]:
+            answer = until_its_end(reader)
+            assert answer.count(b"x" * 5000) == PEOPLE
+            assert answer.endswith(b"\r\n")
+    assert app.request("GET", "/healthz", timeout=20).status == 200
+    assert "Traceback" not in app.log
+
+
+@pytest.mark.parametrize("size", [0, 1000, 10_000_000])
+def test_what_is_not_read_is_kept_as_far_as_there_is_room_and_arrives_in_order(size: int) -> None:
+    sent = [bytes([n]) * 300_000 for n in range(20)]
+    ours, theirs = socket.socketpair()
+    outgoing = Outgoing(ours, Room(size))
+    received: list[bytes] = []
+    with theirs, outgoing, ThreadPoolExecutor(1) as threads:
+        if size < 1_000_000:  # the thread waits for the reader
+            reading = threads.submit(until_its_end, theirs)
+        for piece in sent:
+            outgoing.sendall(piece)
+        if size >= 1_000_000:
+            assert outgoing.has_rest
+            reading = threads.submit(until_its_end, theirs)
+        while not outgoing.send_rest():
+            pass
+        outgoing.shutdown(socket.SHUT_WR)
+        received.append(reading.result(60))
+    assert received == [b"".join(sent)]
+
+
+def test_without_room_a_thread_ends_with_a_client_that_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("arus.gunicorn.outgoing.SEND_TIMEOUT", 0)
+    ours, theirs = socket.socketpair()
+    with theirs, Outgoing(ours, Room(0)) as outgoing, pytest.raises(BrokenPipeError):
+        outgoing.sendall(bytes(10_000_000))
