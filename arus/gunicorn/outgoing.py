@@ -76,7 +76,13 @@ class Outgoing(socket.socket):
         """Send data, or keep what the client does not take."""
         view = memoryview(data)
         if self._file is None:
-            view = view[self._send_at_once(view) :]
+            try:
+                sent = self.send(data, _DONT_WAIT)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):  # nearly always
+                return
+            view = view[sent + self._send_at_once(view[sent:]) :]
         if not view:
             return
         if self._room.take(len(view)):
