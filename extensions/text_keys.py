@@ -19,6 +19,7 @@ from sqlalchemy import (
     DDL,
     Column,
     Index,
+    Select,
     String,
     Table,
     Text,
@@ -147,7 +148,7 @@ def keys_of(model: type[Any], values: Mapping[str, Any]) -> dict[str, str | None
     return keys
 
 
-def complete_keys(model: type[Any], most: float = MOST_AT_ONCE) -> None:
+def complete_keys(model: Any, most: float = MOST_AT_ONCE) -> None:
     """Write the keys of the rows that have none.
 
     A failure is logged, and the rows are then not found by their texts.
@@ -161,8 +162,7 @@ def complete_keys(model: type[Any], most: float = MOST_AT_ONCE) -> None:
         if model in completed:
             return
         completed.add(model)
-    query = select(model.id, *(getattr(model, name) for name in _texts(model)))
-    query = query.where(model.search_key.is_(None)).limit(CHUNK)
+    query = _without_keys(model)
     seen: set[str] = set()
     while len(seen) < most and (rows := db.session.execute(query).mappings().all()):
         try:
@@ -179,6 +179,13 @@ def complete_keys(model: type[Any], most: float = MOST_AT_ONCE) -> None:
         if ids <= seen:
             return  # these rows are being changed all the time
         seen |= ids
+
+
+# Made once: each page with a list asks it.
+@cache
+def _without_keys(model: type[Any]) -> Select[Any]:
+    query = select(model.id, *(getattr(model, name) for name in _texts(model)))
+    return query.where(model.search_key.is_(None)).limit(CHUNK)
 
 
 def complete_all_keys() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, bindparam, exists, select
 from sqlalchemy.orm import aliased
 
 from blueprints.crew.models import CrewMember
@@ -21,19 +22,25 @@ DISTINGUISHING: dict[type[Any], tuple[str, ...]] = {
 }
 
 
-def labels(model: type[Any], row_ids: Iterable[str]) -> dict[str, str]:
+def labels(model: Any, row_ids: Iterable[str]) -> dict[str, str]:
     """Return the names of rows by their ids, each unlike the others of its table; deleted rows are left out."""
     ids = set(row_ids)
     if not ids:
         return {}
     complete_keys(model)
-    other = aliased(model)
-    has_namesake = exists().where(other.name_key == model.name_key, other.id != model.id)
-    query = select(model.id, model.name, model.name_key, has_namesake.label("has_namesake"))
-    named = db.session.execute(query.where(model.id.in_(ids))).all()
+    named = db.session.execute(_named(model), {"ids": list(ids)}).all()
     names = {row.id: row.name for row in named}
     shared = {row.name_key for row in named if row.has_namesake}
     return names if not shared else names | _told_apart(model, names, shared)
+
+
+# Made once: a page asks it several times, and to make it takes longer than to ask it.
+@cache
+def _named(model: type[Any]) -> Select[Any]:
+    other = aliased(model)
+    has_namesake = exists().where(other.name_key == model.name_key, other.id != model.id)
+    query = select(model.id, model.name, model.name_key, has_namesake.label("has_namesake"))
+    return query.where(model.id.in_(bindparam("ids", expanding=True)))
 
 
 def _told_apart(
