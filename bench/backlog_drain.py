@@ -15,6 +15,7 @@ from bench.backlog import TOPICS, check_delivered, child, copy, forget, make_bac
 from bench.peers import mqtt_js
 from bench.report import RESULTS, Report, machine
 from bench.request_cost import QUIET_BROKER
+from bench.rounds import limit, rounds_within
 from tests.support.broker import find_program
 from tests.support.gunicorn_app import ROOT
 from tests.support.mosquitto import Mosquitto
@@ -22,6 +23,8 @@ from tests.support.mosquitto import Mosquitto
 ROUNDS = 4
 CHANGES = 10_000
 MANY, MANY_ROUNDS = 100_000, 3
+#: Seconds for the rounds at each QoS, and for those of 100,000.
+SECONDS, MANY_SECONDS = 25.0, 45.0
 #: paho's default, larger ones, and none at all, which saves its search for the next message to send.
 WINDOWS = {
     "paho, window 20": 20,
@@ -91,7 +94,8 @@ def _measure(
     if mqtt_js() is None:
         sides = [side for side in sides if side not in MQTT_JS]
         report.setup["mqtt.js"] = "left out: there is no npm"
-    for number in range(rounds):
+    seconds = limit(MANY_SECONDS if many else SECONDS, rounds, MANY_ROUNDS if many else ROUNDS)
+    for number in rounds_within(seconds, rounds, least=1 if many else 2):
         for side in sides if number % 2 else reversed(sides):
             result = _drain(side, directory, broker, load)
             rates[side].append(load.changes / result["seconds"])

@@ -16,7 +16,7 @@ from bench.worker import Worker
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
-ROUNDS = 3
+ROUNDS = 2
 CHANGES = 10_000
 BURSTS, BURST = 10, 20
 #: Seconds after which the system is idle again.

@@ -23,11 +23,11 @@ from tests.support.waiting import eventually
 
 VESSELS = (1, 10, 50)
 #: Rows of each vessel when it joins.
-ROWS = 1000
+ROWS = 400
 #: Changes of all vessels together that arrive at once, fewer than the broker as shipped keeps for a client; how often.
-BURST, BURSTS = 800, 8
+BURST, BURSTS = 800, 4
 #: Seconds of steady work, in which each vessel makes a change each five seconds, and all together at least ten a second.
-STEADY, EACH, AT_LEAST = 20.0, 5.0, 10.0
+STEADY, EACH, AT_LEAST = 10.0, 5.0, 10.0
 #: Seconds in which all must be proved equal after joining; the patience of the tests multiplies them.
 PROVED_WITHIN = 150.0
 #: The time to join may grow as the fleet, and by a third more.

@@ -24,12 +24,15 @@ from bench.backlog import child
 from bench.follow_arus import NAME
 from bench.report import RESULTS, Report, machine
 from bench.request_cost import QUIET_BROKER
+from bench.rounds import limit, rounds_within
 from tests.support.gunicorn_app import flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 
-ROUNDS = 5
-CHANGES = 20_000
+ROUNDS = 3
+CHANGES = 10_000
+#: Seconds for the rounds with each number of vessels.
+SECONDS = 18.0
 VESSELS = (1, 10, 50)
 FOLLOWER = "bench.follow_arus"
 #: Modules, and what they are called in the report.
@@ -75,7 +78,7 @@ def _compare(
 ) -> None:
     """Measure both sides with the changes of that many vessels."""
     costs: dict[str, list[tuple[float, float]]] = {module: [] for module in SIDES}
-    for number in range(rounds):
+    for number in rounds_within(limit(SECONDS, rounds, ROUNDS), rounds, least=1):
         for module in sorted(costs, reverse=bool(number % 2)):
             costs[module].append(_cost(module, broker, postgres, template, vessels))
         print(f"{vessels} vessels: {[each[-1] for each in costs.values()]}", file=sys.stderr)

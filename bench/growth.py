@@ -18,7 +18,7 @@ from bench.request_cost import QUIET_BROKER
 from bench.worker import Worker
 from tests.support.mosquitto import Mosquitto
 
-ROUNDS = 2
+ROUNDS = 1
 BACKLOGS = (100, 1_000, 10_000, 100_000)
 #: Commits a second of two writers together; 0 for as many as possible.
 LOADS = (10, 50, 100, 200, 0)

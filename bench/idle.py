@@ -13,7 +13,7 @@ from bench.request_cost import QUIET_BROKER
 from tests.support.gunicorn_app import GunicornApp, flask
 from tests.support.mosquitto import Mosquitto
 
-ROUNDS = 3
+ROUNDS = 2
 SETTLE, SECONDS = 5.0, 10.0
 
 

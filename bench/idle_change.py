@@ -22,7 +22,7 @@ from tests.support.mosquitto import Mosquitto
 ROUNDS = 3
 CHANGES = 60
 #: Instructions are the difference between runs of so many changes: what the start costs is in both.
-FEW, MANY = 5, 35
+FEW, MANY = 5, 20
 #: An older checkout to compare with, if this variable names one.
 BEFORE = "IDLE_CHANGE_BEFORE"
 #: callgrind writes one file for each thread; the owner's is the second that is started.

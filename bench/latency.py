@@ -20,7 +20,7 @@ from tests.support.gunicorn_app import flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
-ROUNDS = 4
+ROUNDS = 2
 SINGLE, GAP = 30, 0.1
 BURSTS, BURST = 6, 20
 #: Seconds after which the system is idle again.

@@ -21,7 +21,7 @@ from bench.request_cost import QUIET_BROKER
 from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp
 from tests.support.mosquitto import Mosquitto
 
-ROUNDS = 5
+ROUNDS = 2
 MANY, FEW = 1_000_000, 10_000
 HEALTHS = 600
 #: What answers the same to everybody.

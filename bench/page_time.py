@@ -29,7 +29,7 @@ from tests.support.waiting import eventually
 
 ORDERS = 10_000
 MACHINES = 5_000
-REQUESTS = 30
+REQUESTS = 20
 WORKERS = 2
 #: The target for a page, in milliseconds.
 PROMISED = 25

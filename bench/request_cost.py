@@ -17,20 +17,24 @@ from typing import Any
 from bench.backlog import SIGNED_WITH, add_unnumbered
 from bench.report import Figure, Report, machine, p99, precision
 from bench.request_counts import add_counts
+from bench.rounds import limit, rounds_within
 from tests.support.gunicorn_app import ROOT, GunicornApp, flask
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import eventually, free_port
 
-ROUNDS = 5
-#: More rounds are run until the ratio of the throughputs is known to `PRECISE`, but no more than so many.
+#: At least so many.
+ROUNDS = 3
+#: More rounds are run until the ratio of the throughputs is known to `PRECISE`, but no more than so many, nor for longer
+#: than so many seconds for each setup.
 MOST_ROUNDS = 9
 PRECISE = 0.05
+SECONDS = 20.0
 #: A round has so many slices of each side, of so many requests: the speed of a shared machine and its disk varies
 #: within seconds, and a disturbance should affect both sides.
-SLICES, REQUESTS = 2, 500
+SLICES, REQUESTS = 2, 300
 #: The backlog of a hundred thousand changes is created again for each round.
-BACKLOG_ROUNDS = 3
+BACKLOG_ROUNDS = 2
 BACKLOG = 100_000
 CLIENTS = 4
 WORKERS = 2
@@ -178,7 +182,7 @@ def run(rounds: int = ROUNDS) -> Report:
         "request_cost",
         "What does POST /api/work-orders cost with the sync, against LOCAL_MODE=false?",
         {
-            "rounds": f"{rounds}, or up to {MOST_ROUNDS} until a ratio is known to +-{PRECISE:.0%}",
+            "rounds": f"{rounds}, or up to {MOST_ROUNDS} until a ratio is known to +-{PRECISE:.0%}, within {SECONDS:g} s a setup",
             "requests a round and side": SLICES * REQUESTS,
             "the sides alternate after": f"{REQUESTS} requests",
             "clients": CLIENTS,
@@ -221,10 +225,13 @@ def _measure(
             sides.append(Side(place / "naive", NAIVE, "", local_mode=False, broker=url))
         for side in sides:
             side.measure(100)  # caches warm up
-        if setup.broker == "returns":
-            rounds = min(rounds, BACKLOG_ROUNDS)
-        number = 0
-        while number < rounds or (number < _most(setup, rounds) and not _is_precise(sides)):
+        least = min(rounds, BACKLOG_ROUNDS) if setup.broker == "returns" else rounds
+        for number in rounds_within(
+            limit(SECONDS, rounds, ROUNDS),
+            _most(setup, least),
+            least,
+            is_enough=lambda: _is_precise(sides),
+        ):
             if setup.broker == "returns":
                 for side in sides if number % 2 else reversed(sides):
                     side.rounds.append(
@@ -234,7 +241,6 @@ def _measure(
                     )
             else:
                 _measure_in_slices(sides, there=setup.broker == "there")
-            number += 1
         print(f"request_cost: {setup.name}", file=sys.stderr, flush=True)
     finally:
         for side in sides:

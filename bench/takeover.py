@@ -17,7 +17,7 @@ from bench.worker import Worker
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import eventually
 
-ROUNDS = 7
+ROUNDS = 5
 #: The setting of bench.worker, in seconds.
 RECONNECT_PERIOD = 1.0
 WAITING = 200
