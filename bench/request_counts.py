@@ -1,7 +1,7 @@
 """What one request costs in instructions (valgrind) and system calls (strace): counts that no other program disturbs.
 
-Instructions depend on where objects lie in memory, most likely because several methods share a place in Python's cache of
-methods, and which ones do differs with each edit of any file. So they are counted with several layouts, and the median is what counts.
+Instructions depend on where objects lie in memory. So both numbers of requests are posted by children of one process,
+and several seeds of Python's hashes are tried: each gives another layout, and the median is what counts.
 """
 
 from __future__ import annotations
