@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
+
+from arus.protocol.entries import Entry
 
 from .set_aside import PROMPT, SetAside
 
@@ -154,13 +156,23 @@ class PoisonDetector:
         others_wait = any(each != topic for each in waiting)
         self.aside.add(topic, seq, time.monotonic(), others_wait=others_wait)
 
-    def completed(self, seqs: Iterable[int], *, depth: int) -> None:
-        """Note changes that were acknowledged or quarantined: once no suspect is left, the counts are reset.
+    def completed(
+        self,
+        acknowledged: Collection[int],
+        quarantined: Sequence[tuple[Entry, str]] = (),
+        *,
+        depth: int,
+    ) -> None:
+        """Note outcomes of changes: once no suspect is left, the counts are reset.
 
+        :param acknowledged: numbers of changes.
+        :param quarantined: changes, with the reason of each.
         :param depth: changes that are left in the queue.
         """
+        dropped = [entry for entry, _ in quarantined]
+        self.aside.quarantined(dropped)
         if self._searching:
-            self._suspects.difference_update(seqs)
+            self._suspects.difference_update(acknowledged, (entry.seq for entry in dropped))
         if not depth or (self._searching and not self._suspects):
             self.clear()
 

@@ -313,8 +313,8 @@ class Publisher:
             for entry, reason in quarantined:
                 fenced.settle(entry.id, ChangeState.QUARANTINED, reason)
             depth = self.depth
-            completed = [*outcomes.acknowledged, *(entry for entry, _ in quarantined)]
-            self._poison.completed((entry.seq for entry in completed), depth=depth)
+            seqs = [entry.seq for entry in outcomes.acknowledged]
+            self._poison.completed(seqs, quarantined, depth=depth)
             report = Report(
                 queued=numbered.queued,
                 acknowledged=outcomes.acknowledged,

@@ -114,6 +114,16 @@ class SetAside:
         for topic in self._topics.values():
             topic.others_passed = True
 
+    def quarantined(self, entries: Collection[Entry]) -> None:
+        """Note changes that are not sent again for another reason than the ends of connections: no trial goes on."""
+        for entry in entries if self._topics else ():
+            topic = self._topics.get(entry.topic)
+            if topic is None or topic.seq != entry.seq:
+                continue
+            self.given_up(entry.topic)
+            if self.trial == entry.topic:
+                self.trial = None
+
     def failed(self, seq: int, now: float, *, counts: bool, others_wait: bool) -> None:
         """Note that the broker has closed the connection on the trial's change.
 

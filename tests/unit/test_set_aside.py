@@ -14,10 +14,10 @@ from arus.relay.set_aside import FIRST_PAUSE, PROMPT, PROOFS, SetAside
 PERIOD = 5.0
 
 
-def entry(topic: str) -> Entry:
+def entry(topic: str, seq: int = 1) -> Entry:
     return Entry(
         id=1,
-        seq=1,
+        seq=seq,
         previous_seq=0,
         message_id="1",
         entity=topic,
@@ -105,6 +105,16 @@ def test_it_is_forgotten_once_a_change_of_its_topic_is_accepted() -> None:
     assert not clock.aside
     assert clock.aside.obstacle is None
     assert not clock.aside.holds("crew", clock.now)
+
+
+def test_a_trial_ends_if_its_change_is_quarantined_for_another_reason() -> None:
+    poison = PoisonDetector(PERIOD)
+    poison.aside.add("crew", 7, 1000.0, others_wait=False)
+    assert poison.aside.choose(["crew"], 1000.0) == "crew"
+    assert poison.careful
+    poison.completed([], [(entry("crew", 7), "the broker refused it")], depth=0)
+    assert not poison.careful
+    assert poison.aside.obstacle is None
 
 
 def test_the_next_change_of_the_topic_is_tried_alone_too() -> None:
