@@ -5,6 +5,7 @@ A program that is not installed fails the test that needs it; nothing is skipped
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -44,6 +45,13 @@ WORKERS_A_CORE = 3
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` stands for."""
     return WORKERS_A_CORE * len(os.sched_getaffinity(0))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the libraries have loaded to itself: looking for garbage in it takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.hookimpl(wrapper=True)

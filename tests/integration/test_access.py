@@ -141,6 +141,7 @@ def wanted(endpoint: str, method: str) -> set[str]:
     return {"read"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", MAY)
 def test_each_endpoint_is_for_those_who_may(login_app: Flask, who: str) -> None:
     client, headers = asker(login_app, who)

@@ -319,6 +319,7 @@ REPLACED |= {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REPLACED)
 def test_a_row_that_a_transaction_deletes_and_adds_again_goes_on_from_its_version(
     app: Flask, case: str

@@ -227,6 +227,7 @@ def _expected(owner: Owner, mode: str) -> int:
 # -- the log --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_the_tally_of_the_log_is_what_counting_finds(owner: Owner, seed: int) -> None:
     dice = random.Random(seed)

@@ -20,6 +20,7 @@ def rows(client: FlaskClient) -> dict[str, str]:
     return {**ids, "number": order["woNumber"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("q", "found"),
     [

@@ -58,6 +58,7 @@ def view(**args: str) -> listing.View:
     return listing.View.of(KINDS["work-orders"], MultiDict(args))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
 @pytest.mark.parametrize("sort", SORTS)
 def test_paging_forth_and_back_shows_each_row_once_whatever_the_order(

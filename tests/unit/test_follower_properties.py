@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from marshmallow import Schema, fields
@@ -227,6 +228,7 @@ def play(sea: Sea, step: tuple[Any, ...]) -> None:  # noqa: C901  # one kind of 
                 sea.on_its_way.rotate(1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(st.lists(STEP, max_size=40))
 def test_it_ends_with_what_the_vessel_has(steps: list[tuple[Any, ...]]) -> None:
@@ -237,6 +239,7 @@ def test_it_ends_with_what_the_vessel_has(steps: list[tuple[Any, ...]]) -> None:
     sea.settle()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.lists(STEP, max_size=40))
 def test_the_watermark_never_claims_what_is_not_there(steps: list[tuple[Any, ...]]) -> None:
