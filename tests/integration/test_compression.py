@@ -359,5 +359,7 @@ def test_a_log_that_was_restored_without_the_dictionary_begins_a_new_epoch(
     backup.replace(database)
     again = start_vessel(mosquitto.url, MQTT_COMPRESSION="zstd")
     eventually(lambda: again.query("SELECT epoch FROM arus_session") != [epoch], PATIENCE)
-    assert "which the log does not have: the database was restored" in caplog.text
+    eventually(
+        lambda: "which the log does not have: the database was restored" in caplog.text, PATIENCE
+    )
     again.wait_connected()
