@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pytest
 from marshmallow import Schema, fields
 from sqlalchemy import Connection, ForeignKey, MetaData, String, create_engine
@@ -13,11 +12,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arus.database import open_engine
 from arus.follower import tables
-from arus.follower.outcome import Inbound
 from arus.outbox.tables import define
-from arus.protocol.times import iso, now_ms
 from arus.registry import Registry
-from tests.support.applier import new_applier
+from tests.support.applier import change_message, new_applier
 from tests.support.postgres import as_plain_role
 
 pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"])
@@ -80,12 +77,7 @@ class Shore:
     def apply(self, topic: str, row_id: str, operation: str, version: int, **row: Any) -> None:
         self.seq += 1
         data = {"id": row_id, "version": version, **row}
-        document = {
-            "type": "data_change", "entity": topic, "operation": operation, "data": data,
-            "timestamp": iso(now_ms()), "messageId": f"m{self.seq}", "vesselId": "ship", "epoch": "e",
-            "seq": self.seq, "previousSeq": 0, "version": version,
-        }  # fmt: skip
-        self.applier.apply([Inbound(f"p/{topic}", orjson.dumps(document), retain=False)])
+        self.applier.apply([change_message(topic, operation, data, seq=self.seq)])
         while self.applier.has_due:
             self.applier.retry_held()
 

@@ -6,7 +6,6 @@ import random
 import string
 from typing import Any
 
-import orjson
 import pytest
 from marshmallow import Schema, fields
 from sqlalchemy import Computed, Connection, MetaData, String, create_engine, text
@@ -15,12 +14,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arus.errors import LogUnavailableError
 from arus.follower import tables
-from arus.follower.outcome import Inbound
 from arus.follower.refusals import read_refusals
 from arus.outbox.tables import define
-from arus.protocol.times import iso, now_ms
 from arus.registry import Registry
-from tests.support.applier import new_applier
+from tests.support.applier import change_message, new_applier
 
 
 class Base(DeclarativeBase):
@@ -62,12 +59,7 @@ class Shore:
         batch = []
         for seq, (row_id, row) in enumerate(rows.items(), 1):
             data = {"id": row_id, "version": 1, "notes": None, "tags": None, **row}
-            document = {
-                "type": "data_change", "entity": "crew", "operation": "create", "data": data,
-                "timestamp": iso(now_ms()), "messageId": f"m{seq}", "vesselId": "ship", "epoch": "e",
-                "seq": seq, "previousSeq": 0, "version": 1,
-            }  # fmt: skip
-            batch.append(Inbound("p/crew", orjson.dumps(document), retain=False))
+            batch.append(change_message("crew", "create", data, seq=seq))
         self.applier.apply(batch)
 
     @property

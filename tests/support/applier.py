@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
 from sqlalchemy import Connection
 
 from arus.follower.applier import Applier
 from arus.follower.audits.ledger import Ledger
 from arus.follower.messages import Reader
+from arus.follower.outcome import Inbound
 from arus.follower.rows import Copy
 from arus.follower.store import Store
+from arus.protocol.times import iso, now_ms
 from arus.registry import Registry
 
 
@@ -19,3 +24,15 @@ def new_applier(connection: Connection, registry: Registry) -> Applier:
     store = Store(connection, followed.values())
     reader, ledger = Reader("p", followed), Ledger(connection)
     return Applier(connection, store, copies, reader, "shore", ledger)
+
+
+def change_message(
+    topic: str, operation: str, data: dict[str, Any], *, seq: int, vessel: str = "ship"
+) -> Inbound:
+    """Return a vessel's change of a row, as it arrives; the topic has its entity's name."""
+    document = {
+        "type": "data_change", "entity": topic, "operation": operation, "data": data,
+        "timestamp": iso(now_ms()), "messageId": f"m-{vessel}-{seq}", "vesselId": vessel, "epoch": "e",
+        "seq": seq, "previousSeq": 0, "version": data["version"],
+    }  # fmt: skip
+    return Inbound(f"p/{topic}", orjson.dumps(document), retain=False)

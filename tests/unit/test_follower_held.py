@@ -6,7 +6,6 @@ import logging
 import time
 from typing import Any
 
-import orjson
 import pytest
 from marshmallow import Schema, fields
 from sqlalchemy import CheckConstraint, ForeignKey, MetaData, String, create_engine, event, select
@@ -20,9 +19,8 @@ from arus.follower.applier import RETRIES
 from arus.follower.outcome import NOT_HELD, REFUSED, REPEATED, Inbound
 from arus.outbox.counters import read_counters
 from arus.outbox.tables import define
-from arus.protocol.times import iso, now_ms
 from arus.registry import Registry
-from tests.support.applier import new_applier
+from tests.support.applier import change_message, new_applier
 
 
 class Base(DeclarativeBase):
@@ -143,13 +141,8 @@ class Shore:
     def message(self, topic: str, row_id: str, operation: str, vessel: str, row: Any) -> Inbound:
         seq = self.seqs[vessel] = self.seqs.get(vessel, 0) + 1
         version = self.versions[vessel, row_id] = self.versions.get((vessel, row_id), 0) + 1
-        document = {
-            "type": "data_change", "entity": topic, "operation": operation,
-            "data": {"id": row_id, "version": version, **EMPTY[topic], **row}, "timestamp": iso(now_ms()),
-            "messageId": f"m-{vessel}-{seq}", "vesselId": vessel, "epoch": "e", "seq": seq,
-            "previousSeq": 0, "version": version,
-        }  # fmt: skip
-        return Inbound(f"p/{topic}", orjson.dumps(document), retain=False)
+        data = {"id": row_id, "version": version, **EMPTY[topic], **row}
+        return change_message(topic, operation, data, seq=seq, vessel=vessel)
 
     def send(
         self, topic: str, row_id: str, operation: str = "create", *, by: str = "ship", **row: Any
