@@ -20,7 +20,7 @@ from tests.support.gunicorn_app import ROOT
 from tests.support.mosquitto import Mosquitto
 
 ROUNDS = 3
-CHANGES = 60
+CHANGES = 40
 #: Instructions are the difference between runs of so many changes: what the start costs is in both.
 FEW, MANY = 5, 20
 #: An older checkout to compare with, if this variable names one.

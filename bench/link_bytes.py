@@ -40,7 +40,7 @@ ROUNDS = 1
 #: Drains on loopback in each round: their times vary.
 DRAINS = 2
 #: Changes from which the dictionary is made, that are sent one by one, that wait as a backlog, and on loopback.
-BEFORE, LIVE, BACKLOG, MANY = 1_500, 150, 300, 10_000
+BEFORE, LIVE, BACKLOG, MANY = 1_500, 150, 200, 8_000
 #: Seconds between two live changes: each travels alone.
 PAUSE = 0.05
 #: The Mosquitto of an installation accepts topic aliases; its log is of no use here.

@@ -23,7 +23,7 @@ from tests.support.mosquitto import Mosquitto
 
 ROUNDS = 2
 MANY, FEW = 1_000_000, 10_000
-HEALTHS = 600
+HEALTHS = 450
 #: What answers the same to everybody.
 CONSTANT = "/healthz"
 #: Seconds between two of them; the rate limit is 200 a second and 2,000 a minute.

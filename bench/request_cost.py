@@ -29,7 +29,7 @@ ROUNDS = 3
 #: than so many seconds for each setup.
 MOST_ROUNDS = 9
 PRECISE = 0.05
-SECONDS = 20.0
+SECONDS = 18.0
 #: A round has so many slices of each side, of so many requests: the speed of a shared machine and its disk varies
 #: within seconds, and a disturbance should affect both sides.
 SLICES, REQUESTS = 2, 300
