@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
@@ -21,6 +22,8 @@ from arus.logs import get_logger
 from .errors import DiskFullError, LogUnavailableError
 
 logger = get_logger(__name__)
+
+_Key = TypeVar("_Key")
 
 #: How long a transaction waits for another writer, in seconds.
 LOCK_TIMEOUT = 30
@@ -37,6 +40,8 @@ _FLUSH_WAIT, _FLUSH_POLL = 0.2, 0.005
 _NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 #: PostgreSQL's SQLSTATE for a full disk.
 _DISK_FULL = "53100"
+#: Keys in one statement.
+_MOST_KEYS = 500
 #: The key of the advisory lock of a database's owner on PostgreSQL: a database has one log, so it is the same for all.
 OWNER_KEY = int.from_bytes(b"arusync", "big")
 
@@ -87,6 +92,13 @@ def insert_of(dialect: Dialect) -> Callable[..., Any]:
     # An import by name loads nothing: what is in use is loaded, and the other database's is 2 MB.
     insert: Callable[..., Any] = import_module(f"sqlalchemy.dialects.{dialect.name}").insert
     return insert
+
+
+def chunks(keys: Iterable[_Key]) -> Iterator[list[_Key]]:
+    """Yield keys in lists that fit one statement."""
+    remaining = iter(keys)
+    while chunk := list(islice(remaining, _MOST_KEYS)):
+        yield chunk
 
 
 def is_sqlite(url: URL) -> bool:

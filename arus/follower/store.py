@@ -11,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 from sqlalchemy import Connection, Row
 
+from arus.database import chunks
 from arus.outbox import sql as outbox_sql
 from arus.protocol.encoding import encode
 from arus.protocol.times import now_ms
@@ -34,8 +35,6 @@ MAX_PARKED_OF_VESSEL = 100
 MAX_PARKED_BYTES = 65_536
 #: Maximum number of events of a vessel that are kept: the latest.
 MAX_EVENTS = 100
-#: Ids per query.
-_CHUNK = 500
 
 
 class Known(Struct, frozen=True):
@@ -212,13 +211,8 @@ class Store:
         self, vessel_id: str, entity: str, row_ids: Collection[str]
     ) -> Iterator[tuple[str, Known]]:
         """Yield a vessel's records of some rows."""
-        ids = list(row_ids)
-        for start in range(0, len(ids), _CHUNK):
-            wanted = {
-                "vessel_id": vessel_id,
-                "entity": entity,
-                "row_ids": ids[start : start + _CHUNK],
-            }
+        for ids in chunks(row_ids):
+            wanted = {"vessel_id": vessel_id, "entity": entity, "row_ids": ids}
             for row in self.connection.execute(sql.store.ROWS, wanted):
                 yield (
                     row.row_id,
@@ -228,9 +222,8 @@ class Store:
     def claims(self, entity: str, row_ids: Collection[str]) -> Iterator[tuple[str, str, Known]]:
         """Yield all vessels' records of some rows: vessel, row id, and record."""
         statement = sql.store.claimed(self.connection.dialect.name)
-        ids = list(row_ids)
-        for start in range(0, len(ids), _CHUNK):
-            wanted = (entity, _json(ids[start : start + _CHUNK]))
+        for ids in chunks(row_ids):
+            wanted = (entity, _json(ids))
             found = self.connection.exec_driver_sql(statement, wanted)
             for vessel_id, row_id, version, seq, deleted, content, bucket, mark, owner in found:
                 known = Known(version, seq, bool(deleted), content, bucket, mark, owner)

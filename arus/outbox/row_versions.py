@@ -6,12 +6,12 @@ first version. The transaction that changes a row holds the row's lock, so no ot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
+from arus.database import chunks
 from arus.protocol.entries import Operation
 from arus.registry import Registration
 
@@ -19,8 +19,6 @@ from . import sql
 
 #: The version of a row that was never changed.
 FIRST = 1
-#: Rows in one statement.
-_CHUNK = 500
 
 
 def versions_of(
@@ -49,7 +47,7 @@ def raise_kept(
     :param changes: what happened to each row, by row id.
     """
     raised: dict[str, int] = {}
-    for chunk in _chunks(sorted(changes)):
+    for chunk in chunks(sorted(changes)):
         wanted = {"entity": registration.entity, "row_ids": chunk}
         raised.update(
             (row.row_id, row.version) for row in connection.execute(sql.row_versions.RAISE, wanted)
@@ -83,7 +81,7 @@ def _kept(
     connection: Connection, registration: Registration, row_ids: Iterable[str]
 ) -> dict[str, int]:
     found: dict[str, int] = {}
-    for chunk in _chunks(row_ids):
+    for chunk in chunks(row_ids):
         wanted = {"entity": registration.entity, "row_ids": chunk}
         for row in connection.execute(sql.row_versions.OF_ROWS, wanted):
             found[row.row_id] = row.version
@@ -105,9 +103,3 @@ def _values(registration: Registration, versions: Mapping[str, int]) -> list[dic
         {"entity": registration.entity, "row_id": row_id, "version": version}
         for row_id, version in versions.items()
     ]
-
-
-def _chunks(row_ids: Iterable[str]) -> Iterator[list[str]]:
-    remaining = iter(row_ids)
-    while chunk := list(islice(remaining, _CHUNK)):
-        yield chunk

@@ -7,8 +7,7 @@ and read again afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct, field
@@ -17,6 +16,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
 
+from arus.database import chunks
 from arus.outbox.row_versions import keep_first
 from arus.protocol.entries import Operation
 from arus.registry import Registration, Registry
@@ -24,9 +24,6 @@ from arus.registry import Registration, Registry
 from .pending import Change, Content
 from .versions import CAPTURED, raise_versions, version_of
 from .writer import content_of
-
-#: Keys in one statement.
-_CHUNK = 500
 
 
 class Affected(Struct):
@@ -196,10 +193,3 @@ def stand_in(registration: Registration, key: Any) -> Any:
     row = mapper.class_manager.new_instance()
     set_committed_value(row, registration.key, key)
     return row
-
-
-def chunks(keys: Iterable[Any]) -> Iterator[list[Any]]:
-    """Yield keys in lists that fit one statement."""
-    remaining = iter(keys)
-    while chunk := list(islice(remaining, _CHUNK)):
-        yield chunk

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Delete, Update, UpdateBase, select, tuple_
 from sqlalchemy.orm import Session
 
+from arus.database import chunks
 from arus.registry import Registry
 
-from .affected import Affected, chunks, contents
+from .affected import Affected, contents
 from .flush import changed_key
 from .tables import Cascade, RegisteredTables, key_column, named_columns, table_of
 

@@ -7,14 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from arus.database import chunks
 from arus.outbox import sql
 from arus.protocol.entries import Operation
 from arus.registry import Registration
 
 from .pending import Content
-
-#: Rows in one statement.
-_CHUNK = 500
 
 
 def logged_contents(
@@ -22,10 +20,9 @@ def logged_contents(
 ) -> dict[Any, Content]:
     """Return the versions of rows by key, as the log last said; without rows that it does not know or says deleted."""
     by_id = {str(key): key for key in keys}
-    ids = list(by_id)
     found: dict[Any, Content] = {}
-    for start in range(0, len(ids), _CHUNK):
-        wanted = {"entity": registration.entity, "row_ids": ids[start : start + _CHUNK]}
+    for ids in chunks(by_id):
+        wanted = {"entity": registration.entity, "row_ids": ids}
         for row in connection.execute(sql.entries.LAST_OF_ROWS, wanted):
             if row.operation != Operation.DELETE:
                 found[by_id[row.row_id]] = Content(row.version, None)

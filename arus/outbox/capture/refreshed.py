@@ -14,10 +14,9 @@ from sqlalchemy import inspect, select
 from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 
-from .pending import Change
+from arus.database import chunks
 
-#: Keys in one statement.
-_CHUNK = 500
+from .pending import Change
 
 
 def refresh_objects(session: Session, changes: Iterable[Change]) -> None:
@@ -39,10 +38,8 @@ def _refresh(session: Session, mapper: Mapper[Any], states: dict[Any, InstanceSt
     known = [each.key for each in mapper.column_attrs]
     names = [name for name in known if name in loaded and name != key_name]
     columns = [getattr(mapper.class_, name) for name in (key_name, *names)]
-    keys = list(states)
-    for start in range(0, len(keys), _CHUNK):
-        some = columns[0].in_(keys[start : start + _CHUNK])
-        for row in session.execute(select(*columns).where(some)):
+    for keys in chunks(states):
+        for row in session.execute(select(*columns).where(columns[0].in_(keys))):
             state = states.get(row[0])
             differing = _differing(state, names, row[1:]) if state is not None else []
             if state is not None and differing:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Column, Connection, func, inspect, update
 from sqlalchemy.orm import Mapper
 
+from arus.database import chunks
 from arus.registry import Registration, loaded_value
 
 from .tables import key_column
 
 #: Execution option of statements whose changes are captured otherwise.
 CAPTURED = "arus_captured"
-#: Keys in one statement.
-_CHUNK = 500
 
 
 def version_of(registration: Registration, row: Any) -> int:
@@ -64,7 +63,7 @@ def may_repeat(registration: Registration) -> bool:
 def raise_versions(
     connection: Connection,
     registration: Registration,
-    keys: Sequence[Any],
+    keys: Iterable[Any],
     *,
     above: int | None = None,
 ) -> None:
@@ -73,6 +72,6 @@ def raise_versions(
     key = key_column(column.table, registration)
     assert key is not None, "a model has its key in each of its tables"
     version = func.coalesce(column, 0) + 1 if above is None else above + 1
-    for start in range(0, len(keys), _CHUNK):
-        raised = update(column.table).where(key.in_(keys[start : start + _CHUNK]))
+    for chunk in chunks(keys):
+        raised = update(column.table).where(key.in_(chunk))
         connection.execute(raised.values({column: version}), execution_options={CAPTURED: True})
