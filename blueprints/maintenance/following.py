@@ -44,7 +44,7 @@ def _follow_status(schedule: MaintenanceSchedule, order: WorkOrder, before: str 
         schedule.status = "scheduled"
     if order.status == "cancelled":
         _free(schedule, order)
-    elif before == "cancelled" and schedule.status not in {"completed", "cancelled"}:
+    elif before == "cancelled" and schedule.status not in MaintenanceSchedule.OVER:
         schedule.work_order_id = order.id
 
 

@@ -30,6 +30,9 @@ class MaintenanceSchedule(SearchedRow):
         *search_indexes("maintenance_schedules", "maintenance_type", "assigned_to"),
     )
     searched = ("maintenance_type", "description", "assigned_to")
+    #: Statuses of what is outstanding, and of what is over.
+    OPEN = ("scheduled", "pending", "in_progress", "overdue")
+    OVER = ("completed", "cancelled")
 
     equipment_id: Mapped[str] = mapped_column(ForeignKey("equipment.id"))
     scheduled_date: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -80,7 +80,7 @@ def _settle_open(session: Session, equipment: Equipment) -> None:
                 MaintenanceSchedule.equipment_id == equipment.id,
                 MaintenanceSchedule.interval_hours.is_not(None),
                 MaintenanceSchedule.due_hours.is_(None),
-                MaintenanceSchedule.status.not_in(("completed", "cancelled")),
+                MaintenanceSchedule.status.not_in(MaintenanceSchedule.OVER),
             )
         ).all()
     for schedule in schedules:

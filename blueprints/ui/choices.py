@@ -31,8 +31,8 @@ from .once import once_a_page
 #: Maximum number of rows or values offered at a time.
 MOST_OFFERED = 50
 UNFINISHED = "unfinished"
-OPEN_ORDER = ("open", "in_progress")
-OPEN_SCHEDULE = ("scheduled", "pending", "in_progress", "overdue")
+OPEN_ORDER = WorkOrder.OPEN
+OPEN_SCHEDULE = MaintenanceSchedule.OPEN
 
 
 class Offered(Struct, frozen=True):

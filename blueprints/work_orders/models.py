@@ -35,6 +35,9 @@ class WorkOrder(SearchedRow):
         *search_indexes("work_orders", "maintenance_type"),
     )
     searched = ("wo_number", "reason", "description", "maintenance_type")
+    #: Statuses of what is outstanding, and of what is over.
+    OPEN = ("open", "in_progress")
+    OVER = ("completed", "cancelled")
 
     wo_number: Mapped[str] = mapped_column(String(20))
     equipment_id: Mapped[str] = mapped_column(ForeignKey("equipment.id"))

@@ -17,7 +17,9 @@ from blueprints.common.fields import (
     shown,
 )
 
-STATUSES = ("open", "in_progress", "completed", "cancelled")
+from .models import WorkOrder
+
+STATUSES = (*WorkOrder.OPEN, *WorkOrder.OVER)
 HOURS = (0, 10_000)
 
 

@@ -19,7 +19,7 @@ def settle(order: WorkOrder) -> Errors:
 
     :raises ProblemError: a schedule would follow the order, and its sender may not change schedules.
     """
-    is_over = order.status in {"completed", "cancelled"}
+    is_over = order.status in WorkOrder.OVER
     if order.schedule_id and is_over and not has_right(Right.WRITE):
         raise ProblemError(
             403, f"Only who may change schedules says that scheduled work is {order.status}."
