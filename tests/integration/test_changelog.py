@@ -1,4 +1,4 @@
-"""The change log as its owner sees it: numbers without holes, a fence, and no walk over the whole log."""
+"""The change log as its owner sees it: numbers without holes, and a fence."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection
 
 from arus.database import open_engine, transaction
 from arus.errors import LeadershipLostError, LogUnavailableError
-from arus.outbox import sql, status
+from arus.outbox import status
 from arus.outbox.counters import add_to_counters, read_counters
 from arus.outbox.log import ChangeLog
 from arus.protocol.entries import Entry
@@ -383,45 +383,3 @@ def test_counters_add_up_over_connections(app: Flask, connect: Any) -> None:
     add_to_counters(connection, {("a", "x", "create", "1"): 5})
     connection.exec_driver_sql("ROLLBACK")
     assert read_counters(connect()) == {("a", "x", "create", "1"): 4, ("b", "", "", ""): 2}
-
-
-# -- plans --------------------------------------------------------------------------------------
-
-
-#: What the relay and each request execute; not what a person asks for (test_query_plans has all).
-STATEMENTS = {
-    f"{module}.{name}": statement
-    for module in sql.__all__
-    for name, statement in vars(getattr(sql, module)).items()
-    if isinstance(statement, TextClause)
-    and f"{module}.{name}"
-    not in {
-        "changes.ENTRIES",
-        "changes.COMMITTED_AFTER",
-        "changes.OLDEST_DELIVERED",
-        "changes.COUNTS",
-        "changes.SIZE",  # ends at its limit
-    }
-    and module != "database"
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("name", STATEMENTS)
-def test_no_statement_walks_over_the_whole_log(app: Flask, name: str) -> None:
-    statement = STATEMENTS[name]
-    binds = statement._bindparams.values()
-    explained = sa.text(f"EXPLAIN QUERY PLAN {statement.text}").bindparams(*binds)
-    values = {bind.key: [1] if bind.expanding else 1 for bind in binds}
-    with db.engine.connect() as connection:
-        plan = [row.detail for row in connection.execute(explained, values)]
-    walks = [
-        step
-        for step in plan
-        if re.match(r"SCAN (arus_change|c|n)\b", step)
-        and not re.search(
-            r"INDEX ix_arus_change_(unnumbered|outcome)", step
-        )  # partial: they are small
-    ]
-    assert not walks, plan
