@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,25 +54,26 @@ def log(database_url: str) -> Iterator[Connection]:
 @pytest.fixture
 def make_app() -> Iterator[Callable[..., Flask]]:
     """Makes apps on a database URL; they are closed after the test."""
-    made: list[Flask] = []
+    with ExitStack() as stack:
+        yield lambda database_url, **config: stack.enter_context(_app(database_url, **config))
 
-    def make(database_url: str, **config: Any) -> Flask:
-        app = create_app(
-            {
-                "SECRET_KEY": "for-tests-only-and-long-enough",
-                "DATABASE_URL": database_url,
-                "LOCAL_MODE": "true",
-                "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}",
-                # One attempt, and then quiet.
-                "MQTT_RECONNECT_PERIOD": "3600",
-                **config,
-            }
-        )
-        made.append(app)
-        return app
 
-    yield make
-    for app in made:
+@contextmanager
+def _app(database_url: str, **config: Any) -> Iterator[Flask]:
+    app = create_app(
+        {
+            "SECRET_KEY": "for-tests-only-and-long-enough",
+            "DATABASE_URL": database_url,
+            "LOCAL_MODE": "true",
+            "MQTT_BROKER_URL": f"mqtt://127.0.0.1:{free_port()}",
+            # One attempt, and then quiet.
+            "MQTT_RECONNECT_PERIOD": "3600",
+            **config,
+        }
+    )
+    try:
+        yield app
+    finally:
         sync.stop(app)
         with app.app_context():
             db.engine.dispose()
@@ -86,6 +89,34 @@ def app(make_app: Callable[..., Flask], migrated_database_url: str) -> Flask:
 def client(app: Flask) -> FlaskClient:
     """A client of the app."""
     return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def _common_app(
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    _migrated: Callable[[str], str],
+) -> Iterator[Callable[[str], Flask]]:
+    """Returns the app that all tests share, on each kind of database."""
+    with ExitStack() as stack:
+
+        @cache
+        def app_on(kind: str) -> Flask:
+            if kind == "sqlite":
+                place = tmp_path_factory.mktemp("common") / "arus.sqlite"
+                shutil.copy(_migrated(kind), place)
+                return stack.enter_context(_app(f"sqlite:///{place}"))
+            server: PostgresServer = request.getfixturevalue("postgres_server")
+            url = server.url(server.create_database(_migrated(kind)))
+            return stack.enter_context(_app(url))
+
+        yield app_on
+
+
+@pytest.fixture
+def refused(database_kind: str, _common_app: Callable[[str], Flask]) -> FlaskClient:
+    """A client of one app for all tests: for requests that are refused, and so leave it as it is."""
+    return _common_app(database_kind).test_client()
 
 
 @pytest.fixture

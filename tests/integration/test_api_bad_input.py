@@ -52,14 +52,14 @@ def post(client: FlaskClient, resource: str, body: Any) -> Any:
         (b"[" * 5000, "not valid JSON"),
     ],
 )
-def test_malformed_json(client: FlaskClient, body: bytes, says: str) -> None:
-    answer = client.post("/api/crew", data=body, content_type="application/json")
+def test_malformed_json(refused: FlaskClient, body: bytes, says: str) -> None:
+    answer = refused.post("/api/crew", data=body, content_type="application/json")
     assert says in problem(answer, 400)["detail"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"3", b'[{"name": "x"}]'])
-def test_json_that_is_no_object(client: FlaskClient, body: bytes) -> None:
-    problem(client.post("/api/crew", data=body, content_type="application/json"), 422)
+def test_json_that_is_no_object(refused: FlaskClient, body: bytes) -> None:
+    problem(refused.post("/api/crew", data=body, content_type="application/json"), 422)
 
 
 def test_no_body(client: FlaskClient) -> None:
@@ -68,8 +68,8 @@ def test_no_body(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
-def test_a_body_that_is_not_said_to_be_json(client: FlaskClient, kind: str | None) -> None:
-    problem(client.post("/api/crew", data=b'{"name": "x"}', content_type=kind), 415)
+def test_a_body_that_is_not_said_to_be_json(refused: FlaskClient, kind: str | None) -> None:
+    problem(refused.post("/api/crew", data=b'{"name": "x"}', content_type=kind), 415)
 
 
 def test_unknown_and_read_only_fields(client: FlaskClient) -> None:
@@ -124,8 +124,8 @@ def test_unknown_and_read_only_fields(client: FlaskClient) -> None:
         ("maintenance-schedules", "status", "later"),
     ],
 )
-def test_a_wrong_value_is_named(client: FlaskClient, path: str, field: str, value: Any) -> None:
-    errors = problem(post(client, path, {field: value}), 422)["errors"]
+def test_a_wrong_value_is_named(refused: FlaskClient, path: str, field: str, value: Any) -> None:
+    errors = problem(post(refused, path, {field: value}), 422)["errors"]
     assert errors[field], errors
     assert errors[field] != ["Missing data for required field."]
 
@@ -146,17 +146,17 @@ def test_a_wrong_value_is_named(client: FlaskClient, path: str, field: str, valu
         ("createdAt=now", "createdAt"),
     ],
 )
-def test_a_wrong_query_is_named(client: FlaskClient, query: str, field: str) -> None:
-    assert list(problem(client.get(f"/api/crew?{query}"), 422)["errors"]) == [field]
+def test_a_wrong_query_is_named(refused: FlaskClient, query: str, field: str) -> None:
+    assert list(problem(refused.get(f"/api/crew?{query}"), 422)["errors"]) == [field]
 
 
 @pytest.mark.parametrize("resource", PATHS)
 @pytest.mark.parametrize("row_id", [NOBODY, "7", "%00", "x" * 500, "%F0%9F%9A%A2"])
-def test_an_id_that_is_not_there(client: FlaskClient, resource: str, row_id: str) -> None:
+def test_an_id_that_is_not_there(refused: FlaskClient, resource: str, row_id: str) -> None:
     path = f"/api/{resource}/{row_id}"
-    problem(client.get(path), 404)
-    problem(client.patch(path, json={}), 404)
-    problem(client.delete(path), 404)
+    problem(refused.get(path), 404)
+    problem(refused.patch(path, json={}), 404)
+    problem(refused.delete(path), 404)
 
 
 def test_no_such_page_and_no_such_method(client: FlaskClient) -> None:

@@ -146,15 +146,15 @@ def test_filtered_by_state_and_entity(
         ({"page": "2"}, "page"),
     ],
 )
-def test_wrong_queries(client: FlaskClient, query: dict[str, str], field: str) -> None:
-    errors = is_problem(client.get(CHANGES, query_string=query), 422)["errors"]
+def test_wrong_queries(refused: FlaskClient, query: dict[str, str], field: str) -> None:
+    errors = is_problem(refused.get(CHANGES, query_string=query), 422)["errors"]
     assert {key.partition(".")[0] for key in errors} == {field}
 
 
 @pytest.mark.parametrize("message_id", ["1795334400000_abc123def", "%00", "%ff", "x" * 3000])
 @pytest.mark.parametrize(("method", "act"), [("GET", ""), ("POST", "/retry"), ("POST", "/discard")])
-def test_no_such_change(client: FlaskClient, message_id: str, method: str, act: str) -> None:
-    is_problem(client.open(f"{CHANGES}/{message_id}{act}", method=method), 404)
+def test_no_such_change(refused: FlaskClient, message_id: str, method: str, act: str) -> None:
+    is_problem(refused.open(f"{CHANGES}/{message_id}{act}", method=method), 404)
 
 
 @pytest.mark.parametrize("act", ["retry", "discard"])

@@ -50,16 +50,13 @@ def named_app(make_app: Callable[..., Flask], migrated_database_url: str) -> Fla
         ("", 421),
     ],
 )
-@pytest.mark.parametrize(
-    "path", ["/", "/api/crew", "/healthz", "/no-such-page", "/ui/static/app.css"]
-)
-def test_requests_for_other_hosts_are_refused(
-    named_app: Flask, host: str, status: int, path: str
-) -> None:
-    answer = named_app.test_client().get(path, headers={"Host": host})
-    answer.close()
-    if status == 421 or path != "/no-such-page":
-        assert answer.status_code == status
+def test_requests_for_other_hosts_are_refused(named_app: Flask, host: str, status: int) -> None:
+    client = named_app.test_client()
+    for path in ("/", "/api/crew", "/healthz", "/no-such-page", "/ui/static/app.css"):
+        answer = client.get(path, headers={"Host": host})
+        answer.close()
+        found = 404 if status == 200 and path == "/no-such-page" else status
+        assert answer.status_code == found, path
 
 
 def test_a_path_of_double_slashes_leads_nowhere(client: FlaskClient) -> None:
