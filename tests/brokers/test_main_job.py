@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.brokers.catalogue import CASES, Case
-from tests.brokers.main_job import LIVE, QUEUED, STREAMED, MainJob, migrated_database
+from tests.brokers.main_job import LIVE, QUEUED, STREAMED, MainJob
 from tests.brokers.table import table
 
 pytestmark = pytest.mark.slow
@@ -16,10 +17,10 @@ pytestmark = pytest.mark.slow
 ALL = 1 + 2 * LIVE + QUEUED + STREAMED
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database, made once for each worker."""
-    return migrated_database(tmp_path_factory.mktemp("migrated"))
+@pytest.fixture
+def template(_migrated: Callable[[str], str]) -> Path:
+    """A migrated database."""
+    return Path(_migrated("sqlite"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
