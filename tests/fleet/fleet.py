@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.fleet.host import Host
-from tests.fleet.shore import NAME, Shore
+from tests.fleet.shore import Shore
 from tests.fleet.tap import Tap
 from tests.support.gunicorn_app import flask
 from tests.support.lifecycle import Started
@@ -387,8 +387,3 @@ def _said(vessel_id: str, state: Any, vessel: Any) -> str:
         return f"{vessel_id} is not followed"
     wants = {topic.topic: topic.wants for topic in vessel.topics if topic.wants}
     return f"{vessel_id} at {vessel.seq} of {state['seq']} wants {wants}"
-
-
-def follower_of(state: Any) -> Any:
-    """What a vessel knows of the follower; None if nothing yet."""
-    return state["followers"].get(NAME)

@@ -22,7 +22,6 @@ from tests.support.scripted_broker import (
     ScriptedBroker,
     packet,
 )
-from tests.support.waiting import eventually
 
 QOS_2, PROBE = 2, "_probe"
 
@@ -74,11 +73,6 @@ class LimitedBroker(ScriptedBroker):
     def changes(self, topic: str = "alerts") -> list[Publish]:
         """What was published on the topic of an entity."""
         return [each for each in self.published if each.topic == f"vessel/sync/{topic}"]
-
-    def wait_changes(self, count: int, topic: str = "alerts", timeout: float = 15) -> list[Publish]:
-        """The same, once there are `count`."""
-        eventually(lambda: len(self.changes(topic)) >= count, timeout, message=f"{count} {topic}")
-        return self.changes(topic)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
