@@ -73,6 +73,9 @@ def _print_state(state: FleetState) -> None:
     elif not state.connected:
         reasons = [link.reason for link in state.links.values() if link.reason]
         echo(f"not connected: {reasons[0] if reasons else 'no connection yet'}")
+    else:
+        for obstacle in state.obstacles:
+            echo(obstacle)
     echo(
         f"{summary.vessels} vessels: {summary.online} online, {summary.behind} behind, {summary.equal} equal,"
         f" {summary.differs} differ, {summary.refusing} with refused rows, {summary.holding} with held changes"

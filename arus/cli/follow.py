@@ -99,7 +99,7 @@ def _show(status: FollowerStatus, *, as_json: bool) -> None:
     echo(f"{status.name}: {'following' if status.following else 'not running'}")
     echo(f"topics: {status.scope}")
     if status.reason is not None:
-        echo(f"not connected: {status.reason}")
+        echo(status.reason if status.connected else f"not connected: {status.reason}")
     if status.refused:
         echo(not_followed(status.refused))
     _show_partitions(status)
@@ -122,9 +122,10 @@ def _show_partitions(status: FollowerStatus) -> None:
         )
     if free := [part.number for part in status.partitions if not part.held]:
         echo(f"  held by no process: {numbers(free)}")
-    for reason in sorted({part.reason for part in status.partitions if part.reason}):
+    found = {(part.is_connected, part.reason) for part in status.partitions if part.reason}
+    for is_connected, reason in sorted(found):
         these = numbers(part.number for part in status.partitions if part.reason == reason)
-        echo(f"  not connected ({these}): {reason}")
+        echo(f"  {'connected' if is_connected else 'not connected'} ({these}): {reason}")
 
 
 def _state_of(vessel: FollowedVessel) -> str:

@@ -143,6 +143,11 @@ class Applier:
         with transaction(self._connection):
             save_link(self._connection, name, None, connected=True)
 
+    def obstructed(self, name: str, obstacles: str | None) -> None:
+        """Save what the broker refuses to take from the follower; None if nothing."""
+        with transaction(self._connection):
+            save_link(self._connection, name, obstacles, connected=True)
+
     def subscribed(self, name: str) -> list[str]:
         """Return the filters that the broker has subscribed the follower to in earlier connections."""
         with transaction(self._connection):

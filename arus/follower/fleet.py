@@ -186,6 +186,12 @@ class FleetState(Struct, frozen=True):
         """Whether a follower is connected to the broker; a process that was killed has left a stale link."""
         return self.following and any(link.connected for link in self.links.values())
 
+    @property
+    def obstacles(self) -> list[str]:
+        """What the broker refuses to take from followers that are connected, and how to fix it."""
+        found = (link.reason for link in self.links.values() if self.following and link.connected)
+        return sorted({reason for reason in found if reason})
+
 
 def read_page(connection: Connection, query: FleetQuery) -> FleetPage:
     """Return a page of the vessels.

@@ -19,7 +19,7 @@ class FollowerLink(Struct, frozen=True):
 
     name: str
     connected: bool
-    #: Why there is no connection, or why the last attempt failed; None while there is one.
+    #: Why there is no connection, or why the last attempt failed; while there is one, what the broker refuses to take.
     reason: str | None
     #: In milliseconds since the epoch.
     changed_at: int

@@ -20,6 +20,7 @@ from arus.mqtt.events import Connected, LookedBack, Received, SessionEvent, Subs
 from arus.mqtt.packets import Ack
 from arus.protocol.times import now_ms
 
+from .answers import Answers
 from .outcome import REQUESTS, Inbound, Outcome
 from .outgoing import Outgoing
 from .parts import Common, Parts
@@ -90,8 +91,7 @@ class Loop:
         self._outgoing = Outgoing(session, self._tree, name)
         self._windows = Windows()
         self._watermarks = Watermarks(name, self._outgoing.watermark)
-        #: Ids of proposals that the broker has acknowledged.
-        self._taken: list[str] = []
+        self._answers = Answers(self._outgoing, parts.outbox, self._watermarks)
 
     # -- the loop -------------------------------------------------------------------------------------
 
@@ -152,8 +152,7 @@ class Loop:
                     self._subscribed()
             case Ack():
                 self._connection.acknowledged([event])
-                if (proposal_id := self._outgoing.acknowledged(event.packet_id)) is not None:
-                    self._taken.append(proposal_id)
+                self._answers.take(event)
             case Received() if self._connection.take_claim(event):
                 pass
             case Received():
@@ -163,9 +162,7 @@ class Loop:
 
     def _work(self) -> None:
         """Apply a batch of received messages, and acknowledge them."""
-        if self._taken:
-            self._outbox.taken(self._taken)  # before their answers are applied
-            self._taken.clear()
+        self._answers.process()  # what was proposed, before the vessels' answers to it are applied
         batch = self._inbox.batch(BATCH)
         applied = self._applier.apply(batch) if batch else None
         if self._connection.is_accepted:
@@ -209,6 +206,7 @@ class Loop:
             self._forget(self._applier.expire())
         if not self._subscriptions.answered:
             return
+        self._answers.record(self._applier, self._link)
         if self._subscriptions.has_become_current(self._heard):
             self._ask_again()
         if self._subscriptions.is_current:
@@ -295,6 +293,7 @@ class Loop:
             "resumed" if connected.session_present else "new",
         )
         self._applier.opened(self._link)
+        self._answers.begin()
         if not connected.session_present:
             self._session_is_new()
         if self._connection.claim_due:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from enum import StrEnum
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -19,18 +20,36 @@ from .proposals import DueProposal
 logger = get_logger(__name__)
 
 
-class _Message(NamedTuple):
+class Kind(StrEnum):
+    """What a message is, for people."""
+
+    REQUEST = "requests"
+    WATERMARK = "watermarks"
+    PROPOSAL = "proposals"
+    ROLL_CALL = "roll calls"
+
+
+class Sent(NamedTuple):
+    """A message whose answer is waited for."""
+
+    kind: Kind
     topic: str
-    payload: bytes
-    retain: bool = False
+    #: Empty if it is for all vessels.
+    vessel_id: str
     #: The proposal in it.
     proposal_id: str | None = None
 
 
-class Outgoing:
-    """Publishes the messages, and knows which of them the broker has not acknowledged. Used by the follower's thread.
+class _Message(NamedTuple):
+    sent: Sent
+    payload: bytes
+    retain: bool = False
 
-    No more are unacknowledged than the broker accepts at a time (MQTT 5, 3.2.2.3.3); the others wait.
+
+class Outgoing:
+    """Publishes the messages, and knows which of them the broker has not answered. Used by the follower's thread.
+
+    No more are unanswered than the broker accepts at a time (MQTT 5, 3.2.2.3.3); the others wait.
 
     :param name: the follower's.
     """
@@ -39,10 +58,8 @@ class Outgoing:
         self._session = session
         self._tree = tree
         self._name = name
-        #: Packet ids of published messages that are not acknowledged yet.
-        self._unacknowledged: set[int] = set()
-        #: Ids of published proposals by packet id.
-        self._proposed: dict[int, str] = {}
+        #: Published messages that are not answered yet, by packet id.
+        self._unanswered: dict[int, Sent] = {}
         #: Messages that wait for room: a watermark by its topic, so that only the newest does, others by their number.
         self._waiting: dict[str | int, _Message] = {}
         self._number = 0
@@ -51,76 +68,78 @@ class Outgoing:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the broker has acknowledged everything."""
-        return not self._unacknowledged and not self._waiting
+        """Whether the broker has answered everything."""
+        return not self._unanswered and not self._waiting
 
     def begin(self, receive_maximum: int | None) -> None:
         """Forget what was published: a new connection has begun.
 
         :param receive_maximum: messages that the broker accepts at a time; None if it does not say.
         """
-        self._unacknowledged.clear()
-        self._proposed.clear()
+        self._unanswered.clear()
         self._waiting.clear()
         self._limit = receive_maximum or math.inf
 
-    def acknowledged(self, packet_id: int) -> str | None:
-        """Note an acknowledgement; return the id of the proposal that it is for."""
-        self._unacknowledged.discard(packet_id)
+    def acknowledged(self, packet_id: int) -> Sent | None:
+        """Note an acknowledgement, whatever it says; return the message that it is for, None if it is not known."""
+        sent = self._unanswered.pop(packet_id, None)
         self._send()
-        return self._proposed.pop(packet_id, None)
+        return sent
 
     def request(self, request: CatchupRequest, window: int) -> None:
         """Request a catch-up from its vessel.
 
         :param window: items that it may send beyond those that are reported to it as received.
         """
-        assert request.vessel_id is not None, "a follower addresses each request"
+        vessel_id = request.vessel_id
+        assert vessel_id is not None, "a follower addresses each request"
         logger.info(
             "[MQTT Reliable Sync] asking %s for %s (%s)",
-            request.vessel_id,
+            vessel_id,
             request.entity,
             request.mode or f"since {_since(request)}",
             extra={"request": request.request_id},
         )
         named = replace(request, consumer=self._name, window=window)
-        self._publish(self._topic(request.vessel_id, CATCHUP_REQUESTS), named)
+        topic = self._topic(vessel_id, CATCHUP_REQUESTS)
+        self._publish(Sent(Kind.REQUEST, topic, vessel_id), named)
 
     def watermark(self, vessel_id: str, name: str, message: Message) -> None:
         """Publish a vessel's watermark, retained."""
-        self._publish(self._topic(vessel_id, name), message, retain=True)
+        topic = self._topic(vessel_id, name)
+        self._publish(Sent(Kind.WATERMARK, topic, vessel_id), message, retain=True)
 
     def proposal(self, due: DueProposal) -> None:
         """Publish a proposal to its vessel."""
         topic = self._topic(due.vessel_id, due.topic)
-        self._queue(_Message(topic, due.payload, proposal_id=due.proposal_id))
+        sent = Sent(Kind.PROPOSAL, topic, due.vessel_id, due.proposal_id)
+        self._queue(_Message(sent, due.payload))
 
     def roll_call(self) -> None:
         """Ask all vessels for their status, to find those that are not known."""
         logger.info("[MQTT Reliable Sync] asking all vessels for their status")
         call = RollCall(request_id=str(uuid.uuid4()), roll_call=True)
-        self._publish(f"{self._tree.of_all}/{CATCHUP_REQUESTS}", call)
+        topic = f"{self._tree.of_all}/{CATCHUP_REQUESTS}"
+        self._publish(Sent(Kind.ROLL_CALL, topic, ""), call)
 
     def _topic(self, vessel_id: str, name: str) -> str:
         return f"{self._tree.prefix_of(vessel_id)}/{name}"
 
-    def _publish(self, topic: str, message: Message, *, retain: bool = False) -> None:
-        self._queue(_Message(topic, encode(message), retain))
+    def _publish(self, sent: Sent, message: Message, *, retain: bool = False) -> None:
+        self._queue(_Message(sent, encode(message), retain))
 
     def _queue(self, message: _Message) -> None:
         self._number += 1
-        self._waiting[message.topic if message.retain else self._number] = message
+        self._waiting[message.sent.topic if message.retain else self._number] = message
         self._send()
 
     def _send(self) -> None:
         while self._waiting and self._session.beside < self._limit:
             message = self._waiting.pop(next(iter(self._waiting)))
             packet_id = self._session.publish_beside(
-                message.topic, message.payload, retain=message.retain
+                message.sent.topic, message.payload, retain=message.retain
             )
-            self._unacknowledged.add(packet_id)
-            if message.proposal_id is not None:
-                self._proposed[packet_id] = message.proposal_id
+            self._unanswered[packet_id] = message.sent
 
 
 def _since(request: CatchupRequest) -> str:

@@ -2,7 +2,7 @@
 
 The vessel answers each proposal with a change of the row whose version is above the proposal's; that change
 always overwrites the row that was written here. Until it arrives the proposal is sent again with the same id, with
-growing pauses. The row's record (`arus_row`) always contains the vessel's state.
+growing pauses: not while the vessel is away, unless the broker has refused to keep it. The row's record (`arus_row`) always contains the vessel's state.
 """
 
 from __future__ import annotations
@@ -204,26 +204,29 @@ class Outbox:
         self._connection = connection
         self._copies = copies
         self._forget_at = 0
+        #: How often the broker has refused each pending proposal since it took it last, by id.
+        self._refusals: dict[str, int] = {}
 
     def due(
         self, offline: Iterable[str] = (), *, followed: Collection[str] | None = None
     ) -> list[DueProposal]:
         """Return the proposals to publish now. Must not be called in a transaction.
 
-        :param offline: vessels for which the broker keeps the proposals that were sent.
+        :param offline: vessels for which the broker keeps the proposals that it has taken.
         :param followed: vessels that are followed, None for all; proposals to others wait.
         """
         now = now_ms()
         away = frozenset(offline)
         with translated():
             if self._connection.execute(sql.proposals.PENDING).first() is None:
+                self._refusals.clear()
                 return []
             rows = [
                 row
                 for row in self._connection.execute(sql.proposals.DUE)
                 if row.entity in self._copies
                 and (followed is None or row.vessel_id in followed)
-                and _is_due(row, now, away)
+                and _is_due(row, now, away, self._refusals.get(row.proposal_id, 0))
             ][:BATCH]
         if not rows:
             return []
@@ -245,6 +248,13 @@ class Outbox:
             with transaction(self._connection):
                 self._connection.execute(sql.proposals.TAKEN, taken)
                 self._connection.execute(sql.proposals.ANSWERED_BEFORE, taken)
+        for one in taken:
+            self._refusals.pop(str(one["proposal_id"]), None)
+
+    def refused(self, proposal_ids: Iterable[str]) -> None:
+        """Note that the broker has refused proposals: they are sent again, also to vessels that are away."""
+        for proposal_id in proposal_ids:
+            self._refusals[proposal_id] = self._refusals.get(proposal_id, 0) + 1
 
     def again(self, vessels: Some = None) -> None:
         """Send all pending proposals once more: they may have been lost with the connection.
@@ -270,12 +280,16 @@ class Outbox:
         return DueProposal(row.proposal_id, row.vessel_id, topic, encode(proposal))
 
 
-def _is_due(row: Row[Any], now: int, away: frozenset[str]) -> bool:
+def _is_due(row: Row[Any], now: int, away: frozenset[str], refusals: int) -> bool:
+    """Whether to send a proposal now.
+
+    :param refusals: how often the broker has refused it since it took it last.
+    """
     if row.sent_at is None or now < row.sent_at:
         return True
-    if row.vessel_id in away:
+    if row.vessel_id in away and not refusals:
         return False
-    pause = min(PAUSE * 2 ** min(row.attempts, 20), LONGEST_PAUSE)
+    pause = min(PAUSE * 2 ** min(row.attempts + refusals, 20), LONGEST_PAUSE)
     return bool(now - row.sent_at >= pause)
 
 

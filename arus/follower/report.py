@@ -194,7 +194,7 @@ class FollowerStatus(Struct, frozen=True):
 
     @property
     def reason(self) -> str | None:
-        """Why it is not connected, if that is known; None while it is, or while no process is at work."""
+        """Why it is not connected, or what the broker refuses to take from it; None while no process is at work."""
         return self.link.reason if self.following and self.link is not None else None
 
     @property

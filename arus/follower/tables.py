@@ -225,7 +225,7 @@ def _follow_link(metadata: MetaData) -> Table:
         # The connection of a follower, by its name.
         Column("name", String(64), primary_key=True),
         Column("connected", Boolean, nullable=False),
-        # Why there is none, or why the last attempt failed; NULL while there is one.
+        # Why there is none, or why the last attempt failed; while there is one, what the broker refuses to take.
         Column("reason", Text),
         Column("changed_at", BigInteger, nullable=False),
         # The filters that the broker has subscribed this follower to, JSON.

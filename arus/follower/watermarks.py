@@ -22,6 +22,8 @@ WATERMARK_PERIOD = 2.0
 #: While changes keep coming: watermarks of all vessels in a second, and maximum seconds between two of one vessel.
 WATERMARK_RATE = 4.0
 LONGEST_PERIOD = 15.0
+#: Seconds until a watermark that the broker has refused is published again.
+REFUSED_PERIOD = 15.0
 
 
 class Publish(Protocol):
@@ -54,6 +56,8 @@ class _Published(Struct):
     #: Items of catch-ups that were received until then.
     items: int = 0
     at: float = -math.inf
+    #: The broker has refused it.
+    is_refused: bool = False
 
 
 class Watermarks:
@@ -86,7 +90,9 @@ class Watermarks:
         last = self._published.setdefault(vessel.vessel_id, _Published())
         now = self._clock()
         news = (vessel.seq, vessel.epoch, vessel.audit, vessel.progress)
-        if (last.seq, last.epoch, last.audit, last.progress) == news:
+        if last.is_refused:
+            pause = REFUSED_PERIOD
+        elif (last.seq, last.epoch, last.audit, last.progress) == news:
             return
         if now - last.at < pause:
             return
@@ -100,7 +106,13 @@ class Watermarks:
         )
         self._publish(vessel.vessel_id, self._topic, watermark)
         last.seq, last.epoch, last.audit, last.progress = news
-        last.items, last.at = vessel.items, now
+        last.items, last.at, last.is_refused = vessel.items, now, False
+
+    def refused(self, vessel_id: str) -> None:
+        """Note that the broker has refused a vessel's watermark: it is published again, after a pause."""
+        last = self._published.get(vessel_id)
+        if last is not None:
+            last.is_refused = True
 
     def is_overdue(self, vessel: VesselState, window: int) -> bool:
         """Whether so much of a catch-up was received since the last report that the vessel may be waiting for one.

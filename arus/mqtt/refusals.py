@@ -6,11 +6,12 @@ from arus.errors import ConnectionLostError, SessionError
 
 #: Lowest reason code of a refusal.
 REFUSED = 0x80
+NOT_AUTHORIZED = 0x87
 QUOTA_EXCEEDED = 0x97
 
 #: About the message: it will be refused again. So will it be with a reason code that is in none of these lists.
 OF_THE_MESSAGE = {
-    0x87: "not authorized",
+    NOT_AUTHORIZED: "not authorized",
     0x90: "topic name invalid",
     0x95: "packet too large",
     0x99: "payload format invalid",

@@ -17,6 +17,7 @@ from tests.support.follower import FollowerThread, ScriptedVessel
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import as_plain_role
 from tests.support.scripted_broker import PUBACK, Publish, ScriptedBroker, packet
+from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually, free_port
 
 StartFollower = Callable[..., FollowerThread]
@@ -596,3 +597,53 @@ def test_of_two_followers_with_one_name_one_stands_down_and_the_doctor_says_why(
     assert (
         "shore is connected" in winner.app.test_cli_runner().invoke(args=["sync", "doctor"]).stdout
     )
+
+
+DENIED = "".join(
+    f"topic deny vessel/sync/{name}\n"
+    for name in ("catchup_requests", "watermarks/#", "proposals/#")
+)
+
+
+@pytest.mark.slow
+@only_sqlite
+def test_what_the_brokers_rules_forbid_is_said_and_sent_again(
+    start_mosquitto: Callable[..., Mosquitto],
+    start_follower: StartFollower,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("arus.follower.proposals.PAUSE", 100)
+    monkeypatch.setattr("arus.follower.watermarks.REFUSED_PERIOD", 0.2)
+    everything = "topic readwrite #\n"
+    broker = start_mosquitto(acl=everything + DENIED)
+    shore = start_follower(MQTT_BROKER_URL=broker.url)
+    with ScriptedVessel(broker.port) as ship:
+        (ann,) = crew(ship, "Ann")
+        eventually(lambda: len(shore.rows()) == 1)
+        ship.status(online=False)
+        eventually(lambda: shore.status().vessels[0].online is False)
+        shore.follower.propose("update", "crew", ann, {"name": "Bo"})
+
+        def is_said() -> bool:
+            said = shore.status().reason or ""
+            found = [
+                kind for kind in ("requests", "watermarks", "proposals") if f"{kind} on" in said
+            ]
+            assert len(found) == 3, said
+            return True
+
+        eventually(is_said)
+        assert shore.status().connected
+        assert "allow its user to publish on vessel/sync/proposals/crew" in caplog.text
+        assert shore.follower.proposals()[0].attempts == 0
+
+        # The vessel is away, so only what the broker keeps for it will reach it.
+        with Subscriber(broker.port, "vessel/sync/proposals/crew") as heard:
+            broker.allow(everything)
+            heard.wait_for(lambda message: "Bo" in message.payload)
+            eventually(lambda: shore.follower.proposals()[0].attempts > 0)
+        ship.status()
+        eventually(lambda: shore.status().reason is None)
+    refused = [line for line in caplog.messages if "the broker refuses" in line]
+    assert len(refused) == 3, "each kind is logged once"

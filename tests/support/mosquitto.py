@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,6 +100,11 @@ class Mosquitto(Broker):
     def saved(self) -> Path:
         """The file of its saved state: sessions and retained messages."""
         return self._data / "mosquitto.db"
+
+    def allow(self, acl: str) -> None:
+        """Have it follow another acl_file from now on, without a restart."""
+        self._write_acl(acl)
+        os.kill(self.pid, signal.SIGHUP)
 
     def forget(self) -> None:
         """Throw its saved state away, while it is down."""

@@ -56,3 +56,17 @@ def test_a_catch_up_is_reported_without_a_pause() -> None:
     scene.watermarks.publish(vessel, pause=0)
     assert len(scene.published) == 2
     assert not scene.watermarks.is_overdue(vessel, 800)
+
+
+def test_a_watermark_that_the_broker_refuses_is_published_again_after_a_pause() -> None:
+    scene = Scene()
+    vessel = VesselState("ship-1", "e", seq=1)
+    scene.watermarks.publish(vessel, pause=2)
+    scene.watermarks.refused("ship-1")
+    for _ in range(200):
+        scene.now += 0.1
+        vessel.seq += 1
+        scene.watermarks.publish(vessel, pause=0)
+        scene.watermarks.refused("ship-1")
+    assert len(scene.published) == 2
+    assert scene.watermarks.is_published(vessel) is False

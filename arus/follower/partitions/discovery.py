@@ -18,8 +18,9 @@ from sqlalchemy import Connection as DatabaseConnection
 
 from arus.database import transaction
 from arus.errors import LogUnavailableError, RefusedMessageError, SessionError
-from arus.follower import sql
+from arus.follower import outgoing, sql
 from arus.follower.admission import Admission
+from arus.follower.answers import Obstacles
 from arus.follower.known_vessels import MAX_VESSELS, SILENCE
 from arus.follower.messages import Reader
 from arus.follower.roll_calls import SILENT, RollCalls
@@ -28,6 +29,8 @@ from arus.logs import get_logger
 from arus.mqtt.client import Session
 from arus.mqtt.connection import Connection
 from arus.mqtt.events import Connected, LookedBack, Received, SessionEvent, Subscribed
+from arus.mqtt.packets import Ack
+from arus.mqtt.refusals import REFUSED
 from arus.protocol.encoding import encode
 from arus.protocol.messages import RollCall, Status
 from arus.protocol.times import now_ms
@@ -138,6 +141,9 @@ class _Search:
         self._connection = Connection(self._session, settings.of_all(), stopping=stopping.is_set)
         resources.inform(self._session)
         self._roll_calls = RollCalls()
+        #: The packet id of the last roll call in this connection, and what the broker has said to it.
+        self._call_id: int | None = None
+        self._obstacles = Obstacles()
         self._is_subscribed = False
         self._placed = set(read_places(database))
         #: Statuses of vessels that are not placed yet.
@@ -202,6 +208,8 @@ class _Search:
             case Subscribed():
                 self._is_subscribed = True
                 self._roll_calls.subscribed()
+            case Ack() if event.packet_id == self._call_id:
+                self._answered(event)
             case Received() if self._connection.take_claim(event):
                 pass
             case Received():
@@ -211,6 +219,7 @@ class _Search:
 
     def _opened(self) -> None:
         self._connection.open()
+        self._call_id = None
         self._resources.learn(self._session)
         if self._connection.claim_due:
             self._connection.publish_claim()
@@ -292,5 +301,13 @@ class _Search:
         logger.info("[MQTT Reliable Sync] asking all vessels for their status")
         call = RollCall(request_id=str(uuid.uuid4()), roll_call=True)
         topic = f"{self._tree.of_all}/{CATCHUP_REQUESTS}"
-        self._session.publish_beside(topic, encode(call), retain=False)
+        self._call_id = self._session.publish_beside(topic, encode(call), retain=False)
         self._roll_calls.sent()
+
+    def _answered(self, ack: Ack) -> None:
+        """Note the broker's answer to a roll call."""
+        topic = f"{self._tree.of_all}/{CATCHUP_REQUESTS}"
+        if ack.reason < REFUSED:
+            self._obstacles.taken(topic)
+        else:
+            self._obstacles.refused(outgoing.Kind.ROLL_CALL, topic, ack.reason)

@@ -41,8 +41,8 @@ class PartitionStatus(Struct, frozen=True):
 
     @property
     def reason(self) -> str | None:
-        """Why it is not connected, if that is known."""
-        if not self.held or not self.vessels or self.link is None or self.link.connected:
+        """Why it is not connected, or what the broker refuses to take from it, if that is known."""
+        if not self.held or not self.vessels or self.link is None:
             return None
         return self.link.reason
 

@@ -44,13 +44,20 @@ def check_links(vessel: Vessel) -> Iterator[Finding]:
         )
         return
     for link in links:
-        if link.connected:
+        if link.connected and link.reason:
+            yield _obstructed(link.name, link.reason)
+        elif link.connected:
             yield Finding("follower", Verdict.OK, f"{link.name} is connected")
         else:
             last = Diagnosis.parse(link.reason or "")
             says = f"{link.name} is not connected: {last.says or 'it has not tried yet'}"
             fix = last.fix or "see the findings for the broker"
             yield Finding("follower", Verdict.WARN, says, fix)
+
+
+def _obstructed(who: str, reason: str) -> Finding:
+    found = Diagnosis.parse(reason)
+    return Finding("follower", Verdict.WARN, f"{who} is connected, but {found.says}", found.fix)
 
 
 def _partitions(partitions: Sequence[PartitionStatus]) -> Iterator[Finding]:
@@ -68,6 +75,9 @@ def _partitions(partitions: Sequence[PartitionStatus]) -> Iterator[Finding]:
                 "follower", Verdict.WARN, says, last.fix or "see the findings for the broker"
             )
             return  # one is enough: all use the same broker
+        if one.reason:
+            yield _obstructed(f"partition {one.number}", one.reason)
+            return
     if not free:
         yield Finding("follower", Verdict.OK, f"{counted(partitions)}, all connected")
 
