@@ -6,10 +6,23 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Column, Connection, ForeignKeyConstraint, Table, literal, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKeyConstraint,
+    Table,
+    and_,
+    func,
+    literal,
+    select,
+    true,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError
 
+from arus.errors import FIX, LogUnavailableError
+
 from .held import row_name
+from .rows import Copy
 
 #: SQLSTATEs of PostgreSQL and error names of SQLite for constraints that no other row can change: NOT NULL, CHECK.
 _NEVER = frozenset({
@@ -17,8 +30,10 @@ _NEVER = frozenset({
 })  # fmt: skip
 #: Classes of SQLSTATE for which the database or the connection is the cause: no row can be written now.
 _OUTAGE_CLASSES = frozenset({"08", "25", "26", "28", "40", "53", "55", "57", "58", "72", "F0", "HV", "XX"})  # fmt: skip
-#: SQLSTATEs of tables that are not as the models say, or not permitted: once that is repaired, the rows are accepted.
-_UNUSABLE = frozenset({"3D000", "3F000", "42501", "42703", "42P01", "42P10"})
+#: SQLSTATEs of tables that are not as the models say: once that is repaired, the rows are accepted.
+_UNUSABLE = frozenset({"3D000", "3F000", "42703", "42P01", "42P10"})
+#: SQLSTATE of a missing right: to the table, or to write a row that a policy or a trigger does not accept.
+_NO_RIGHT = "42501"
 #: The same, in SQLite's words: its code is that of other errors.
 _UNUSABLE_TEXT = re.compile(r"no such table|no such column|has no column named|does not match any")
 #: Errors of SQLite for which a row is the cause.
@@ -36,8 +51,39 @@ def is_never_accepted(error: IntegrityError) -> bool:
     return code in _NEVER
 
 
+def raise_if_outage(connection: Connection, copy: Copy, error: Exception) -> None:
+    """Raise if the database or the table is the cause of an error, not the row: it is to be written later.
+
+    :raises DBAPIError: the error itself.
+    :raises LogUnavailableError: the role lacks a right to the table.
+    """
+    if is_outage(error):
+        raise error
+    if getattr(getattr(error, "orig", None), "sqlstate", None) != _NO_RIGHT:
+        return
+    if lacking := _lacking_rights(connection, copy):
+        table, role = copy.table.fullname, connection.scalar(select(func.current_user()))
+        raise LogUnavailableError(
+            f"the role {role} lacks {', '.join(lacking)} on the table {table}: no row is applied{FIX}"
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role}"
+        ) from error
+
+
+def _lacking_rights(connection: Connection, copy: Copy) -> list[str]:
+    """Return the rights that the role lacks to write a table on PostgreSQL."""
+    name = connection.dialect.identifier_preparer.format_table(copy.table)
+    columns = [copy.table.c[key] for key in copy.columns]
+    rights: dict[str, Any] = {
+        right: and_(true(), *(func.has_column_privilege(name, one.name, right) for one in columns))
+        for right in ("SELECT", "INSERT", "UPDATE")
+    }
+    rights["DELETE"] = func.has_table_privilege(name, "DELETE")
+    found = connection.execute(select(*(has.label(right) for right, has in rights.items()))).one()
+    return [right for right, has in found._mapping.items() if not has]
+
+
 def is_outage(error: BaseException) -> bool:
-    """Whether the database or the table is the cause, not the row: what can't be written now is to be tried again."""
+    """Whether the database or a table that is not as its model says is the cause of an error, not the row."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from arus.logs import get_logger
 
+from .blockers import is_outage
 from .outcome import FORGOTTEN, LATE, Outcome
 from .rows import Copy
 from .store import Store
@@ -104,7 +105,7 @@ class KnownVessels:
         return not self.is_full
 
     def _forget(self, vessel: VesselState, outcome: Outcome) -> None:
-        """Forget a vessel, with its rows; it stays if other rows refer to them."""
+        """Forget a vessel, with its rows; it stays if other rows refer to them, or they may not be deleted."""
         vessel_id = vessel.vessel_id
         try:
             with self._store.savepoint():
@@ -112,7 +113,9 @@ class KnownVessels:
                     rows = self._store.own_rows(vessel_id, entity)
                     copy.delete(self._store.connection, [copy.key_of(row_id) for row_id in rows])
                 self._store.forget_vessel(vessel_id)
-        except IntegrityError:
+        except DBAPIError as error:
+            if is_outage(error):
+                raise
             return
         self._store.held.forget(vessel_id)
         self._store.refusals.forget(vessel_id)

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Enum, Index, Table, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from . import sql
-from .blockers import blocker_of, is_outage, referrer_of
+from .blockers import blocker_of, raise_if_outage, referrer_of
 from .messages import Change
 from .rows import Copy
 from .store import Store
@@ -92,8 +92,7 @@ def _each(
                 with store.savepoint():
                     do(store.connection, step)
             except DBAPIError as error:
-                if is_outage(error):
-                    raise
+                raise_if_outage(store.connection, step.copy, error)
                 failed.append((step, error))
         if len(failed) == len(left):
             return [_obstacle(store.connection, step, error) for step, error in failed]

@@ -18,7 +18,7 @@ from arus.protocol.digests import row_hash
 from arus.protocol.entries import Operation
 from arus.protocol.times import now_ms
 
-from .blockers import is_never_accepted, is_outage
+from .blockers import is_never_accepted, is_outage, raise_if_outage
 from .held import row_name
 from .messages import Change
 from .outcome import APPLIED, HELD, NOT_HELD, Outcome
@@ -116,8 +116,7 @@ class RowWriter:
                 self._hold(change, values, mark, error)
             return False
         except _IMPOSSIBLE as error:
-            if is_outage(error):
-                raise
+            raise_if_outage(self._store.connection, self._copies[change.entity], error)
             self._refuse(change, self._records.undo(key), error)
             return False
         self._count({key: (change, values)})
@@ -150,8 +149,7 @@ class RowWriter:
                 gone.append(row_id)
                 self._held.written([row_name(copy.table.name, key)])
             except (IntegrityError, *_IMPOSSIBLE) as error:
-                if is_outage(error):
-                    raise
+                raise_if_outage(self._store.connection, copy, error)
                 change = Change(
                     vessel.vessel_id, vessel.epoch, copy.followed.topic, entity, Operation.DELETE,
                     row_id, known[row_id].version + 1, known[row_id].seq, 0, now_ms(),

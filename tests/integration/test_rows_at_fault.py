@@ -18,6 +18,7 @@ from arus.follower.refusals import read_refusals
 from arus.outbox.tables import define
 from arus.registry import Registry
 from tests.support.applier import change_message, new_applier
+from tests.support.postgres import as_plain_role
 
 
 class Base(DeclarativeBase):
@@ -81,6 +82,18 @@ def shore(database_url: str) -> Any:
     engine.dispose()
 
 
+@pytest.fixture
+def plain_shore(database_url: str) -> Any:
+    """The database's owner, and a follower with a role that owns nothing."""
+    owner = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    Base.metadata.create_all(owner)
+    engine = create_engine(as_plain_role(database_url), isolation_level="AUTOCOMMIT")
+    with owner.connect() as own, engine.connect() as connection:
+        yield own, Shore(connection)
+    engine.dispose()
+    owner.dispose()
+
+
 TRIGGER = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN IF NEW.notes = 'bad' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$;
@@ -119,4 +132,46 @@ def test_a_missing_table_is_waited_for_and_refuses_no_row(shore: Shore) -> None:
     with pytest.raises(LogUnavailableError):
         shore.apply(good={})
     shore.connection.exec_driver_sql("ALTER TABLE hidden RENAME TO crew")
+    assert not shore.refused
+
+
+NO_RIGHT = {
+    "policy": """
+ALTER TABLE crew ENABLE ROW LEVEL SECURITY;
+CREATE POLICY quiet ON crew USING (true) WITH CHECK (notes IS DISTINCT FROM 'bad')
+""",
+    "trigger": """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN IF NEW.notes = 'bad' THEN RAISE insufficient_privilege; END IF; RETURN NEW; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON crew FOR EACH ROW EXECUTE FUNCTION refuse()
+""",
+}
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+@pytest.mark.parametrize("case", NO_RIGHT)
+def test_a_row_that_the_role_has_no_right_to_write_is_refused_alone(
+    plain_shore: tuple[Connection, Shore], case: str
+) -> None:
+    owner, shore = plain_shore
+    owner.exec_driver_sql(NO_RIGHT[case])
+    shore.apply(good={}, bad={"notes": "bad"})
+    assert set(shore.rows) == {"good"}
+    assert set(shore.refused) == {"bad"}
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_table_that_the_role_has_no_right_to_write_is_waited_for_and_named_with_the_fix(
+    plain_shore: tuple[Connection, Shore],
+) -> None:
+    owner, shore = plain_shore
+    owner.exec_driver_sql("REVOKE UPDATE ON crew FROM plain")
+    says = "lacks UPDATE on the table crew: no row is applied; fix: GRANT .* ON crew TO plain"
+    with pytest.raises(LogUnavailableError, match=says):
+        shore.apply(good={})
+    assert not shore.rows
+    owner.exec_driver_sql("GRANT UPDATE ON crew TO plain")
+    shore.applier = new_applier(shore.connection, REGISTRY)
+    shore.apply(good={})
+    assert set(shore.rows) == {"good"}
     assert not shore.refused
