@@ -39,7 +39,7 @@ def hand_over(
     """Hand the rows of one vessel over to another one, in one transaction.
 
     A vessel that is offline hands over everything (unless an entity is named) and is forgotten. One that is online
-    keeps the rows that the receiver has never sent.
+    keeps the rows that the receiver has never sent, or has deleted.
 
     :param connection: of `arus.database.open_engine`; no follower may be running.
     :param entity: only the rows of this one.
@@ -58,7 +58,7 @@ def hand_over(
         _online(connection, receiver)
         whole = entity is None and not online
         keys = {"giver": giver, "receiver": receiver}
-        there = connection.execute(sql.hand_over.ENTITIES, {"giver": giver}).scalars().all()
+        there = connection.execute(sql.hand_over.ENTITIES, keys).scalars().all()
         chosen = [one for one in there if entity in {None, one}]
         rows = {one: _entity(connection, {**keys, "entity": one}, whole=whole) for one in chosen}
         connection.execute(sql.hand_over.COMPARE_AGAIN, keys)
@@ -89,9 +89,11 @@ def _entity(connection: Connection, keys: dict[str, str], *, whole: bool) -> int
 
 
 def _forget(connection: Connection, giver: str, receiver: str) -> None:
-    key = {"giver": giver}
+    key = {"giver": giver, "receiver": receiver}
     for statement in (
+        sql.hand_over.ALL_PROPOSALS,
         sql.hand_over.FORGET_ROWS,
+        sql.hand_over.FORGET_CLAIMS,
         sql.hand_over.FORGET_HELD,
         sql.hand_over.FORGET_REFUSED,
         sql.hand_over.FORGET_COMPARED,

@@ -142,6 +142,17 @@ def test_rows_that_only_the_giver_has_stay_its_own_while_it_is_online(coast: Coa
     assert coast.rows()["crew", "mine"] == (1, "A")
 
 
+def test_a_row_that_the_clone_has_deleted_stays_with_the_vessel_that_has_it(coast: Coast) -> None:
+    coast.clone("a", "b")
+    coast.join("a", "b")
+    coast.change("b", "a1", "delete")
+    coast.hand_over("a", "b")
+    coast.join("a", "b")
+    assert coast.audit_until_equal("b").equal
+    assert "a1" not in (coast.audit_until_equal("a", rounds=2).entities["crew"].held_by or {})
+    assert coast.rows()["crew", "a1"] == (1, "Ann")
+
+
 def test_only_the_same_ids_are_no_copied_disk(coast: Coast) -> None:
     coast.ships["c"] = type(coast.ships["a"])("c")
     coast.change("c", "a1", name="other")
@@ -162,12 +173,18 @@ def test_a_third_vessels_claims_and_pending_proposals_go_along(coast: Coast) -> 
         {"name": "Z"},
         origin="shore",
     )
+    new = {"id": "n1", "name": "New"}
+    crew = coast.copies["crew"]
+    propose(coast.connection, crew, Operation.CREATE, "n1", new, origin="shore", vessel_id="a")
+    coast.execute("UPDATE arus_proposal SET sent_at = 1, attempts = 2")
     coast.hand_over("a", "b")
     owners = coast.connection.exec_driver_sql(
         "SELECT owner FROM arus_row WHERE vessel_id = 'c' AND row_id = 'a3'"
     ).scalar()
-    proposed = coast.connection.exec_driver_sql("SELECT vessel_id FROM arus_proposal").scalar()
-    assert (owners, proposed) == ("b", "b")
+    proposed = "SELECT vessel_id, sent_at, attempts FROM arus_proposal"
+    assert owners == "b"
+    # Also that of a row that no vessel has: vessel b was sent neither of them.
+    assert coast.connection.exec_driver_sql(proposed).all() == [("b", None, 0)] * 2
 
 
 @pytest.mark.parametrize(
