@@ -22,7 +22,7 @@ from arus.follower.proposals import propose
 from arus.follower.requests import Patience, ask
 from arus.protocol.encoding import encode
 from arus.protocol.entries import Operation
-from arus.protocol.messages import Verdict
+from arus.protocol.messages import CatchupRequest, Verdict
 from arus.protocol.times import iso, now_ms
 from tests.support.coast import Coast
 from tests.support.waiting import eventually
@@ -450,3 +450,31 @@ def test_equal_is_never_said_of_tables_that_differ(steps: list[tuple[Any, ...]])
             play(coast, step, number)
         for vessel_id in ("a", "b"):
             check(coast, vessel_id, coast.audit_until_equal(vessel_id, rounds=3))
+
+
+def test_a_vessel_that_was_forgotten_while_its_rows_were_compared_is_not_equal_when_it_returns(
+    tmp_path: Path,
+) -> None:
+    with Coast(tmp_path, "a") as coast:
+        # All it has arrives live: nothing is requested of it, so it has proved nothing.
+        coast.status("a")
+        coast.change("a", "a1", name="Ann")
+        coast.take("system/digest", coast.digest("a"))
+
+        def step() -> list[CatchupRequest]:
+            coast._hurry()
+            return coast.audits.step(list(coast.applier.vessels.values()))
+
+        while (verification := coast.audits._cases["a"].verification) is None:
+            for request in step():
+                coast.answer(orjson.loads(encode(request)))
+        assert coast.applier.forget(["a"]) == ["a"]
+        coast.audits.forget("a")
+        assert coast.rows() == {}
+        coast.status("a")
+        eventually(lambda: not verification.is_running())
+        orphans = coast.audits._shared.orphans
+        while orphans.since(0) is None:
+            orphans.step()
+        step()
+        assert coast.vessel("a").audit is None

@@ -87,9 +87,8 @@ class Audits:
             self._cases[digest.vessel_id].hear(digest)
 
     def forget(self, vessel_id: str) -> None:
-        """Forget a vessel that is not known any more."""
-        if (case := self._cases.get(vessel_id)) is not None and case.verification is None:
-            del self._cases[vessel_id]
+        """Forget a vessel that is not known any more; a running verification is about rows that are gone with it."""
+        self._cases.pop(vessel_id, None)
         self._fields.forget(vessel_id)
         self._ledger.forget(vessel_id)
 
