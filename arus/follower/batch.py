@@ -71,7 +71,11 @@ class Batch:
         """Process messages, each with whether the broker had retained it."""
         self.records.fetch(message for message, _ in messages)
         for at, (message, retained) in enumerate(messages):
+            forgotten = len(self.outcome.forgotten)
             vessel = self._vessel_of(message, retained=retained)
+            if len(self.outcome.forgotten) > forgotten:
+                # Rows of the vessels that are forgotten may be those of others now.
+                self.records.fetch(later for later, _ in messages[at:])
             if vessel is None:
                 continue
             vessel.changed = True

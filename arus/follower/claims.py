@@ -86,6 +86,21 @@ def read_claims(connection: Connection) -> list[Claim]:
     ]
 
 
+def pass_on(connection: Connection, vessel_id: str) -> None:
+    """Make the rows of a vessel that is forgotten those of the first other vessel that has sent them.
+
+    In the caller's transaction. The next audit of that vessel finds that they are missing, and fetches them.
+    """
+    heirs: dict[tuple[str, str], str] = {}
+    passed = []
+    for row in connection.execute(sql.store.CLAIMED_OF, {"vessel_id": vessel_id}):
+        heir = heirs.setdefault((row.entity, row.row_id), row.vessel_id)
+        owner = "" if heir == row.vessel_id else heir
+        passed.append({**row._mapping, "owner": owner})
+    if passed:
+        connection.execute(sql.store.PASS_ON, passed)
+
+
 def _cause(vessel: Any, owner: Any) -> Cause:
     if vessel is None or owner is None or not set(_epochs(vessel)) & set(_epochs(owner)):
         return Cause.SAME_IDS

@@ -17,6 +17,7 @@ from arus.protocol.encoding import encode
 from arus.protocol.times import now_ms
 
 from . import sql
+from .claims import pass_on
 from .held import HeldChanges
 from .messages import Followed
 from .outcome import DeadLetter
@@ -290,6 +291,7 @@ class Store:
 
     def forget_vessel(self, vessel_id: str) -> None:
         """Delete the vessel, its positions, its records of rows, and what is known of its fields."""
+        pass_on(self.connection, vessel_id)
         for statement in (
             sql.store.FORGET_ROWS,
             sql.store.FORGET_POSITIONS,

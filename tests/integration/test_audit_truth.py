@@ -478,3 +478,20 @@ def test_a_vessel_that_was_forgotten_while_its_rows_were_compared_is_not_equal_w
             orphans.step()
         step()
         assert coast.vessel("a").audit is None
+
+
+def test_the_rows_that_an_invented_vessel_had_sent_first_are_those_of_the_real_one_once_it_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    with Coast(tmp_path, "ghost", "b", "c") as coast:
+        coast.change("ghost", "b1", name="Boo")
+        coast.change("b", "b1", name="Bo")
+        coast.change("c", "b1", name="Che")
+        coast.join("b", "c")
+        assert not coast.audit("b").equal
+        assert coast.applier.forget(["ghost"]) == ["ghost"]
+        coast.audits.forget("ghost")
+        del coast.ships["ghost"]
+        assert coast.audit_until_equal("b").equal
+        assert coast.rows() == {("crew", "b1"): (1, "Bo")}
+        assert coast.audit("c").entities["crew"].held_by == {"b1": "b"}

@@ -94,6 +94,15 @@ OWN_ROWS = statement(
     "AND NOT deleted AND owner = '' AND version >= 0",
 )
 FORGET_ROWS = statement("DELETE FROM arus_row WHERE vessel_id = :vessel_id")
+#: What other vessels have sent of a vessel's rows; of each row first who has it.
+CLAIMED_OF = statement(
+    "SELECT entity, row_id, vessel_id FROM arus_row WHERE owner = :vessel_id AND owner <> ''",
+    "ORDER BY entity, row_id, deleted, vessel_id",
+)
+PASS_ON = statement(
+    "UPDATE arus_row SET owner = :owner WHERE vessel_id = :vessel_id AND entity = :entity",
+    "AND row_id = :row_id",
+)
 _UNSEEN = (
     "FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity AND NOT deleted"
     " AND seq <= :high_seq AND mark <> :mark AND bucket IN :buckets"
