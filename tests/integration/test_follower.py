@@ -635,6 +635,11 @@ def test_what_the_brokers_rules_forbid_is_said_and_sent_again(
 
         eventually(is_said)
         assert shore.status().connected
+        for command in ("fleet", "follow --status", "doctor"):
+            told = shore.app.test_cli_runner().invoke(args=["sync", *command.split()]).stdout
+            assert "the broker refuses this follower's proposals on" in told, told
+            assert "not connected" not in told, told
+        assert "the broker refuses this follower" in shore.app.test_client().get("/").text
         assert "allow its user to publish on vessel/sync/proposals/crew" in caplog.text
         assert shore.follower.proposals()[0].attempts == 0
 
