@@ -357,9 +357,9 @@ class InFlight:
         self._passed_over.check(
             ((each.entry, each.sent_at) for each in self._flights.values() if not each.confirmed),
             self._session.oldest_beside,
-            passed=max(self._progress.passed, self._session.answered_until),
+            passed=self._progress.passed,
+            read=self._session.answered_until,
             now=now,
-            acknowledges=self._progress.was_heard,
         )
 
 
