@@ -10,7 +10,7 @@ from arus.errors import FIX
 from arus.logs import get_logger
 from arus.mqtt.diagnosis import Diagnosis
 from arus.mqtt.packets import Ack
-from arus.mqtt.refusals import NOT_AUTHORIZED, REFUSED, name_of
+from arus.mqtt.refusals import NOT_AUTHORIZED, REFUSED, TOO_LARGE, name_of
 
 from .applier import Applier
 from .outgoing import Kind, Outgoing, Sent
@@ -119,6 +119,8 @@ def _diagnosis(kind: Kind, topic: str, reason: int) -> Diagnosis:
     says = f"the broker refuses this follower's {kind} on {topic} ({name_of(reason)})"
     if reason == NOT_AUTHORIZED:
         fix = f"allow its user to publish on {topic} in the broker's access rules"
+    elif reason == TOO_LARGE:
+        fix = "raise the broker's limit for the size of a packet"
     else:
         fix = (
             "none needed if it passes: they are sent again; if it lasts, the broker's log says why"

@@ -6,7 +6,9 @@ later connection is encoded anew, so it never refers to an alias of the earlier 
 
 from __future__ import annotations
 
-from .packets import encode_publish
+import math
+
+from .packets import ALIAS_OVERHEAD, PUBLISH_OVERHEAD, encode_publish
 
 #: The most aliases that are used, whatever the broker accepts.
 MOST = 64
@@ -21,10 +23,13 @@ class TopicAliases:
     A topic gets an alias when it is used for the second time: many topics are used once, and brokers accept few.
 
     :param most: how many the broker accepts; 0 for none.
+    :param maximum_packet: bytes of the largest packet that it accepts.
     """
 
-    def __init__(self, most: int = 0) -> None:
+    def __init__(self, most: int = 0, maximum_packet: float = math.inf) -> None:
         self._left = min(most, MOST)
+        #: Bytes of topic and payload of a message that can introduce an alias.
+        self._room = maximum_packet - PUBLISH_OVERHEAD - ALIAS_OVERHEAD
         self.is_used = False
         #: By topic: the alias that the broker knows; 0 for a topic that was used once.
         self._known: dict[bytes, int] = {}
@@ -44,7 +49,7 @@ class TopicAliases:
         alias = self._known.get(topic)
         if alias:
             topic = b""
-        elif self._left:
+        elif self._left and len(topic) + len(payload) <= self._room:
             alias = self._introduce(topic, is_second=alias == 0)
         return encode_publish(
             topic,

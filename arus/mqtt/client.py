@@ -36,13 +36,14 @@ from .packets import (
     PUBLISH,
     PUBREC,
     PUBREL,
+    Ack,
     Frame,
     FrameReader,
     decode_ack,
     encode_ack,
     encode_pubrel,
 )
-from .refusals import REFUSED
+from .refusals import REFUSED, TOO_LARGE
 from .transport import acknowledge_at_once, has_pending
 
 #: Reads of the socket in one `receive`, unless TLS has more decrypted data.
@@ -291,8 +292,11 @@ class Session:
     def publish_beside(
         self, topic: str, payload: bytes, *, retain: bool, kind: Kind = Kind.OTHER
     ) -> int:
-        """Queue a QoS 1 message that is not a change of the log; return its packet id."""
+        """Queue a QoS 1 message that is not a change of the log; return its packet id. One that is too large counts as refused."""
         packet_id = self.client.next_packet_id()
+        if not self._connector.accepts(topic, payload):
+            self._events.append(Ack(PUBACK, packet_id, TOO_LARGE))  # it would end the connection
+            return packet_id
         self._beside[packet_id] = time.monotonic()
         self.publish_entry(
             topic.encode(), payload, packet_id=packet_id, qos=1, retain=retain, kind=kind

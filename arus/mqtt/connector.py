@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from .failures import diagnose, unanswered
 from .features import QOS_NOT_SUPPORTED, Features
 from .meter import Meter
 from .negotiation import Negotiation, Version
+from .packets import PUBLISH_OVERHEAD
 from .reason_codes import UNSUPPORTED_PROTOCOL, Kind, Refusal, RefusedClient, read_refusal
 from .transport import is_reset, prepare, send_at_once
 
@@ -85,6 +87,8 @@ class Connector(Mqtt):
         #: Nothing was received in this connection yet.
         self._is_first = False
         self._clean_start = False
+        #: Bytes of the largest packet that the broker accepts in this connection; infinity if it does not say.
+        self._maximum_packet = math.inf
 
     def open(self, *, clean_start: bool, will_topic: str | None, will: bytes | None) -> None:
         """Open a connection and queue CONNECT.
@@ -93,6 +97,7 @@ class Connector(Mqtt):
         """
         self.version = self.negotiation.choose(now_ms())
         self.ended = None
+        self._maximum_packet = math.inf
         self.aliases = TopicAliases()
         self._clean_start = clean_start
         self.client = self._make_client()
@@ -136,6 +141,10 @@ class Connector(Mqtt):
             raise self.lost(None)
         self._check_beginning(data)
         return data
+
+    def accepts(self, topic: str, payload: bytes) -> bool:
+        """Whether a message is not larger than the broker has announced to accept (MQTT 5, 3.2.2.3.6)."""
+        return len(topic.encode()) + len(payload) + PUBLISH_OVERHEAD <= self._maximum_packet
 
     def _make_client(self) -> DurableClient:
         return DurableClient(
@@ -210,8 +219,11 @@ class Connector(Mqtt):
             return
         self.connected = True
         self.client.require_keepalive(getattr(properties, "ServerKeepAlive", 0))
+        self._maximum_packet = connected.maximum_packet_size or math.inf
         if self._has_aliases and self.version == "5":
-            self.aliases = TopicAliases(getattr(properties, "TopicAliasMaximum", 0))
+            self.aliases = TopicAliases(
+                getattr(properties, "TopicAliasMaximum", 0), self._maximum_packet
+            )
         self.features.connected(
             maximum_qos=connected.maximum_qos,
             retains=connected.retains,

@@ -25,6 +25,10 @@ PINGRESP_PACKET = b"\xd0\x00"
 #: Largest remaining length that four bytes can encode (2.1.4).
 MAX_REMAINING = 268_435_455
 
+#: Bytes of a PUBLISH of QoS 1 or 2 without properties in addition to its topic and payload, at most: the fixed header, the length
+#: of the topic, the packet id, and the length of the properties; and those of a topic alias.
+PUBLISH_OVERHEAD, ALIAS_OVERHEAD = 10, 3
+
 #: Packet ids up to here are for control messages and subscriptions; those above belong to the log.
 CONTROL_IDS = 16_383
 LOG_IDS = 65_535 - CONTROL_IDS

@@ -8,12 +8,13 @@ from arus.errors import ConnectionLostError, SessionError
 REFUSED = 0x80
 NOT_AUTHORIZED = 0x87
 QUOTA_EXCEEDED = 0x97
+TOO_LARGE = 0x95
 
 #: About the message: it will be refused again. So will it be with a reason code that is in none of these lists.
 OF_THE_MESSAGE = {
     NOT_AUTHORIZED: "not authorized",
     0x90: "topic name invalid",
-    0x95: "packet too large",
+    TOO_LARGE: "packet too large",
     0x99: "payload format invalid",
 }
 #: About the broker or the connection: the message is accepted later.

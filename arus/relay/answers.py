@@ -7,7 +7,7 @@ import time
 
 from arus.logs import get_logger
 from arus.mqtt.packets import Ack
-from arus.mqtt.refusals import PASSING, REFUSED, UNCLEAR, name_of
+from arus.mqtt.refusals import PASSING, REFUSED, TOO_LARGE, UNCLEAR, name_of
 
 logger = get_logger(__name__)
 
@@ -59,20 +59,23 @@ class Answers:
             self._pause = 0.0
             return False
         passes = ack.reason in PASSING or ack.reason in UNCLEAR
-        self._say(name_of(ack.reason), passes=passes)
+        self._say(ack.reason, passes=passes)
         if passes:
             self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
             self._paused_until = time.monotonic() + self._pause
         return passes
 
-    def _say(self, reason: str, *, passes: bool) -> None:
-        obstacle = f"{reason} on {self._topic}"
+    def _say(self, reason: int, *, passes: bool) -> None:
+        obstacle = f"{name_of(reason)} on {self._topic}"
         if obstacle == self.obstacle:
             return
         self.obstacle = obstacle
+        fix = f"allow the vessel to publish on {self._topic}"
+        if reason == TOO_LARGE:
+            fix = "raise the broker's limit for the size of a packet"
         logger.warning(
             "[MQTT Reliable Sync] the broker refuses the %s (%s): %s",
             self._what,
-            reason,
-            "it is sent again" if passes else f"allow the vessel to publish on {self._topic}",
+            name_of(reason),
+            "it is sent again" if passes else fix,
         )

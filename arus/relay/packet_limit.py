@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from arus.mqtt.packets import PUBLISH_OVERHEAD
 from arus.registry import MAX_TOPIC
-
-#: Maximum size of the fixed header, the packet id and empty properties of a PUBLISH, in bytes.
-_PUBLISH_OVERHEAD = 10
 
 
 class PacketLimit(NamedTuple):
@@ -22,7 +20,7 @@ class PacketLimit(NamedTuple):
         """Return the bytes of payload that fit into a packet on a topic, or on one below it; None for no limit."""
         if self.maximum is None:
             return None
-        return self.maximum - len(self.prefix) - len(topic) - MAX_TOPIC - _PUBLISH_OVERHEAD
+        return self.maximum - len((self.prefix + topic).encode()) - MAX_TOPIC - PUBLISH_OVERHEAD
 
     def fits(self, topic: str, payload: bytes) -> bool:
         """Whether the broker accepts a message of this size."""
@@ -33,5 +31,5 @@ class PacketLimit(NamedTuple):
         """Return the size in bytes of a packet that is larger than the broker accepts; None if it is not."""
         if self.maximum is None:
             return None
-        size = len(payload) + len(self.prefix) + 1 + len(topic) + _PUBLISH_OVERHEAD
+        size = len(payload) + len(f"{self.prefix}/{topic}".encode()) + PUBLISH_OVERHEAD
         return size if size > self.maximum else None

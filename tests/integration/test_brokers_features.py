@@ -383,6 +383,31 @@ def test_a_status_that_is_refused_for_good_is_said_and_not_repeated(
     assert "allow the vessel to publish on vessel/sync/system/status" in said
 
 
+def test_a_status_that_is_larger_than_the_broker_takes_holds_up_no_change_and_is_said(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5")
+    topics = [f"topic-{number}" for number in range(12)]
+    for topic in topics:
+        vessel.commit(topic=topic)
+    link = broker.accept()
+    status = link.accept()
+    changes = link.publishes(len(topics))
+    largest = max(len(each.topic) + len(each.payload) for each in changes) + 10
+    assert len(status.payload) > largest
+    link.close()
+    link = broker.accept()
+    link.connect()
+    link.connack(session_present=True, maximum_packet=largest)
+    for change in link.publishes(len(topics)):
+        assert change.topic != status.topic
+        link.ack(0x40, change.packet_id)
+    vessel.wait_drained()
+    obstacle = "packet too large on vessel/sync/system/status"
+    eventually(lambda: vessel.status().obstacle == obstacle)
+    assert vessel.status().quarantined == 0
+
+
 def test_a_handshake_that_the_broker_opens_for_a_control_message_is_completed(
     broker: ScriptedBroker, start_vessel: StartVessel
 ) -> None:

@@ -71,3 +71,13 @@ def test_from_the_third_message_on_a_topic_takes_four_bytes() -> None:
     first, second, third = (len(encoded(aliases, NAMES[0])) for _ in range(3))
     assert second == first + 3
     assert third == first + 3 - len(NAMES[0])
+
+
+def test_no_alias_makes_a_packet_larger_than_the_broker_accepts() -> None:
+    payload = b"x" * 900
+    largest = len(encoded(TopicAliases(), NAMES[0], payload))
+    aliases = TopicAliases(5, largest)
+    assert [len(encoded(aliases, NAMES[0], payload)) for _ in range(3)] == [largest] * 3
+    for _ in range(2):
+        encoded(aliases, NAMES[0])  # the second of these introduces it
+    assert len(encoded(aliases, NAMES[0], payload)) < largest

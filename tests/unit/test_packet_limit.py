@@ -17,6 +17,8 @@ def test_the_topic_and_the_header_take_their_part_of_a_packet() -> None:
     limit = PacketLimit("ship", 1_000)
     assert limit.excess("alerts", b"x" * (1_000 - len("ship/alerts") - 10)) is None
     assert limit.excess("alerts", b"x" * (1_001 - len("ship/alerts") - 10)) == 1_001
+    other = PacketLimit("skip-ø", 1_000)
+    assert other.excess("alerts", b"x" * (1_001 - len("skip-ø/alerts".encode()) - 10)) == 1_001
     room = limit.room("catchup")
     assert room == 1_000 - len("shipcatchup") - MAX_TOPIC - 10
     assert limit.fits("catchup", b"x" * room)
