@@ -66,10 +66,11 @@ class Flights(dict[int, Flight]):
         """Whether any PUBLISH of QoS 2 is not confirmed."""
         return any(flight.qos == 2 and not flight.confirmed for flight in self.values())
 
-    def suspects(self, held: Container[int]) -> list[Suspect]:
+    def suspects(self, held: Container[int], answered_until: float) -> list[Suspect]:
         """Return all of which a packet was sent in this connection and not answered.
 
         :param held: packet ids whose PUBREL was not sent yet.
+        :param answered_until: when the last ping was sent that the broker has answered, in monotonic seconds.
         """
         now = time.monotonic()
         return [
@@ -79,6 +80,7 @@ class Flights(dict[int, Flight]):
                 flight.confirmed,
                 flight.entry.topic,
                 now - flight.sent_at,
+                answered_until >= flight.sent_at,
             )
             for packet_id, flight in self.items()
             if packet_id not in held

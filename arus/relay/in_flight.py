@@ -197,6 +197,8 @@ class InFlight:
         for packet_id in releases:
             self._session.release(packet_id)
         now = time.monotonic()
+        if messages and self.aside.trial is not None:
+            self._session.ping()  # the answer tells a hang-up on this change from a connection that was dead before
         topics = {t: f"{self._prefix}/{t}".encode() for t in {m.entry.topic for m in messages}}
         for topic_queue, entry, packet_id, payload, qos, again in messages:
             self._flights.add(packet_id, Flight(topic_queue, entry, len(payload), now, qos))
@@ -319,12 +321,12 @@ class InFlight:
 
     def lost(self, error: SessionError, waiting: Collection[str]) -> None:
         """Note why the connection ended, and the topics of which changes wait; `end` follows."""
+        suspects = self._flights.suspects(self._releases.held, self._session.answered_until)
         if not is_hang_up(error):
-            self.aside.cut(time.monotonic())
+            self._poison.cut(suspects, waiting)
             return
         if self._flights.has_qos_2 and not self._qos_2_confirmed:
             self._session.features.hung_up()
-        suspects = self._flights.suspects(self._releases.held)
         self._poison.hung_up(
             suspects,
             acknowledged=self._progress.passed > -math.inf,

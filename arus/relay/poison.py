@@ -53,6 +53,8 @@ class Suspect(NamedTuple):
     #: Topic of its change, and for how many seconds it was unanswered.
     topic: str = ""
     age: float = 0.0
+    #: The broker has answered a ping that was sent after this time: the connection was not dead before.
+    was_alive: bool = False
 
 
 class PoisonDetector:
@@ -113,6 +115,19 @@ class PoisonDetector:
         else:
             self.clear()
 
+    def cut(self, suspects: Sequence[Suspect], waiting: Collection[str]) -> None:
+        """Note that a connection has ended, and no message is to blame.
+
+        :param suspects: all changes that were unacknowledged.
+        :param waiting: topics of which changes wait.
+        """
+        trial = self.aside.trial
+        self.aside.cut(
+            time.monotonic(),
+            tried=any(each.topic == trial and not each.confirmed for each in suspects),
+            others_wait=any(topic != trial for topic in waiting),
+        )
+
     def _failed_trial(
         self, suspects: Sequence[Suspect], *, others_pass: bool, waiting: Collection[str]
     ) -> bool:
@@ -120,12 +135,12 @@ class PoisonDetector:
         first = suspects[0] if len(suspects) == 1 else None
         trial = self.aside.trial
         if trial is None or first is None or first.topic != trial or first.confirmed:
-            self.aside.cut(time.monotonic())
+            self.cut(suspects, waiting)
             return False
         self.aside.failed(
             first.seq,
             time.monotonic(),
-            counts=others_pass and first.age <= PROMPT,
+            counts=others_pass and first.was_alive and first.age <= PROMPT,
             others_wait=any(topic != trial for topic in waiting),
         )
         return True

@@ -3,7 +3,8 @@
 In MQTT 3.1.1 a broker has no way to say that it refuses a message: it acknowledges it, or closes the connection (3.3.5).
 A link that is cut looks the same. So such a change is sent again, at growing intervals and alone in flight, while
 the other topics go on; the order of its own topic is kept. What it takes to quarantine it is a bad link's opposite: no
-connection ends except on this change, shortly after it was sent, and others are accepted between each two of these ends.
+connection ends except on this change, shortly after it was sent and with a ping answered that was sent before it, and others
+are accepted between each two of these ends.
 """
 
 from __future__ import annotations
@@ -139,24 +140,31 @@ class SetAside:
             topic.proofs = 0
         elif topic.others_passed:
             topic.proofs += 1
-            topic.pause = min(topic.pause * 2, self._longest_pause)
-        # It waits for the sake of others only.
-        topic.until = now + topic.pause if topic.others_passed or others_wait else now
-        topic.others_passed = False
+        self._pause(topic, now, others_wait=others_wait)
         for other in self._topics.values():
             if other is not topic:
                 other.proofs = 0
 
-    def cut(self, now: float) -> None:
+    def _pause(self, topic: Topic, now: float, *, others_wait: bool) -> None:
+        """Have a topic wait for the sake of others: for longer each time as long as they are accepted."""
+        if topic.others_passed:
+            topic.pause = min(topic.pause * 2, self._longest_pause)
+        topic.until = now + topic.pause if topic.others_passed or others_wait else now
+        topic.others_passed = False
+
+    def cut(self, now: float, *, tried: bool, others_wait: bool) -> None:
         """Note that a connection has ended in any other way: it may be a bad link that ends them.
 
         :param now: monotonic seconds.
+        :param tried: the trial's change was sent, and not answered.
+        :param others_wait: other topics have something to send.
         """
         for topic in self._topics.values():
             topic.proofs = 0
         if self.trial is not None:
             topic, self.trial = self._topics[self.trial], None
-            topic.until = now + self._first_pause
+            if tried:
+                self._pause(topic, now, others_wait=others_wait)
 
     def convicted(self, name: str, seq: int) -> bool:
         """Whether a change is not to be sent again."""

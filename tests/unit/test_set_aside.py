@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from hypothesis import given
@@ -80,7 +81,7 @@ def end_late(clock: Clock) -> None:
 
 
 def end_on_another(clock: Clock) -> None:
-    clock.aside.cut(clock.now)
+    clock.aside.cut(clock.now, tried=False, others_wait=True)
 
 
 @given(
@@ -96,6 +97,45 @@ def test_a_link_that_also_ends_otherwise_proves_nothing(
             clock.try_again()
         end(clock)
         assert not clock.aside.convicted("crew", 7)
+
+
+def test_it_waits_longer_each_time_too_if_the_broker_takes_long_to_hang_up() -> None:
+    clock = Clock()
+    pauses = [clock.try_again(counts=False) for _ in range(3)]
+    assert pauses == [PERIOD * FIRST_PAUSE * 2**times for times in (1, 2, 3)]
+    assert clock.try_again(counts=False, others_pass=False) == 0.0
+
+
+def cut(*suspects: Suspect, waiting: list[str], others_pass: bool = True) -> list[float]:
+    """Have the link be cut three times in the trial of `crew`; return for how long the topic waits each time."""
+    poison = PoisonDetector(PERIOD)
+    poison.aside.add("crew", 7, 0.0, others_wait=True)
+    pauses = []
+    for _ in range(3):
+        if others_pass:
+            poison.aside.accepted([entry("equipment")])
+        assert poison.aside.choose(["crew"], 1e12) == "crew"
+        began = time.monotonic()
+        poison.cut(suspects, waiting)
+        assert poison.aside.trial is None
+        is_held = poison.aside.holds("crew", began)
+        pauses.append(round(poison.aside.resumes_after(began) - began) if is_held else 0.0)
+    return pauses
+
+
+def test_it_waits_longer_each_time_too_if_the_link_is_cut_in_its_trial() -> None:
+    tried = Suspect(7, 100, topic="crew")
+    assert cut(tried, waiting=["crew"]) == [PERIOD * FIRST_PAUSE * 2**times for times in (1, 2, 3)]
+
+
+def test_it_waits_for_nobody_if_the_link_is_cut_and_no_other_topic_has_anything() -> None:
+    tried = Suspect(7, 100, topic="crew")
+    assert cut(tried, waiting=["crew"], others_pass=False) == [0.0] * 3
+
+
+def test_a_cut_before_its_change_was_sent_is_no_trial() -> None:
+    earlier = Suspect(3, 100, topic="equipment")
+    assert cut(earlier, waiting=["crew", "equipment"]) == [0.0] * 3
 
 
 def test_it_is_forgotten_once_a_change_of_its_topic_is_accepted() -> None:
@@ -162,6 +202,18 @@ def test_an_end_of_the_connection_soon_after_the_trial_counts_and_a_later_one_do
         poison.aside.accepted([entry("equipment")])
         poison.aside.choose(["crew"], 1e12)
         assert poison.careful
-        suspect = Suspect(7, 100, topic="crew", age=age)
+        suspect = Suspect(7, 100, topic="crew", age=age, was_alive=True)
         poison.hung_up([suspect], acknowledged=True, others_pass=True)
     assert poison.aside.convicted("crew", 7)
+
+
+def test_an_end_counts_only_if_the_connection_was_alive_when_the_change_was_sent() -> None:
+    """A proxy that forgets idle connections ends them on whatever is sent next: five times on a trial, at growing intervals."""
+    poison = PoisonDetector(0.0)
+    poison.aside.add("crew", 7, 0.0, others_wait=True)
+    for was_alive in (*[True] * (PROOFS - 1), *[False] * PROOFS, *[True] * (PROOFS - 1)):
+        poison.aside.accepted([entry("equipment")])
+        poison.aside.choose(["crew"], 1e12)
+        suspect = Suspect(7, 100, topic="crew", was_alive=was_alive)
+        poison.hung_up([suspect], acknowledged=True, others_pass=True)
+        assert not poison.aside.convicted("crew", 7)
