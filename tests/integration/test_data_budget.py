@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
 from arus.mqtt.meter import Kind
 from arus.outbox.status import SyncStatus
 from arus.outbox.usage import DataBudget, Usage
 from arus.protocol.frames import decompress, is_frame
 from arus.relay.budget import Budget
+from arus.relay.window import START
 from arus.testing import Clock, MemoryBroker, memory_broker, relaying, set_clock
 from arus.web import sync_page
 from tests.support.certificates import Certificates
@@ -275,6 +277,25 @@ def test_the_catchup_of_a_follower_takes_half_a_day_at_most_and_is_finished_late
     assert len(days) > 3
     assert max(days) <= ORDINARY // 2
     assert sync.runtime().catchups.recent()[0].catchup_id == run.catchup_id
+
+
+def test_changes_use_the_whole_window_while_a_catchup_waits_for_the_next_day(
+    app: Flask, broker: MemoryBroker
+) -> None:
+    """The room kept for the catch-up would stay empty, and the relay would look all the time for what to put there."""
+    sync.runtime().catchups.request({"entity": "hulls", "limit": None})
+    with db.engine.begin() as connection:
+        used_up = {"day": "2026-11-27", "sent": ORDINARY // 2 - 1}
+        connection.execute(text("INSERT INTO arus_usage VALUES (:day, 'catchups', :sent)"), used_up)
+    with relaying(app):
+        topic = "vessel/sync/system/status"
+        broker.wait_for(
+            lambda _: topic in broker.retained and "pausedUntil" in broker.retained[topic].payload
+        )
+        broker.hold_acknowledgements()
+        db.session.add_all(Hull(name="small") for _ in range(2 * START))
+        db.session.commit()
+        broker.wait_for(lambda _: arrived(broker, "hulls") == START)
 
 
 def test_a_change_larger_than_a_day_is_sent_all_the_same(app: Flask, broker: MemoryBroker) -> None:
