@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from arus.logs import get_logger
 from arus.mqtt.client import Session
 from arus.mqtt.events import Subscribed
+from arus.mqtt.packets import in_packets
 from arus.protocol.topics import CATCHUP, CONFLICTS, DICTIONARY, DIGEST, STATUS, TopicTree
 
 from .outcome import Inbound
@@ -16,8 +17,6 @@ logger = get_logger(__name__)
 
 #: SUBACK reason codes from this one on are refusals (MQTT 5, 3.9.3).
 _REFUSED = 0x80
-#: Filters in one SUBSCRIBE: the packet stays within a few kB.
-_FILTERS = 100
 #: Names of the retained topics with a vessel's current state.
 _PRESENT = (STATUS, DIGEST)
 
@@ -51,7 +50,7 @@ class Subscriptions:
         #: All filters.
         self.filters = self._filters_of(prefixes)
         #: The filters of each SUBSCRIBE of this connection that is not answered yet, by packet id.
-        self._asked: dict[int, list[str]] = {}
+        self._asked: dict[int, Sequence[str]] = {}
         self._answered = False
         self._answered_at = 0.0
         #: A retained status or digest was received in this connection: the broker sends such messages for the filters.
@@ -119,7 +118,7 @@ class Subscriptions:
         self._present = [one for one in self.filters if one.endswith(_PRESENT)]
         if not connected:
             return
-        for some in _in_packets(gone):
+        for some in in_packets(gone):
             self._session.forget(some)
         self._ask(new)
 
@@ -137,14 +136,14 @@ class Subscriptions:
         self.are_present_read = False
         # The broker sends no retained messages for a subscription that it already has: make these new.
         stale = [one for one in held if one not in self.filters]
-        for some in _in_packets([*self._present, *stale]):
+        for some in in_packets([*self._present, *stale]):
             self._session.forget(some)
         self._asked = {}
         self._ask(self.filters)
 
     def _ask(self, filters: Sequence[str]) -> None:
         # All packets are sent at once: on a slow link, each round trip would cost a second.
-        for some in _in_packets(filters):
+        for some in in_packets(filters):
             self._asked[self._session.ask([(one, 1) for one in some])] = some
 
     def take(self, event: Subscribed) -> bool:
@@ -179,8 +178,3 @@ def prefixes_of(tree: TopicTree, named: Collection[str] | None) -> list[str]:
     if named is None or not tree.is_per_vessel:
         return [tree.any_vessel]
     return [tree.prefix_of(vessel_id) for vessel_id in sorted(named)]
-
-
-def _in_packets(filters: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(filters), _FILTERS):
-        yield list(filters[start : start + _FILTERS])

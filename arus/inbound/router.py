@@ -20,6 +20,7 @@ from arus.errors import ArusError, CatchupBusyError, ConnectionLostError, Refuse
 from arus.logs import get_logger
 from arus.mqtt.client import Session
 from arus.mqtt.events import Connected, Received, Subscribed
+from arus.mqtt.packets import in_packets
 from arus.outbox import sql
 from arus.outbox.counters import WATERMARK_REFUSALS, add_to_counters
 from arus.outbox.followers import note_watermark
@@ -180,14 +181,15 @@ class InboundRouter:
             **self._inbox.subscriptions.filters(),
         }
         new = [(name, qos) for name, qos in wanted.items() if every or self._held.get(name) != qos]
-        if new:
-            # A handler of the application may want our own messages.
-            quiet = self._about_others().keys() - self._inbox.subscriptions.filters().keys()
-            asked = self._session.ask(new, others_only=quiet)
-            self._asked[asked] = [name for name, _ in new]
+        # A handler of the application may want our own messages.
+        quiet = self._about_others().keys() - self._inbox.subscriptions.filters().keys()
+        for some in in_packets(new):
+            asked = self._session.ask(some, others_only=quiet)
+            self._asked[asked] = [name for name, _ in some]
         old = [name for name in self._held if name not in wanted]
+        for some_old in in_packets(old):
+            self._session.forget(some_old)
         if old:
-            self._session.forget(old)
             with self._log.fenced_transaction() as fenced:
                 fenced.execute(sql.inbound.UNSUBSCRIBED, [{"topic_filter": name} for name in old])
             for name in old:

@@ -6,11 +6,14 @@ MQTT 5; 3.1.1 differs only by having no properties and no reason codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from arus.errors import MalformedPacketError
+
+#: A topic filter, with its QoS or without.
+Filter = TypeVar("Filter")
 
 PUBLISH = 0x30
 PUBACK = 0x40
@@ -28,6 +31,9 @@ MAX_REMAINING = 268_435_455
 #: Bytes of a PUBLISH of QoS 1 or 2 without properties in addition to its topic and payload, at most: the fixed header, the length
 #: of the topic, the packet id, and the length of the properties; and those of a topic alias.
 PUBLISH_OVERHEAD, ALIAS_OVERHEAD = 10, 3
+
+#: Filters in one SUBSCRIBE or UNSUBSCRIBE: AWS IoT Core ends the connection on a ninth.
+FILTERS = 8
 
 #: Packet ids up to here are for control messages and subscriptions; those above belong to the log.
 CONTROL_IDS = 16_383
@@ -50,6 +56,12 @@ class Ack(NamedTuple):
     packet_id: int
     #: 0 is success, 0x80 and above a refusal (2.4); always 0 in MQTT 3.1.1.
     reason: int
+
+
+def in_packets(filters: Sequence[Filter]) -> Iterator[Sequence[Filter]]:
+    """Return filters in parts, each for one SUBSCRIBE or UNSUBSCRIBE."""
+    for start in range(0, len(filters), FILTERS):
+        yield filters[start : start + FILTERS]
 
 
 @lru_cache(maxsize=2_048)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from arus.mqtt.packets import FILTERS
 from tests.support.follower import FollowerThread, ScriptedVessel
 from tests.support.mosquitto import Mosquitto
 from tests.support.postgres import as_plain_role
@@ -148,6 +149,7 @@ def test_no_more_is_published_than_the_broker_accepts_at_a_time(
         assert len(publishes) <= 2
         asked |= {p.topic for p in publishes if p.topic.endswith("catchup_requests")}
         link.acks(PUBACK, [publish.packet_id for publish in publishes])
+    assert max(map(len, link.filters)) == FILTERS  # of some fourteen
 
 
 def test_who_joins_late_asks_for_all_at_once(

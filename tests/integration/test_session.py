@@ -16,6 +16,7 @@ from paho.mqtt.client import Client
 from arus.errors import UnsupportedClientError
 from arus.mqtt.connection import Attempt
 from arus.mqtt.durable_client import check_client_library
+from arus.mqtt.packets import FILTERS
 from arus.mqtt.probe import ROUNDS
 from arus.settings import load
 from tests.support.certificates import Certificates
@@ -70,6 +71,20 @@ def test_connects_with_a_session_that_lasts(
     again = broker.accept().connect()
     assert (again.level, again.client_id, again.clean) == (5, first.client_id, False)
     assert again.properties == PROPERTIES
+
+
+def test_no_subscribe_has_more_filters_than_the_strictest_broker_accepts(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url)
+    names = [f"orders/{number}" for number in range(FILTERS + 1)]
+    for name in names:
+        vessel.subscriptions.add(name, 1, print)
+    link = broker.accept()
+    link.accept()
+    while not {*names} <= {name for asked in link.filters for name in asked}:
+        link.next(0.1)
+    assert max(map(len, link.filters)) <= FILTERS
 
 
 def test_a_client_id_of_ones_own(broker: ScriptedBroker, start_vessel: StartVessel) -> None:

@@ -106,6 +106,8 @@ class Link:
         self._packets: list[tuple[int, bytes]] = []
         self.level = 5
         self.pings = 0
+        #: The filters of each SUBSCRIBE.
+        self.filters: list[list[str]] = []
 
     def next(self, timeout: float = PATIENCE) -> Connect | Publish | Packet | None:
         """The next packet; None when none comes, ConnectionError when none will.
@@ -146,13 +148,14 @@ class Link:
         packet_id = reader.take(2)
         if self.level == 5:
             reader.properties()
-        filters = 0
+        filters = []
         while reader.at < len(body):
-            reader.binary()
+            filters.append(reader.binary().decode())
             reader.at += header & 0xF0 == SUBSCRIBE
-            filters += 1
+        if header & 0xF0 == SUBSCRIBE:
+            self.filters.append(filters)
         properties = b"\x00" if self.level == 5 else b""
-        codes = bytes(filters) if self.level == 5 or header & 0xF0 == SUBSCRIBE else b""
+        codes = bytes(len(filters)) if self.level == 5 or header & 0xF0 == SUBSCRIBE else b""
         kind = SUBACK if header & 0xF0 == SUBSCRIBE else UNSUBACK
         self.send(packet(kind, packet_id + properties + codes))
 

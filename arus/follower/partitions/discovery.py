@@ -29,7 +29,7 @@ from arus.logs import get_logger
 from arus.mqtt.client import Session
 from arus.mqtt.connection import Connection
 from arus.mqtt.events import Connected, LookedBack, Received, SessionEvent, Subscribed
-from arus.mqtt.packets import Ack
+from arus.mqtt.packets import Ack, in_packets
 from arus.mqtt.refusals import REFUSED
 from arus.protocol.encoding import encode
 from arus.protocol.messages import RollCall, Status
@@ -223,7 +223,8 @@ class _Search:
         self._resources.learn(self._session)
         if self._connection.claim_due:
             self._connection.publish_claim()
-        self._session.ask([(one, 1) for one in self._filters])
+        for some in in_packets(self._filters):
+            self._session.ask([(one, 1) for one in some])
 
     def _hear(self, received: Received) -> None:
         found = self._tree.split(received.topic)
