@@ -205,21 +205,25 @@ class InboundRouter:
     def answered(self, event: Subscribed) -> None:
         """Process the broker's answer to a subscription."""
         names = self._asked.pop(event.packet_id, [])
-        granted = {}
-        for name, reason in zip(names, event.reasons, strict=False):
-            if reason < _REFUSED:
-                granted[name] = reason
-            else:
+        answers = dict(zip(names, event.reasons, strict=False))
+        if not answers:
+            return
+        granted = {name: qos for name, qos in answers.items() if qos < _REFUSED}
+        for name, reason in answers.items():
+            if name not in granted:
+                self._held.pop(name, None)
                 logger.error(
                     "[MQTT Reliable Sync] the broker refuses the subscription to %s (reason code 0x%02x)",
                     name,
                     reason,
                 )
         self._held |= granted
-        if granted:
-            with self._log.fenced_transaction() as fenced:
+        with self._log.fenced_transaction() as fenced:
+            if granted:
                 rows = [{"topic_filter": name, "qos": qos} for name, qos in granted.items()]
                 fenced.execute(sql.inbound.SUBSCRIBED, rows)
+            if refused := [{"topic_filter": name} for name in answers.keys() - granted.keys()]:
+                fenced.execute(sql.inbound.UNSUBSCRIBED, refused)
 
     # -- messages ---------------------------------------------------------------------------------
 

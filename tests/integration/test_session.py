@@ -82,8 +82,12 @@ def test_no_subscribe_has_more_filters_than_the_strictest_broker_accepts(
         vessel.subscriptions.add(name, 1, print)
     link = broker.accept()
     link.accept()
-    while not {*names} <= {name for asked in link.filters for name in asked}:
-        link.next(0.1)
+
+    def asked() -> set[str]:
+        link.next(0.05)
+        return {name for filters in link.filters for name in filters}
+
+    eventually(lambda: {*names} <= asked())
     assert max(map(len, link.filters)) <= FILTERS
 
 

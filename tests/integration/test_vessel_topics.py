@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from msgspec import structs
 
 from arus.inbound import neighbours, roll_calls
 from arus.ops.doctor.finding import Verdict
-from arus.ops.doctor.topics import check_topics
+from arus.ops.doctor.topics import check_subscriptions, check_topics
 from arus.ops.health import health_document
 from arus.protocol.times import now_ms
 from arus.relay import status_reports
 from extensions import sync
 from tests.support.mosquitto import Mosquitto
+from tests.support.scripted_broker import ScriptedBroker
 from tests.support.subscriber import Subscriber
 from tests.support.vessel import StartVessel, Vessel
 from tests.support.waiting import eventually
@@ -210,6 +212,41 @@ def test_health_and_the_sync_page_name_the_other_vessel(
     assert "ship-2" in page
     said = app.test_cli_runner().invoke(args=["sync", "status"]).output
     assert "ship-2" in said
+
+
+def test_the_doctor_says_which_subscriptions_the_broker_refuses_or_lowers(
+    broker: ScriptedBroker, start_vessel: StartVessel
+) -> None:
+    vessel = start_vessel(broker.url)
+    requests, watermarks = "vessel/sync/catchup_requests", "vessel/sync/watermarks/+"
+
+    def held() -> set[str]:
+        return {
+            row.topic_filter for row in vessel.query("SELECT topic_filter FROM arus_subscription")
+        }
+
+    def answer(*, refused: str, granted: str, session_present: bool) -> None:
+        link = broker.accept()
+        link.refused = {refused}
+        link.accept(session_present=session_present)
+        eventually(lambda: (link.next(0.05), held() & {requests, watermarks} == {granted})[1])
+        link.close()
+
+    answer(refused=watermarks, granted=requests, session_present=False)
+    answer(refused=requests, granted=watermarks, session_present=True)
+    assert not list(check_subscriptions(vessel.settings, vessel.engine, vessel.status()))
+    status = structs.replace(vessel.status(), connected=True, connected_changed_at=1)
+    findings = check_subscriptions(vessel.settings, vessel.engine, status)
+    assert [(found.verdict, found.says) for found in findings] == [
+        (
+            Verdict.WARN,
+            f"the broker refuses the subscription to {requests}: requests of followers do not arrive",
+        ),
+        (
+            Verdict.WARN,
+            f"the broker lowers the subscription to {watermarks} to QoS 0: watermarks of followers may be lost",
+        ),
+    ]
 
 
 def test_a_vessel_does_not_take_itself_for_another(

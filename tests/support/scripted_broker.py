@@ -106,8 +106,9 @@ class Link:
         self._packets: list[tuple[int, bytes]] = []
         self.level = 5
         self.pings = 0
-        #: The filters of each SUBSCRIBE.
+        #: The filters of each SUBSCRIBE, and those that are refused.
         self.filters: list[list[str]] = []
+        self.refused: set[str] = set()
 
     def next(self, timeout: float = PATIENCE) -> Connect | Publish | Packet | None:
         """The next packet; None when none comes, ConnectionError when none will.
@@ -155,7 +156,9 @@ class Link:
         if header & 0xF0 == SUBSCRIBE:
             self.filters.append(filters)
         properties = b"\x00" if self.level == 5 else b""
-        codes = bytes(len(filters)) if self.level == 5 or header & 0xF0 == SUBSCRIBE else b""
+        codes = bytes(0x80 * (each in self.refused) for each in filters)
+        if header & 0xF0 == UNSUBSCRIBE and self.level != 5:
+            codes = b""
         kind = SUBACK if header & 0xF0 == SUBSCRIBE else UNSUBACK
         self.send(packet(kind, packet_id + properties + codes))
 

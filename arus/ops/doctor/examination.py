@@ -22,7 +22,7 @@ from .owner import check_epoch, check_owner
 from .qos import check_qos
 from .settings import check_settings
 from .shore import check_claims, check_links, is_follower
-from .topics import check_scope, check_topics
+from .topics import check_scope, check_subscriptions, check_topics
 from .vessel import Vessel
 
 
@@ -51,6 +51,7 @@ def _examine_log(vessel: Vessel, status: SyncStatus) -> Iterator[Finding]:
     if vessel.settings.local_mode:
         yield from check_epoch(status)
         yield from check_topics(vessel.settings, status)
+        yield from _safely("topics", check_subscriptions(vessel.settings, vessel.engine, status))
         yield from _safely("link", check_link(vessel, status))
         yield from _safely("qos", check_qos(vessel))
     else:
