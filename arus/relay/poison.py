@@ -125,7 +125,7 @@ class PoisonDetector:
         self.aside.cut(
             time.monotonic(),
             tried=any(each.topic == trial and not each.confirmed for each in suspects),
-            others_wait=any(topic != trial for topic in waiting),
+            waiting=waiting,
         )
 
     def _failed_trial(
@@ -141,7 +141,7 @@ class PoisonDetector:
             first.seq,
             time.monotonic(),
             counts=others_pass and first.was_alive and first.age <= PROMPT,
-            others_wait=any(topic != trial for topic in waiting),
+            waiting=waiting,
         )
         return True
 

@@ -125,12 +125,12 @@ class SetAside:
             if self.trial == entry.topic:
                 self.trial = None
 
-    def failed(self, seq: int, now: float, *, counts: bool, others_wait: bool) -> None:
+    def failed(self, seq: int, now: float, *, counts: bool, waiting: Collection[str]) -> None:
         """Note that the broker has closed the connection on the trial's change.
 
         :param now: monotonic seconds.
         :param counts: soon after it was sent, and with nothing else unanswered.
-        :param others_wait: other topics have something to send.
+        :param waiting: topics with something to send.
         """
         assert self.trial is not None, "there is a trial"
         topic, self.trial = self._topics[self.trial], None
@@ -140,31 +140,32 @@ class SetAside:
             topic.proofs = 0
         elif topic.others_passed:
             topic.proofs += 1
-        self._pause(topic, now, others_wait=others_wait)
+        self._pause(topic, now, waiting)
         for other in self._topics.values():
             if other is not topic:
                 other.proofs = 0
 
-    def _pause(self, topic: Topic, now: float, *, others_wait: bool) -> None:
-        """Have a topic wait for the sake of others: for longer each time as long as they are accepted."""
-        if topic.others_passed:
+    def _pause(self, topic: Topic, now: float, waiting: Collection[str]) -> None:
+        """Have a topic wait for the sake of others: for longer each time, but not for those that are set aside themselves."""
+        others = [name for name in waiting if self._topics.get(name) is not topic]
+        if topic.others_passed or any(name not in self._topics for name in others):
             topic.pause = min(topic.pause * 2, self._longest_pause)
-        topic.until = now + topic.pause if topic.others_passed or others_wait else now
+        topic.until = now + topic.pause if topic.others_passed or others else now
         topic.others_passed = False
 
-    def cut(self, now: float, *, tried: bool, others_wait: bool) -> None:
+    def cut(self, now: float, *, tried: bool, waiting: Collection[str]) -> None:
         """Note that a connection has ended in any other way: it may be a bad link that ends them.
 
         :param now: monotonic seconds.
         :param tried: the trial's change was sent, and not answered.
-        :param others_wait: other topics have something to send.
+        :param waiting: topics with something to send.
         """
         for topic in self._topics.values():
             topic.proofs = 0
         if self.trial is not None:
             topic, self.trial = self._topics[self.trial], None
             if tried:
-                self._pause(topic, now, others_wait=others_wait)
+                self._pause(topic, now, waiting)
 
     def convicted(self, name: str, seq: int) -> bool:
         """Whether a change is not to be sent again."""

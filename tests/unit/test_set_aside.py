@@ -47,7 +47,8 @@ class Clock:
         if others_pass:
             self.aside.accepted([entry("equipment")])
         assert self.aside.choose(["crew", "equipment"], self.now) == "crew"
-        self.aside.failed(7, self.now, counts=counts, others_wait=others_pass)
+        waiting = ["crew", "equipment"] if others_pass else ["crew"]
+        self.aside.failed(7, self.now, counts=counts, waiting=waiting)
         if not self.aside.holds("crew", self.now):
             return 0.0
         return self.aside.resumes_after(self.now) - self.now
@@ -81,7 +82,7 @@ def end_late(clock: Clock) -> None:
 
 
 def end_on_another(clock: Clock) -> None:
-    clock.aside.cut(clock.now, tried=False, others_wait=True)
+    clock.aside.cut(clock.now, tried=False, waiting=["crew", "equipment"])
 
 
 @given(
@@ -133,6 +134,21 @@ def test_it_waits_for_nobody_if_the_link_is_cut_and_no_other_topic_has_anything(
     assert cut(tried, waiting=["crew"], others_pass=False) == [0.0] * 3
 
 
+def test_it_waits_longer_each_time_if_others_wait_and_are_not_accepted_but_not_for_those_set_aside() -> (
+    None
+):
+    """A broker of 3.1.1 may accept others only after a probe, for which the connection has to last."""
+    clock = Clock()
+    clock.aside.add("alerts", 3, clock.now, others_wait=True)
+    pauses: list[float] = []
+    for waiting in (["crew", "equipment"], ["crew", "alerts"], ["crew", "alerts", "equipment"]):
+        clock.now = 1e6 * (1 + len(pauses))
+        assert clock.aside.choose(["crew"], clock.now) == "crew"
+        clock.aside.failed(7, clock.now, counts=True, waiting=waiting)
+        pauses.append(clock.aside.resumes_after(clock.now) - clock.now)
+    assert pauses == [PERIOD * FIRST_PAUSE * times for times in (2, 2, 4)]
+
+
 def test_a_cut_before_its_change_was_sent_is_no_trial() -> None:
     earlier = Suspect(3, 100, topic="equipment")
     assert cut(earlier, waiting=["crew", "equipment"]) == [0.0] * 3
@@ -165,7 +181,7 @@ def test_the_next_change_of_the_topic_is_tried_alone_too() -> None:
     assert clock.aside.obstacle is None
     clock.now = clock.aside.resumes_after(clock.now)
     assert clock.aside.choose(["crew"], clock.now) == "crew"
-    clock.aside.failed(8, clock.now, counts=True, others_wait=True)
+    clock.aside.failed(8, clock.now, counts=True, waiting=["crew", "equipment"])
     assert clock.aside.obstacle == "it closes the connection on change 8 on crew"
     assert not clock.aside.convicted("crew", 8)
 
