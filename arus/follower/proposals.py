@@ -332,6 +332,10 @@ def _row(connection: Connection, copy: Copy, row_id: str) -> dict[str, Any] | No
 
 def _insert(connection: Connection, copy: Copy, row_id: str, data: Mapping[str, Any]) -> None:
     """Write a new row; missing values are filled in with the columns' defaults."""
+    if copy.makes_keys(connection.dialect):
+        raise ProposalError(
+            f"the database makes the keys of {copy.registration.entity}: only the vessel can create a row"
+        )
     values = copy.given(data)
     values[copy.key_column.key] = copy.key_of(row_id)
     if copy.version_column:

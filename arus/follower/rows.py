@@ -254,6 +254,10 @@ class Copy:
             self._statements["upsert"] = statement
         connection.execute(statement, rows)
 
+    def makes_keys(self, dialect: Dialect) -> bool:
+        """Whether the database makes the keys, and takes none: `Identity(always=True)`, which only PostgreSQL has."""
+        return self._is_key_generated and dialect.name == "postgresql"
+
     def change(self, connection: Connection, key: Any, values: Mapping[str, Any]) -> None:
         """Set some columns of a row."""
         if values:

@@ -18,9 +18,14 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+import arus.follower.tables
+import arus.outbox.tables
 from arus.database import open_engine
+from arus.errors import ProposalError
+from arus.follower.proposals import propose
 from arus.follower.rows import Copy
 from arus.follower.upsert import MAX_BYTES, Upsert
+from arus.protocol.entries import Operation
 from arus.registry import Registry
 from tests.support.postgres import PostgresServer
 
@@ -215,3 +220,20 @@ def test_a_key_that_only_the_database_makes_is_copied_too(connection: sa.Connect
     copy.upsert(connection, [{"id": 9, "value": 4}])
     rows = connection.execute(sa.select(Reading.id, Reading.value).order_by(Reading.id))
     assert [tuple(row) for row in rows] == [(7, 2), (9, 4)]
+
+
+def test_a_row_whose_key_only_the_database_makes_is_not_created_ashore(
+    connection: sa.Connection,
+) -> None:
+    registration = Registry().add(
+        Reading, "readings", topic="readings", qos=1, schema=ReadingSchema, version=None
+    )
+    for define in (arus.follower.tables.define, arus.outbox.tables.define):
+        define(METADATA)
+    METADATA.create_all(connection)
+    Base.metadata.create_all(connection)
+    connection.exec_driver_sql(
+        "INSERT INTO arus_vessel (vessel_id, epoch, heard_at) VALUES ('ship-1', '1', 0)"
+    )
+    with pytest.raises(ProposalError, match="only the vessel can create a row"):
+        propose(connection, Copy(registration), Operation.CREATE, "7", {"value": 1}, origin="shore")
