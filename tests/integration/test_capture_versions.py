@@ -63,12 +63,19 @@ class Shade(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str | None]
     size: Mapped[int | None]
+    document = mapped_column(sa.JSON)
+
+
+class ShadeSchema(Schema):
+    id = fields.Integer()
+    name = fields.String()
+    document = fields.Raw()
 
 
 MODELS: dict[str, Any] = {"lamps": Lamp, "bulbs": Bulb, "shades": Shade}
 sync.register(Lamp, "lamps", schema=LampSchema)
 sync.register(Bulb, "bulbs", schema=LampSchema)
-sync.register(Shade, "shades", schema=LampSchema(exclude=["version"]))
+sync.register(Shade, "shades", schema=ShadeSchema)
 
 
 @pytest.fixture
@@ -453,3 +460,56 @@ def test_an_update_has_what_others_have_written_to_other_columns_since_its_objec
         assert [row.name for row in rows] == ["b", "a"]
     changes = sorted(entries_of(entity)[2:])
     assert changes == [("update", 2, "a"), ("update", 2, "b"), ("update", 3, "b")]
+
+
+@pytest.mark.filterwarnings("ignore:DELETE statement on table")
+def test_the_deletion_of_a_row_that_another_transaction_has_deleted_is_in_the_log_once(
+    app: Flask,
+) -> None:
+    for entity in ("lamps", "shades"):
+        model = MODELS[entity]
+        db.session.add_all([model(id=number, name="a") for number in (1, 2)])
+        db.session.commit()
+        with sa.orm.Session(db.engine, expire_on_commit=False) as other:
+            rows = other.scalars(sa.select(model)).all()
+            other.commit()
+            db.session.delete(db.session.get_one(model, 1))
+            db.session.commit()
+            for row in rows:
+                other.delete(row)
+            other.commit()
+        db.session.add(model(id=1, name="b"))
+        db.session.commit()
+        entries = entries_of(entity)
+        assert entries[:4] == [("create", 1, "a")] * 2 + [("delete", 2, "a")] * 2
+        assert [(operation, name) for operation, _, name in entries[4:]] == [("create", "b")]
+
+
+def test_an_update_tells_an_equal_value_that_is_another_one_in_json(app: Flask) -> None:
+    shade = Shade(id=1, name="a")
+    db.session.add(shade)
+    db.session.commit()
+    for before, after in (
+        ({"on": 1}, {"on": True}),
+        ([0.5, 0], [0.5, False]),
+        ([[1]], [[1.0]]),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ):
+        shade.document = before
+        db.session.commit()
+        with sa.orm.Session(db.engine, expire_on_commit=False) as other:
+            stale = other.get_one(Shade, 1)
+            other.commit()
+            db.session.execute(update(Shade).values(document=after))
+            db.session.commit()
+            stale.size = (stale.size or 0) + 1
+            other.commit()
+        assert last_document() == orjson.dumps(after)
+
+
+def last_document() -> bytes:
+    with db.engine.connect() as connection:
+        data = connection.execute(
+            sa.text("SELECT data FROM arus_change ORDER BY id DESC LIMIT 1")
+        ).scalar_one()
+    return orjson.dumps(orjson.loads(bytes(data))["document"])

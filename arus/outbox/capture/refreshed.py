@@ -8,6 +8,7 @@ models need no look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import inspect, select
@@ -53,5 +54,19 @@ def _differing(state: InstanceState[Any], names: Sequence[str], values: Sequence
         name
         for name, value in zip(names, values, strict=True)
         if name in state.dict
-        and not properties[name].columns[0].type.compare_values(state.dict[name], value)
+        and not (
+            properties[name].columns[0].type.compare_values(state.dict[name], value)
+            and _is_written_alike(state.dict[name], value)
+        )
     ]
+
+
+def _is_written_alike(one: Any, other: Any) -> bool:
+    """Whether two equal values are the same in JSON, which tells `true` from 1, 1.50 from 1.5, and keeps the order of keys."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(map(_is_written_alike, one.items(), other.items()))
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return all(map(_is_written_alike, one, other))
+    if isinstance(one, int | float | Decimal):
+        return type(one) is type(other) and str(one) == str(other)
+    return True

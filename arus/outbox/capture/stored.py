@@ -189,9 +189,14 @@ def _binary(_kind: Any, _dialect: Dialect) -> Check:
     return lambda value: type(value) is bytes
 
 
-def _json(kind: Any, _dialect: Dialect) -> Check:
+def _json(kind: Any, dialect: Dialect) -> Check:
     # JSONB has an order of keys of its own.
-    return _never if _is_postgresqls(kind, "JSONB") else _is_plain
+    if _is_postgresqls(kind, "JSONB"):
+        return _never
+    # SQLite takes a document that is a number alone for a number: 1.0 is stored as 1.
+    return (
+        _is_plain if dialect.name != "sqlite" else lambda v: type(v) is not float and _is_plain(v)
+    )
 
 
 def _is_plain(value: Any) -> bool:

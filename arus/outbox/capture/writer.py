@@ -113,9 +113,11 @@ def write_changes(
     actor = _actor(connection, pending)
     versions = _kept_versions(connection, changes)
     entries = [_entry(session, change, committed_at, actor, versions) for change in changes]
-    entries = _write_entries(session, connection, changes, entries)
+    written = _write_entries(session, connection, changes, entries)
     quarantined, receipts = 0, []
-    for change, entry in zip(changes, entries, strict=True):
+    for change, entry in zip(changes, written, strict=True):
+        if entry is None:
+            continue
         data = entry[_DATA]
         if entry[_OUTCOME] is not None:
             quarantined, data = quarantined + 1, None
@@ -161,9 +163,9 @@ def _write_entries(
     session: Session,
     connection: Connection,
     changes: Sequence[Change],
-    entries: list[tuple[Any, ...]],
-) -> list[tuple[Any, ...]]:
-    """Write entries, and return them as they were written."""
+    entries: Sequence[tuple[Any, ...]],
+) -> Sequence[tuple[Any, ...] | None]:
+    """Write entries, and return them as they were written; None in the place of one that says what the log has said."""
     style = connection.dialect.paramstyle
     guards = [_guard(change, entry) for change, entry in zip(changes, entries, strict=True)]
     if all(is_news for is_news, *_ in guards):
@@ -180,7 +182,8 @@ def _guard(change: Change, entry: tuple[Any, ...]) -> tuple[bool, str, str, int]
     """Return whether an entry is surely news of its row; otherwise entity, row id and version say whether it is."""
     if change.operation is Operation.CREATE:
         return False, entry[_ENTITY], entry[_ROW_ID], 0  # the log must not know the row
-    return not may_repeat(change.registration), entry[_ENTITY], entry[_ROW_ID], entry[_VERSION]
+    is_news = change.operation is not Operation.DELETE and not may_repeat(change.registration)
+    return is_news, entry[_ENTITY], entry[_ROW_ID], entry[_VERSION]
 
 
 def _insert(connection: Connection, text: str, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -218,8 +221,8 @@ def _write_known(
     changes: Sequence[Change],
     entries: Sequence[tuple[Any, ...]],
     count: int,
-) -> list[tuple[Any, ...]]:
-    """Write those entries that were not: the log knows their rows. Return all entries as they were written.
+) -> list[tuple[Any, ...] | None]:
+    """Write those entries that were not: the log knows their rows. Return all entries as they were written, or None.
 
     :param count: how many were written.
     """
@@ -233,28 +236,34 @@ def _write_known(
         raise CaptureError(
             "the random id of a change belongs to another one; repeat the transaction"
         )
-    result = []
+    result: list[tuple[Any, ...] | None] = []
     for change, entry in zip(changes, entries, strict=True):
         if entry[_MESSAGE_ID] not in written:
-            entry = _known_again(session, connection, change, entry)  # noqa: PLW2901
-            statement = sql.entries.insert_entry(connection.dialect.paramstyle)
-            connection.exec_driver_sql(statement, entry)
-        result.append(entry)
+            known = _known_again(session, connection, change, entry)
+            if known is not None:
+                statement = sql.entries.insert_entry(connection.dialect.paramstyle)
+                connection.exec_driver_sql(statement, known)
+            result.append(known)
+        else:
+            result.append(entry)
     return result
 
 
 def _known_again(
     session: Session, connection: Connection, change: Change, entry: tuple[Any, ...]
-) -> tuple[Any, ...]:
+) -> tuple[Any, ...] | None:
     """Return the entry of a change whose row is in the log in its version or a newer one: the version goes on from that.
 
-    Another row had the key of a created one, or others have changed the row since its object was loaded.
+    Another row had the key of a created one, or others have changed the row since its object was loaded. If they have
+    deleted it, there is nothing to say of its deletion.
     """
     registration = change.registration
     wanted = {"entity": registration.entity, "row_id": change.row_id}
     last = connection.execute(sql.entries.LAST_OF_ROW, wanted).one()
     versions: dict[tuple[str, str], int] = {}
     if change.last is not None:
+        if last.operation == Operation.DELETE:
+            return None
         change.last = newer(change.last, last)
         return _entry(session, change, now_ms(), entry[_ACTOR], versions)
     if last.operation != Operation.DELETE:

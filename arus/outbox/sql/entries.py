@@ -21,6 +21,9 @@ _UNNUMBERED_ENTRY = ", ".join(
 #: The columns that are written when a change is committed.
 WRITTEN = names(TABLES.change, without=("id", "seq", "previous_seq"))
 
+#: Above each version.
+_ABOVE_ALL = 2**63 - 1
+
 
 #: An entry of a drill.
 REPEAT = statement(insert(TABLES.change, *WRITTEN))
@@ -38,7 +41,8 @@ def insert_entry(paramstyle: str) -> str:
 
 @cache
 def insert_new_entry(paramstyle: str) -> str:
-    """Return the driver SQL that inserts an entry, unless the last entry of its row has its version or a newer one.
+    """Return the driver SQL that inserts an entry, unless the last entry of its row has its version or a newer one, or is a
+    deletion.
 
     For whether that may be, its entity and its row id, the version (0: the row must have no entry), and the values of
     `WRITTEN`.
@@ -46,8 +50,8 @@ def insert_new_entry(paramstyle: str) -> str:
     change, into = TABLES.change.name, ", ".join(WRITTEN)
     mark = "?" if paramstyle == "qmark" else "%s"
     is_news = (
-        f"{mark} OR COALESCE((SELECT version FROM {change} WHERE entity = {mark} AND row_id = {mark}"
-        f" ORDER BY id DESC LIMIT 1), -1) < {mark}"
+        f"{mark} OR COALESCE((SELECT CASE operation WHEN 'delete' THEN {_ABOVE_ALL} ELSE version END FROM {change}"
+        f" WHERE entity = {mark} AND row_id = {mark} ORDER BY id DESC LIMIT 1), -1) < {mark}"
     )
     if paramstyle != "qmark":
         return (
