@@ -27,6 +27,7 @@ OWNERS = {
     "Engine._has_events": Engine,
     "Engine._option_cls": Engine,
     "Session._register_altered": Session,
+    "Session._remove_newly_deleted": Session,
     "Insert._returning": Insert,
     "Insert._multi_values": Insert,
     "Insert._post_values_clause": Insert,

@@ -32,7 +32,7 @@ class Affected(Struct):
     registration: Registration
     #: The content of each row before the statement, by key; without data where that is not needed.
     before: dict[Any, Content] = field(default_factory=dict)
-    #: Rows that the statement has created.
+    #: Rows that the statement has created, or may have made rows of this model.
     created: set[Any] = field(default_factory=set)
     #: The statement itself writes these rows, so each of them counts as changed.
     written: bool = True
@@ -156,9 +156,12 @@ def _raise_versions(
 
 
 def loaded_in(session: Session, change: Change) -> Any | None:
-    """Return the session's own object of a changed row; None if it has none."""
-    key = getattr(change.row, change.registration.key)
-    return session.identity_map.get(identity_key(change.registration.model, key))
+    """Return the session's own object of a changed row; None if it has none, or one of the class that the row had before."""
+    model = change.registration.model
+    found = session.identity_map.get(
+        identity_key(model, getattr(change.row, change.registration.key))
+    )
+    return found if isinstance(found, model) else None
 
 
 def stale_attributes(row: Any) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Alias, Column, Row, func
+from sqlalchemy import Alias, Column, Row, func, inspect
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData, result_tuple
 from sqlalchemy.exc import InvalidRequestError
@@ -20,7 +20,7 @@ from arus.registry import Registration
 from .engines import engine_of
 from .flush import changed_key
 from .pending import note
-from .tables import given_values, is_ordered
+from .tables import is_ordered, named_columns
 from .versions import (
     CAPTURED,
     grows_by_itself,
@@ -168,8 +168,9 @@ def _give_versions(bulk: BulkStatement, registration: Registration, rows: Sequen
 
 def _names_version(bulk: BulkStatement, registration: Registration) -> bool:
     """Whether an UPDATE sets the version itself."""
-    named = {*given_values(bulk.statement), *(bulk.parameters or ())}
-    return registration.version in {getattr(column, "key", column) for column in named}
+    return version_column(registration).key in named_columns(
+        bulk.statement, [bulk.parameters or {}]
+    )
 
 
 def _operation(statement: Any) -> Operation:
@@ -181,8 +182,12 @@ def _operation(statement: Any) -> Operation:
 def _is_watched(bulk: BulkStatement, mapper: Mapper[Any], registration: Registration) -> bool:
     """Whether a statement's rows are found by `statements`: it can't be given a RETURNING for them."""
     statement = bulk.statement
-    # A row may have columns in tables that the statement does not name, or be of a model registered otherwise.
-    inherits = len(mapper.tables) > 1 or len(list(mapper.self_and_descendants)) > 1
+    # A row may have columns in tables that the statement does not name, be of a model registered otherwise, or become one.
+    inherits = (
+        mapper.inherits is not None
+        or len(mapper.tables) > 1
+        or len(list(mapper.self_and_descendants)) > 1
+    )
     return bool(
         statement._returning
         or isinstance(statement.table, Alias)
@@ -214,6 +219,6 @@ def _refuse(bulk: BulkStatement, registration: Registration) -> None:
             " use session.merge, ON CONFLICT DO UPDATE or sync.record"
         )
     if statement.is_update and not isinstance(bulk.parameters, list):
-        named = {*given_values(statement), *(bulk.parameters or ())}
-        if registration.key in {getattr(column, "key", column) for column in named}:
+        (key,) = inspect(registration.model).primary_key
+        if key.key in named_columns(statement, [bulk.parameters or {}]):
             raise changed_key(registration)

@@ -65,6 +65,12 @@ class FlushEvents:
         assert registration is not None, "a model is registered before it is watched"
         if registration.version is not None and inspect(model).version_id_col is None:
             event.listen(model, "before_insert", self._before_insert, propagate=True)
+        base = inspect(model).base_mapper.class_
+        # A row of any class of the table may be made one of this class.
+        if base is not model and not event.contains(base, "before_update", self._refuse_class):
+            event.listen(base, "before_insert", self._refuse_class, propagate=True)
+            event.listen(base, "before_insert", self._refuse_replaced, propagate=True)
+            event.listen(base, "before_update", self._refuse_class, propagate=True)
 
     def registration(self, row: Any) -> Registration:
         """Return the registration of a row's model.
@@ -75,6 +81,37 @@ class FlushEvents:
         if registration is None:
             raise CaptureError(f"{type(row).__name__} is not registered for reliable sync")
         return registration
+
+    def _refuse_class(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        """Raise for a discriminator by which a row becomes one of another entity: its object would stay what it is."""
+        session, told = object_session(row), mapper.polymorphic_on
+        if session is None or told is None or not self._captures(session):
+            return
+        name = mapper.get_property_by_column(told).key
+        added = get_history(row, name, PassiveFlag.PASSIVE_NO_INITIALIZE).added
+        if not added or added[0] == mapper.polymorphic_identity:
+            return
+        other = mapper.polymorphic_map.get(added[0])
+        becomes = None if other is None else self._registry.of_model(other.class_)
+        if becomes is not self._registry.of_model(mapper.class_):
+            raise CaptureError(
+                f"the session can't make a {mapper.class_.__name__} a row of another entity by its {name}: the object would"
+                f" stay a {mapper.class_.__name__}. Execute an UPDATE statement, or register the base class alone"
+            )
+
+    def _refuse_replaced(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
+        """Raise if the same flush deletes a row with this key and of another entity: it updates that one, and deletes none."""
+        session = object_session(row)
+        if session is None or not self._captures(session):
+            return
+        deleted = session.identity_map.get(mapper.identity_key_from_instance(row))
+        if deleted is not None and self._registry.of_model(
+            type(deleted)
+        ) is not self._registry.of_model(mapper.class_):
+            raise CaptureError(
+                f"a {mapper.class_.__name__} can't take the place of a {type(deleted).__name__} in one flush: flush the deletion"
+                " before the row is added"
+            )
 
     def _before_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         """Give a row its first version, if neither the application nor a default does; note which row it replaces."""

@@ -31,7 +31,7 @@ TOUCHED = (
         ("_execute_clauseelement", "_execute_context", "_handle_dbapi_exception"),
     ),
     (Engine, ("_connection_cls", "_has_events", "_option_cls")),
-    (Session(), ("_flushing", "_register_altered")),
+    (Session(), ("_flushing", "_register_altered", "_remove_newly_deleted")),
     (
         insert(_TABLE),
         (

@@ -48,7 +48,7 @@ from .inserts import (
 from .logged import logged_contents
 from .pending import Change, innermost, note, pending_of
 from .results import kept_rows
-from .tables import RegisteredTables, key_column, named_columns, table_of
+from .tables import RegisteredTables, key_column, may_change_class, named_columns, table_of
 from .textual import NOTHING, SqlTexts
 from .uncaptured import is_migrating, place_of_caller, report_uncaptured
 from .versions import CAPTURED
@@ -189,6 +189,7 @@ class _Watched:
         self._connection = connection
         self._session = session
         self._registrations = registrations
+        self._deletes = False
 
     def begin(
         self, statement: UpdateBase, parameters: _Parameters
@@ -197,6 +198,7 @@ class _Watched:
 
         :raises CaptureError: the changes can't be captured.
         """
+        self._deletes = isinstance(statement, Delete)
         keys = self._key_columns(statement)
         if isinstance(statement, Insert):
             return self._begin_insert(statement, parameters, keys)
@@ -237,13 +239,16 @@ class _Watched:
                 " reading its rows first would execute that twice"
             )
         found = []
+        names = named_columns(statement, parameters) if isinstance(statement, Update) else set()
         for registration in self._registrations:
             column = keys[registration.entity]
             lock(self._connection, column)
             matching = matching_keys(self._connection, column, statement.whereclause, parameters)
-            data = isinstance(statement, Delete)
+            data = isinstance(statement, Delete) or may_change_class(registration, names)
             before = contents(reader, self._registry, registration, matching, data=data)
-            found.append(Affected(registration, before))
+            # Of other classes: a new discriminator makes them rows of this model.
+            others = {*matching} - before.keys()
+            found.append(Affected(registration, before, others))
         return found
 
     def _begin_insert(
@@ -278,9 +283,11 @@ class _Watched:
         if is_upsert(statement) and given is not None:
             with open_reader(self._connection) as reader:
                 lock(self._connection, key)
+                names = upserted_columns(statement)
                 for one in existing:
+                    data = not is_exact or may_change_class(one.registration, names)
                     one.before = contents(
-                        reader, self._registry, one.registration, given, data=not is_exact
+                        reader, self._registry, one.registration, given, data=data
                     )
         executed = with_keys(statement, key)
 
@@ -326,10 +333,14 @@ class _Watched:
             if self._session is None:
                 write_changes(reader, changes)
         if self._session is not None:
-            _note_all(self._session, changes)
+            _note_all(self._session, changes, deletes=self._deletes)
 
 
-def _note_all(session: Session, changes: Sequence[Change]) -> None:
+def _note_all(session: Session, changes: Sequence[Change], *, deletes: bool) -> None:
+    """Note the changes that a statement has made in a session's transaction.
+
+    :param deletes: the statement is a DELETE. What another one takes from an entity has become a row of another class.
+    """
     in_flush = is_flushing(session)
     for change in changes:
         loaded = loaded_in(session, change)
@@ -340,6 +351,8 @@ def _note_all(session: Session, changes: Sequence[Change]) -> None:
             attributes = stale_attributes(loaded)
             if in_flush and attributes:
                 pending_of(session).incomplete.append((loaded, attributes))
+            elif change.operation is Operation.DELETE and not deletes and not in_flush:
+                session._remove_newly_deleted([instance_state(loaded)])
             elif attributes and change.operation is not Operation.DELETE:
                 session.expire(loaded, attributes)
         note(session, change)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct, field
@@ -11,7 +11,7 @@ from sqlalchemy.exc import NoReferencedColumnError, NoReferencedTableError
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.dml import ValuesBase
 
-from arus.registry import Registration, Registry
+from arus.registry import Registration, Registry, column_of
 
 #: Schema and name of a table; the schema is None for the default one.
 TableName = tuple[str | None, str]
@@ -133,13 +133,26 @@ def is_ordered(statement: Update) -> bool:
 
 
 def named_columns(statement: Update, parameters: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the keys of the columns that an UPDATE may set.
+    """Return the keys of the columns that an UPDATE may set; a statement on a model may name them by its attributes.
 
-    :param parameters: of each execution: they name columns where the statement itself does not.
+    :param parameters: of each execution: they may name columns too.
     """
-    named: set[Any] = {*given_values(statement)}
-    named = named or {name for values in parameters for name in values}
-    return {getattr(column, "key", column) for column in named}
+    told = {name for values in parameters for name in values}
+    keys = {getattr(column, "key", column) for column in given_values(statement)} or told
+    subject = statement._propagate_attrs.get("plugin_subject")
+    columns = [column_of(subject.mapper, key) for key in keys] if subject is not None else []
+    return (
+        keys
+        | told
+        | {column.key for column in columns if column is not None}
+        | {column.key for column in columns if column is not None}
+    )
+
+
+def may_change_class(registration: Registration, names: Collection[str]) -> bool:
+    """Whether rows of a registered model become rows of another one, or others its own, where these columns are set."""
+    told = inspect(registration.model).polymorphic_on
+    return told is not None and (not isinstance(told, Column) or told.key in names)
 
 
 def key_column(table: Any, registration: Registration) -> Column[Any] | None:
