@@ -167,6 +167,8 @@ class Registry(Struct):
 
     _by_model: dict[type[Any], Registration] = field(default_factory=dict)
     _by_entity: dict[str, Registration] = field(default_factory=dict)
+    #: What is known of classes that are not registered themselves.
+    _of_subclass: dict[type[Any], Registration | None] = field(default_factory=dict)
     #: Raised by each registration.
     revision: int = 0
 
@@ -218,6 +220,7 @@ class Registry(Struct):
             text_keys=_text_keys(mapper, schema),
         )
         self._by_model[model] = self._by_entity[entity] = registration
+        self._of_subclass.clear()
         self.revision += 1
         return registration
 
@@ -238,13 +241,15 @@ class Registry(Struct):
                 )
 
     def of_model(self, model: type[Any]) -> Registration | None:
-        """Return the registration of `model` or of its nearest registered base class."""
+        """Return the registration of `model`, or of its nearest registered base class that has the same rows."""
         exact = self._by_model.get(model)
         if exact is not None:
             return exact
-        return next(
-            (self._by_model[base] for base in model.__mro__ if base in self._by_model), None
-        )
+        if model not in self._of_subclass:
+            base = next((base for base in model.__mro__ if base in self._by_model), None)
+            shares = base is not None and _shares_rows(inspect(model), inspect(base))
+            self._of_subclass[model] = self._by_model[base] if base is not None and shares else None
+        return self._of_subclass[model]
 
     def of_entity(self, entity: str) -> Registration | None:
         """Return the registration of `entity`."""

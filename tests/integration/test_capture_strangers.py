@@ -50,6 +50,39 @@ class Dinghy(Craft):
     __mapper_args__ = {"polymorphic_identity": "dinghy"}  # noqa: RUF012
 
 
+class Part(Base):
+    """Its key is not that of its table."""
+
+    __tablename__ = "x_part"
+    number = mapped_column(sa.Integer, primary_key=True)
+    code: Mapped[str] = mapped_column(sa.String(20), unique=True)
+    version: Mapped[int | None]
+    name: Mapped[str | None]
+    __mapper_args__ = {"primary_key": [code]}  # noqa: RUF012
+
+
+class Spare(Part):
+    """Has its rows in a table of its own, with keys that parts may have too."""
+
+    __tablename__ = "x_spare"
+    code: Mapped[str] = mapped_column(sa.String(20), primary_key=True)
+    name: Mapped[str | None]
+    __mapper_args__ = {"concrete": True}  # noqa: RUF012
+
+
+class Order(Base):
+    __tablename__ = "x_order"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int | None]
+    name: Mapped[str | None] = mapped_column(unique=True)
+
+
+class PartSchema(Schema):
+    code = fields.String()
+    version = fields.Integer()
+    name = fields.String()
+
+
 class CraftSchema(Schema):
     id = fields.Integer()
     version = fields.Integer()
@@ -58,14 +91,23 @@ class CraftSchema(Schema):
     notes = fields.String()
 
 
+class OrderSchema(Schema):
+    id = fields.Integer()
+    version = fields.Integer()
+    name = fields.String()
+
+
 MODELS: dict[str, tuple[Any, type[Schema]]] = {
     "boats": (Boat, CraftSchema),
     "rafts": (Raft, CraftSchema),
+    "parts": (Part, PartSchema),
+    "orders": (Order, OrderSchema),
 }
 for entity, (model, schema) in MODELS.items():
     sync.register(model, entity, schema=schema)
 
 CRAFT: Any = Craft.__table__
+PART: Any = Part.__table__
 
 
 @pytest.fixture
@@ -223,3 +265,76 @@ def test_a_session_does_not_make_its_object_a_row_of_another_entity(app: Flask) 
     db.session.add(Raft(id=1))
     db.session.commit()
     assert log() == [("boats", "create", "1"), ("boats", "delete", "1"), ("rafts", "create", "1")]
+
+
+def test_a_key_that_is_not_its_tables_own_is_the_key_of_each_statement(app: Flask) -> None:
+    added(Part(code="a", number=7), Part(code="b", number=8))
+    upsert = insert_of(PART).values(code="b", name="b")
+    for write, entry in (
+        (PART.update().where(PART.c.number == 7).values(name="n"), ("update", "a")),
+        (sa.update(Part).where(Part.number == 7).values(name="o"), ("update", "a")),
+        (PART.insert().values(code="c"), ("create", "c")),
+        (
+            upsert.on_conflict_do_update(index_elements=["code"], set_={"name": "u"}),
+            ("update", "b"),
+        ),
+        (PART.delete().where(PART.c.number == 8), ("delete", "b")),
+    ):
+        in_session(write)
+        assert log()[-1] == ("parts", *entry)
+    on_engine(PART.update().values(name="e"))
+    assert log()[-2:] == [("parts", "update", "a"), ("parts", "update", "c")]
+    refused(lambda: in_session(PART.update().values(code="z")), "primary key of a Part")
+
+
+def test_an_upsert_that_gives_a_row_another_key_is_refused(app: Flask) -> None:
+    added(Order(id=1, name="a"))
+    statement = insert_of(Order).values(id=2, name="a")
+    for table, key in ((["name"], statement.excluded.id), (["name"], 2), (["id"], 3)):
+        changed = statement.on_conflict_do_update(index_elements=table, set_={"id": key})
+        refused(lambda statement=changed: in_session(statement), "primary key of a Order")
+    assert log() == [("orders", "create", "1")]
+    statement = insert_of(Order).values(id=1, name="b", version=1)
+    every = statement.on_conflict_do_update(index_elements=["id"], set_=dict(statement.excluded))
+    in_session(every)
+    own = insert_of(Order).values(id=5, name="b")
+    in_session(own.on_conflict_do_update(index_elements=["name"], set_={"id": Order.id}))
+    assert log() == [("orders", "create", "1")] + [("orders", "update", "1")] * 2
+
+
+def test_a_class_with_a_table_of_its_own_is_not_captured_with_its_base(app: Flask) -> None:
+    added(Part(code="a"), Spare(code="a", name="s"))
+    spare = db.session.get_one(Spare, "a")
+    spare.name = "t"
+    db.session.commit()
+    db.session.delete(spare)
+    db.session.commit()
+    in_session(sa.insert(Spare).values(code="b"))
+    assert log() == [("parts", "create", "a")]
+
+
+def test_a_statement_made_by_a_function_or_without_its_key_is_captured(app: Flask) -> None:
+    added(Order(name="a"))
+    in_session(sa.lambda_stmt(lambda: sa.update(Order).values(name="b")))
+    on_engine(sa.lambda_stmt(lambda: sa.update(Order.__table__).values(name="c")))
+    in_session(sa.insert(Order.__table__).values(name="d").inline())
+    assert [operation for _, operation, _ in log()] == ["create", "update", "update", "create"]
+
+
+def test_what_a_session_writes_where_each_statement_is_committed_survives_its_rollback(
+    app: Flask,
+) -> None:
+    added(Order(id=1, name="a"))
+    engine = db.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with sa.orm.Session(engine) as session:
+        session.get_one(Order, 1).name = "b"
+        session.flush()
+        session.rollback()
+        session.execute(sa.update(Order).values(name="c"))
+        session.rollback()
+        session.add(Order(id=2))
+        session.commit()
+    assert log() == [
+        ("orders", "create", "1"), ("orders", "update", "1"), ("orders", "update", "1"),
+        ("orders", "create", "2"),
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, CursorResult, Delete, Engine, Insert, Row, Update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import CompileState
+from sqlalchemy.sql.lambdas import StatementLambdaElement
 
 import arus.outbox.capture
 from arus import ReliableSync
@@ -23,12 +24,14 @@ OWNERS = {
     "Connection._execute_clauseelement": Connection,
     "Connection._execute_context": Connection,
     "Connection._handle_dbapi_exception": Connection,
+    "Connection._is_autocommit_isolation": Connection,
     "Engine._connection_cls": Engine,
     "Engine._has_events": Engine,
     "Engine._option_cls": Engine,
     "Session._register_altered": Session,
     "Session._remove_newly_deleted": Session,
     "Insert._returning": Insert,
+    "Insert._inline": Insert,
     "Insert._multi_values": Insert,
     "Insert._post_values_clause": Insert,
     "Insert._prefixes": Insert,
@@ -38,6 +41,7 @@ OWNERS = {
     "Update._values": Update,
     "Delete._returning": Delete,
     "CursorResult._rewind": CursorResult,
+    "StatementLambdaElement._resolved": StatementLambdaElement,
     "Row._mapping": Row,
 }
 

@@ -265,6 +265,14 @@ def test_classes_without_a_common_row_may_inherit_from_one(order: Any) -> None:
     assert [one.entity for one in registry] == ["first", "second"]
 
 
+def test_a_class_with_a_table_of_its_own_is_not_registered_with_its_base() -> None:
+    registry = register(Ship)
+    assert registry.of_model(Tanker) is registry.of_model(Ship)
+    assert registry.of_model(Canoe) is None
+    registry.add(Canoe, "canoes", **OPTIONS)
+    assert registry.of_model(Canoe) is registry.of_entity("canoes")
+
+
 def test_a_model_needs_a_schema() -> None:
     with pytest.raises(RegistrationError, match="ships needs a marshmallow schema"):
         ReliableSync().register(Ship, "ships")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Delete, Engine, UpdateBase
+from sqlalchemy.sql.lambdas import StatementLambdaElement
 
 from .engines import session_of
 from .statements import Statements, is_flushed
@@ -38,6 +39,8 @@ class CapturedConnection(Connection):
         # This runs for each statement of each request.
         if not elem.is_dml:
             return super()._execute_clauseelement(elem, distilled_parameters, options)
+        if isinstance(elem, StatementLambdaElement):
+            elem = elem._resolved
         if not isinstance(elem, UpdateBase):
             self.statements.refuse_wrapped(self, elem)
             return super()._execute_clauseelement(elem, distilled_parameters, options)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from arus.registry import Registry
 
 from .actors import Actors
+from .pending import pending_of
 
 #: Where a dialect, and a session in a transaction, keep their engine; and a connection the session that uses it.
 _ENGINE = "arus_engine"
@@ -94,6 +95,9 @@ def after_begin(session: Session, _transaction: SessionTransaction, connection: 
         known = session.info.get(_CONNECTION, connection)
         session.info[_CONNECTION] = connection if known is connection else None
         setattr(connection, _SESSION, weakref.ref(session))
+        if connection._is_autocommit_isolation():
+            # A rollback would undo nothing: what a flush changes is written with it.
+            pending_of(session).sealed = True
 
 
 def forget_engine(session: Session) -> None:

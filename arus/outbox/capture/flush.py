@@ -116,9 +116,9 @@ class FlushEvents:
     def _before_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         """Give a row its first version, if neither the application nor a default does; note which row it replaces."""
         session = object_session(row)
-        if session is None or not self._captures(session):
+        registration = self._captured(session, row)
+        if session is None or registration is None:
             return
-        registration = self.registration(row)
         name = registration.version
         if name is None:
             return
@@ -134,10 +134,10 @@ class FlushEvents:
 
     def _before_update(self, mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
         session = object_session(row)
-        if session is None or not self._captures(session):
+        registration = self._captured(session, row)
+        if session is None or registration is None:
             return
         state = instance_state(row)
-        registration = self.registration(row)
         name = registration.version
         if mapper.version_id_col is None:
             _raise_version(session, registration, row)
@@ -158,13 +158,16 @@ class FlushEvents:
 
     def _after_update(self, mapper: Mapper[Any], connection: Connection, row: Any) -> None:
         session = object_session(row)
+        registration = self._captured(session, row)
         # Also called for rows that turned out to have no net change.
-        if session is None or not self._captures(session):
+        if session is None or registration is None:
             return
-        if self._is_updated(session, mapper, row):
+        if self._is_updated(session, mapper, row, registration):
             self._flushed(Operation.UPDATE, connection, row)
 
-    def _is_updated(self, session: Session, mapper: Mapper[Any], row: Any) -> bool:
+    def _is_updated(
+        self, session: Session, mapper: Mapper[Any], row: Any, registration: Registration
+    ) -> bool:
         """Whether the flush has emitted an UPDATE of the row."""
         state = instance_state(row)
         before: _Before | None = state.info.pop(_BEFORE, None)
@@ -172,11 +175,11 @@ class FlushEvents:
             return True
         if before is not None and before.version is not None:
             # Another before_update listener may have set an expression after ours had run.
-            key = self.registration(row).version
+            key = registration.version
             assert key is not None, "else nothing was noted"
             if state.dict.get(key) != before.version:
                 return True
-            if is_counted_by_mapper(self.registration(row)):
+            if is_counted_by_mapper(registration):
                 return _is_updated_later(mapper, row)
         return session.is_modified(row, include_collections=False)
 
@@ -186,6 +189,12 @@ class FlushEvents:
             session.expire(row, list(expressions))  # their values are never written
         self._flushed(Operation.DELETE, connection, row)
 
+    def _captured(self, session: Session | None, row: Any) -> Registration | None:
+        """Return the registration of a row that a session writes; None if its changes are not captured."""
+        if session is None or not self._captures(session):
+            return None
+        return self._registry.of_model(type(row))
+
     def _captures(self, session: Session) -> bool:
         """Whether the session writes to a database of an application that this registry belongs to."""
         engine = find_engine(session)
@@ -193,9 +202,9 @@ class FlushEvents:
 
     def _flushed(self, operation: Operation, connection: Connection, row: Any) -> None:
         session = object_session(row)
-        if session is None or not self._captures(session):
+        registration = self._captured(session, row)
+        if session is None or registration is None:
             return
-        registration = self.registration(row)
         if operation is Operation.UPDATE and get_history(row, registration.key).deleted:
             raise changed_key(registration)
         state = instance_state(row)

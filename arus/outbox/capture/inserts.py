@@ -16,7 +16,9 @@ def with_keys(statement: Insert, key: Column[Any]) -> Insert:
     """Return the statement, made to return the keys of its rows."""
     if statement._returning:
         return statement
-    if is_upsert(statement) or statement._multi_values or statement.select is not None:
+    is_many = bool(statement._multi_values) or statement.select is not None
+    # A mapper may name another key than its table, whose own is the one that the defaults have.
+    if is_upsert(statement) or is_many or statement._inline or not key.primary_key:
         return statement.returning(key)
     return statement.return_defaults(key)
 
@@ -65,6 +67,23 @@ def upserted_columns(statement: Insert) -> set[str]:
         if clause.__visit_name__ == "on_conflict_do_update"
         for column in dict(clause.update_values_to_set)  # type: ignore[attr-defined]
     }
+
+
+def may_change_key(statement: Insert, key: Column[Any]) -> bool:
+    """Whether an upsert may give an existing row another key: it sets one, and not the one by which it has found the row."""
+    return any(
+        getattr(column, "key", column) == key.key and not _is_kept(statement, value, key)
+        for clause in iterate(statement._post_values_clause)
+        if clause.__visit_name__ == "on_conflict_do_update"
+        for column, value in dict(clause.update_values_to_set).items()  # type: ignore[attr-defined]
+    )
+
+
+def _is_kept(statement: Insert, value: Any, key: Column[Any]) -> bool:
+    """Whether what an upsert sets as the key is the row's own, or the given one by which the row was found."""
+    value = value.__clause_element__() if hasattr(value, "__clause_element__") else value
+    is_key = isinstance(value, Column) and value.key == key.key
+    return is_key and (value.table.name != "excluded" or is_upsert_by(statement, key))
 
 
 def replaces(statement: Insert) -> bool:

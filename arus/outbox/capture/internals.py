@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import CompileState
+from sqlalchemy.sql.lambdas import StatementLambdaElement
 
 from arus.errors import UnsupportedSQLAlchemyError
 
@@ -28,7 +29,10 @@ _RETURNING = ("_annotations", "_returning")
 TOUCHED = (
     (
         Connection,
-        ("_execute_clauseelement", "_execute_context", "_handle_dbapi_exception"),
+        (
+            *("_execute_clauseelement", "_execute_context", "_handle_dbapi_exception"),
+            "_is_autocommit_isolation",
+        ),
     ),
     (Engine, ("_connection_cls", "_has_events", "_option_cls")),
     (Session(), ("_flushing", "_register_altered", "_remove_newly_deleted")),
@@ -36,12 +40,20 @@ TOUCHED = (
         insert(_TABLE),
         (
             *_RETURNING,
-            *("_multi_values", "_post_values_clause", "_prefixes", "_propagate_attrs", "_values"),
+            *(
+                "_inline",
+                "_multi_values",
+                "_post_values_clause",
+                "_prefixes",
+                "_propagate_attrs",
+                "_values",
+            ),
         ),
     ),
     (update(_TABLE), (*_RETURNING, "_values")),
     (delete(_TABLE), _RETURNING),
     (CursorResult, ("_rewind",)),
+    (StatementLambdaElement, ("_resolved",)),
     (Row, ("_mapping",)),
 )
 #: What is overridden of SQLAlchemy's classes for the ORM's bulk statements (`plugins`).

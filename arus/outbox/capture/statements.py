@@ -39,6 +39,7 @@ from .inserts import (
     given_keys,
     is_upsert,
     is_upsert_by,
+    may_change_key,
     replaces,
     returned_keys,
     returns_key,
@@ -267,6 +268,8 @@ class _Watched:
                 f"an insert of {name} with a RETURNING of its own can't be captured: its rows have no known keys;"
                 " give them their keys, or add the rows to the session"
             )
+        if may_change_key(statement, key):
+            raise changed_key(self._registrations[0])
         if self._reaches_others(statement):
             raise CaptureError(
                 f"an upsert of {name} that sets a key which rows of other tables refer to can't be captured: the database"

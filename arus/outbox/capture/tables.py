@@ -161,9 +161,10 @@ def key_column(table: Any, registration: Registration) -> Column[Any] | None:
     :param table: one of the model's tables, or another object for the same table.
     """
     mapper: Mapper[Any] = inspect(registration.model)
+    (key,) = mapper.primary_key  # which need not be its table's own
     for mapped in (one for each in mapper.self_and_descendants for one in each.tables):
         if isinstance(mapped, Table) and _name(mapped) == _name(table):
-            keys = mapped.primary_key.columns.values()
+            keys = [key] if key.table is mapped else mapped.primary_key.columns.values()
             found: Column[Any] | None = table.c.get(keys[0].key) if len(keys) == 1 else None
             return found
     return None
