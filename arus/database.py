@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from arus.logs import get_logger
@@ -85,6 +86,29 @@ def open_engine(url: str | URL, *, lease: float | None = None) -> Engine:
     if is_sqlite(url):
         event.listen(engine, "connect", _set_pragmas)
     return engine
+
+
+class _Unheard:
+    """Stands for a statement of which all listeners have been told."""
+
+    @staticmethod
+    def _remaining_events() -> list[Any]:
+        return []
+
+
+class Reader(Session):
+    """A session that reads all rows of a table: no listener of the application (`do_orm_execute`) hides any.
+
+    A listener for all sessions often does, from the application's own queries: those that are marked as deleted.
+    """
+
+    def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Execute a statement, and tell nobody."""
+        return super().execute(statement, params, _parent_execute_state=_Unheard, **options)
+
+    def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Execute a statement, and tell nobody; return the first values of its rows."""
+        return self.execute(statement, params, **options).scalars()
 
 
 def insert_of(dialect: Dialect) -> Callable[..., Any]:

@@ -219,10 +219,13 @@ class Registry(Struct):
             number_texts=_number_texts(schema),
             text_keys=_text_keys(mapper, schema),
         )
-        self._by_model[model] = self._by_entity[entity] = registration
+        self._add(registration)
+        return registration
+
+    def _add(self, registration: Registration) -> None:
+        self._by_model[registration.model] = self._by_entity[registration.entity] = registration
         self._of_subclass.clear()
         self.revision += 1
-        return registration
 
     def _check_free(self, model: type[Any], entity: str) -> None:
         known = self._by_entity.get(entity)

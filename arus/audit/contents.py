@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from marshmallow import Schema as MarshmallowSchema
 from sqlalchemy import Connection, Select, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
-from arus.database import translated
+from arus.database import Reader, translated
 from arus.errors import ArusError
 from arus.logs import get_logger
 from arus.outbox.row_versions import versions_of
@@ -118,7 +117,7 @@ def _read(
     connection: Connection, registration: Registration, context: Context, statement: Select[Any]
 ) -> list[tuple[TableRow, Any]]:
     """Return rows with their primary keys."""
-    session = Session(connection)
+    session = Reader(connection)
     with context(), translated():
         found = {registration.row_id(row): row for row in _load(session, statement)}
         versions = versions_of(connection, registration, found)
@@ -137,9 +136,10 @@ class _UnreadableError(ArusError):
     """A value of a row is none of its column's type."""
 
 
-def _load(session: Session, statement: Select[Any]) -> Sequence[Any]:
+def _load(session: Reader, statement: Select[Any]) -> Sequence[Any]:
     try:
-        return session.scalars(statement).all()
+        found: Sequence[Any] = session.scalars(statement).all()
+        return found
     except DBAPIError:
         raise
     except Exception as error:  # a column's type may be the application's

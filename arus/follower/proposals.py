@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from msgspec import Raw, Struct
 from sqlalchemy import Connection, Row, insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
-from arus.database import transaction, translated
+from arus.database import Reader, transaction, translated
 from arus.errors import ProposalError, RefusedMessageError
 from arus.protocol.encoding import encode
 from arus.protocol.entries import Operation
@@ -321,7 +320,7 @@ def _owner(
 
 def _row(connection: Connection, copy: Copy, row_id: str) -> dict[str, Any] | None:
     registration = copy.registration
-    session = Session(connection)
+    session = Reader(connection)
     row = session.get(registration.model, copy.key_of(row_id))
     if row is None:
         return None

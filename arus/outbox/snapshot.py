@@ -16,9 +16,8 @@ from typing import Any
 from msgspec import Struct, field
 from sqlalchemy import Connection, Engine, cast, func, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, StatementError
-from sqlalchemy.orm import Session
 
-from arus.database import reading
+from arus.database import Reader, reading
 from arus.errors import CatchupError
 from arus.escapes import escaped
 from arus.logs import get_logger
@@ -140,7 +139,7 @@ class SnapshotReader:
         """
         with self._reading() as connection, self._context():
             moved = self._look(connection)
-            session = Session(connection)
+            session = Reader(connection)
             statement = select(self._registration.model).order_by(self._key).limit(limit)
             if after is not None:
                 statement = statement.where(self._key > self._typed(after))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from threading import Event
 from typing import Any
 
 import orjson
@@ -12,10 +14,21 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from marshmallow import Schema, fields
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    ORMExecuteState,
+    Session,
+    mapped_column,
+    with_loader_criteria,
+)
 
 from arus import ReliableSync
+from arus.audit.contents import each_row
+from arus.database import Reader
 from arus.errors import CaptureError
+from arus.outbox.capture.tables import RegisteredTables
+from arus.registry import Registry
 
 
 class Base(DeclarativeBase):
@@ -77,6 +90,61 @@ class Order(Base):
     name: Mapped[str | None] = mapped_column(unique=True)
 
 
+class Lower(sa.types.TypeDecorator[str]):
+    """A text in lower case, whatever is given."""
+
+    impl = sa.String(36)
+    cache_ok = True
+    python_type = str
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        return None if value is None else value.lower()
+
+
+class Tag(Base):
+    __tablename__ = "x_tag"
+    id: Mapped[str] = mapped_column(Lower, primary_key=True)
+    version: Mapped[int | None]
+    name: Mapped[str | None]
+
+
+class Berth(Base):
+    __tablename__ = "x_berth"
+    id: Mapped[str] = mapped_column(sa.CHAR(6), primary_key=True)
+    version: Mapped[int | None]
+    name: Mapped[str | None]
+
+
+class Seal(Base):
+    __tablename__ = "x_seal"
+    id: Mapped[str] = mapped_column(sa.Uuid(as_uuid=False), primary_key=True)
+    version: Mapped[int | None]
+    name: Mapped[str | None]
+
+
+class Lamp(Base):
+    """Its rows are marked as deleted."""
+
+    __tablename__ = "x_lamp"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int | None]
+    name: Mapped[str | None]
+    is_gone: Mapped[bool] = mapped_column(default=False)
+
+
+class LampSchema(Schema):
+    id = fields.Integer()
+    version = fields.Integer()
+    name = fields.String()
+    is_gone = fields.Boolean()
+
+
+class NamedSchema(Schema):
+    id = fields.String()
+    version = fields.Integer()
+    name = fields.String()
+
+
 class PartSchema(Schema):
     code = fields.String()
     version = fields.Integer()
@@ -102,12 +170,18 @@ MODELS: dict[str, tuple[Any, type[Schema]]] = {
     "rafts": (Raft, CraftSchema),
     "parts": (Part, PartSchema),
     "orders": (Order, OrderSchema),
+    "tags": (Tag, NamedSchema),
+    "berths": (Berth, NamedSchema),
+    "seals": (Seal, NamedSchema),
+    "lamps": (Lamp, LampSchema),
 }
 for entity, (model, schema) in MODELS.items():
     sync.register(model, entity, schema=schema)
 
 CRAFT: Any = Craft.__table__
 PART: Any = Part.__table__
+ORDER: Any = Order.__table__
+LAMP: Any = Lamp.__table__
 
 
 @pytest.fixture
@@ -174,13 +248,17 @@ def without_version(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_tables() -> dict[tuple[str, str], Any]:
-    with sa.orm.Session(db.engine) as session:
+    with Reader(db.engine) as session:
         return {
             (entity, registration.row_id(row)): orjson.loads(registration.serialise(row))
             for entity, (model, _) in MODELS.items()
-            if (registration := sync._registry.of_entity(entity))
+            if (registration := registration_of(entity))
             for row in session.scalars(sa.select(model))
         }
+
+
+def registration_of(entity: str) -> Any:
+    return sync._registry.of_entity(entity)
 
 
 def in_session(statement: Any, *arguments: Any) -> None:
@@ -292,7 +370,7 @@ def test_an_upsert_that_gives_a_row_another_key_is_refused(app: Flask) -> None:
     statement = insert_of(Order).values(id=2, name="a")
     for table, key in ((["name"], statement.excluded.id), (["name"], 2), (["id"], 3)):
         changed = statement.on_conflict_do_update(index_elements=table, set_={"id": key})
-        refused(lambda statement=changed: in_session(statement), "primary key of a Order")
+        refused(partial(in_session, changed), "primary key of a Order")
     assert log() == [("orders", "create", "1")]
     statement = insert_of(Order).values(id=1, name="b", version=1)
     every = statement.on_conflict_do_update(index_elements=["id"], set_=dict(statement.excluded))
@@ -316,8 +394,8 @@ def test_a_class_with_a_table_of_its_own_is_not_captured_with_its_base(app: Flas
 def test_a_statement_made_by_a_function_or_without_its_key_is_captured(app: Flask) -> None:
     added(Order(name="a"))
     in_session(sa.lambda_stmt(lambda: sa.update(Order).values(name="b")))
-    on_engine(sa.lambda_stmt(lambda: sa.update(Order.__table__).values(name="c")))
-    in_session(sa.insert(Order.__table__).values(name="d").inline())
+    on_engine(sa.lambda_stmt(lambda: ORDER.update().values(name="c")))
+    in_session(ORDER.insert().values(name="d").inline())
     assert [operation for _, operation, _ in log()] == ["create", "update", "update", "create"]
 
 
@@ -326,7 +404,7 @@ def test_what_a_session_writes_where_each_statement_is_committed_survives_its_ro
 ) -> None:
     added(Order(id=1, name="a"))
     engine = db.engine.execution_options(isolation_level="AUTOCOMMIT")
-    with sa.orm.Session(engine) as session:
+    with Session(engine) as session:
         session.get_one(Order, 1).name = "b"
         session.flush()
         session.rollback()
@@ -338,3 +416,109 @@ def test_what_a_session_writes_where_each_statement_is_committed_survives_its_ro
         ("orders", "create", "1"), ("orders", "update", "1"), ("orders", "update", "1"),
         ("orders", "create", "2"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [(Tag, "ABC"), (Berth, "gr"), (Seal, "6a1f1d1e00004000800000000000000a")],
+)
+def test_a_row_has_one_id_in_the_log_whatever_form_its_key_was_given_in(
+    app: Flask, model: Any, given: str
+) -> None:
+    row = model(id=given, name="a")
+    added(row)
+    row = db.session.scalars(sa.select(model)).one()
+    row.name = "b"
+    db.session.commit()
+    in_session(sa.update(model).values(name="c"))
+    db.session.delete(row)
+    db.session.commit()
+    assert [operation for _, operation, _ in log()] == ["create", "update", "update", "delete"]
+
+
+def test_a_deletion_has_the_row_as_it_last_was_and_not_as_its_object_was(app: Flask) -> None:
+    added(Order(id=1, name="a"), Lamp(id=1, name="a"))
+    for model in (Order, Lamp):
+        row: Any = db.session.get_one(model, 1)
+        row.name = "never"
+        db.session.delete(row)
+    db.session.commit()
+    assert sorted(log()[2:]) == [("lamps", "delete", "1"), ("orders", "delete", "1")]
+
+
+def hide(state: ORMExecuteState) -> None:
+    if state.is_select and not state.is_column_load:
+        shown = with_loader_criteria(Lamp, Lamp.is_gone.is_(False), include_aliases=True)
+        state.statement = state.statement.options(shown)
+
+
+def test_rows_that_a_listener_hides_from_the_application_are_captured_and_compared(
+    app: Flask,
+) -> None:
+    added(Lamp(id=1, name="a"), Lamp(id=2, name="b"))
+    sa.event.listen(Session, "do_orm_execute", hide)
+    try:
+        with Session(db.engine, expire_on_commit=False) as other:
+            stale = other.get_one(Lamp, 2)
+            other.commit()
+            in_session(LAMP.update().values(is_gone=True))
+            on_engine(LAMP.update().where(LAMP.c.id == 1).values(name="c"))
+            stale.name = "d"
+            other.commit()
+        assert db.session.scalars(sa.select(Lamp)).all() == []
+        with db.engine.connect() as connection:
+            found = each_row(connection, registration_of("lamps"), app.app_context, Event())
+            assert [row.data for row in found] == [
+                {"id": 1, "version": 3, "name": "c", "is_gone": True},
+                {"id": 2, "version": 3, "name": "d", "is_gone": True},
+            ]
+        assert [operation for _, operation, _ in log()] == ["create"] * 2 + ["update"] * 4
+    finally:
+        sa.event.remove(Session, "do_orm_execute", hide)
+
+
+def test_a_table_whose_default_schema_is_named_is_the_same_table(app: Flask) -> None:
+    added(Order(id=1, name="a"))
+    schema = "main" if db.engine.dialect.name == "sqlite" else "public"
+    table = sa.Table("x_order", sa.MetaData(), schema=schema, autoload_with=db.engine)
+    in_session(table.update().values(name="b"))
+    assert log() == [("orders", "create", "1"), ("orders", "update", "1")]
+
+
+def test_a_foreign_key_that_sets_some_of_its_columns_null_changes_rows_along() -> None:
+    class Other(DeclarativeBase):
+        pass
+
+    class Child(Other):
+        __tablename__ = "child"
+        code: Mapped[str] = mapped_column(sa.String(9), primary_key=True)
+        parent = mapped_column(sa.ForeignKey("parent.id", ondelete="set null (parent)"))
+
+    parent = sa.Table("parent", Other.metadata, sa.Column("id", sa.Integer, primary_key=True))
+    registry = Registry()
+    registry.add(Child, "children", topic="t", qos=1, schema=PartSchema, version=None)
+    assert [each.child.name for each in RegisteredTables(registry).cascades(parent)] == ["child"]
+
+
+def test_a_row_that_a_trigger_deletes_along_with_its_update_is_a_deletion(app: Flask) -> None:
+    added(Order(id=1, name="a"))
+    body = "BEGIN DELETE FROM x_order WHERE id = NEW.id;"
+    made = ["CREATE TRIGGER x_done AFTER UPDATE ON x_order FOR EACH ROW " + body + " END"]
+    undone = "DROP TRIGGER x_done"
+    if db.engine.dialect.name == "postgresql":
+        function = (
+            f"CREATE OR REPLACE FUNCTION x_done() RETURNS trigger AS $$ {body} RETURN NULL; END $$"
+        )
+        trigger = made[0].replace(body + " END", "EXECUTE FUNCTION x_done()")
+        made, undone = [f"{function} LANGUAGE plpgsql", trigger], "DROP TRIGGER x_done ON x_order"
+    with db.engine.begin() as connection:
+        for statement in made:
+            connection.exec_driver_sql(statement)
+    try:
+        in_session(sa.update(ORDER).values(name="b"))
+    finally:
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql(undone)
+    with db.engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT operation FROM arus_change ORDER BY id"))
+        assert found.scalars().all() == ["create", "delete"]

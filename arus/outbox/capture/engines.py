@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, SessionTransaction
 
+from arus.database import Reader
 from arus.registry import Registry
 
 from .actors import Actors
@@ -82,7 +83,7 @@ def connection_of(session: Session, model: type[Any]) -> Connection:
 
 def open_reader(connection: Connection) -> Session:
     """Return a session that reads rows in a connection's transaction. It must not be used to write."""
-    return Session(
+    return Reader(
         connection, join_transaction_mode="rollback_only", autoflush=False, info={_OURS: True}
     )
 

@@ -27,7 +27,7 @@ from arus.registry import Registration, Registry, loaded_value
 
 from .engines import find_engine
 from .pending import find_pending, note
-from .stored import reloaded_attributes
+from .stored import reloaded_attributes, stored_key
 from .versions import grows_by_itself, is_counted_by_mapper, version_column
 from .writer import change_of, content_of, write_if_sealed
 
@@ -183,10 +183,12 @@ class FlushEvents:
                 return _is_updated_later(mapper, row)
         return session.is_modified(row, include_collections=False)
 
-    def _before_delete(self, _mapper: Mapper[Any], connection: Connection, row: Any) -> None:
-        session, expressions = object_session(row), _expressions(instance_state(row))
-        if session is not None and expressions:
-            session.expire(row, list(expressions))  # their values are never written
+    def _before_delete(self, mapper: Mapper[Any], connection: Connection, row: Any) -> None:
+        session, changed = object_session(row), instance_state(row).committed_state
+        # Their new values are never written: a deletion has the row as it last was.
+        names = [name for name in changed if name in mapper.column_attrs]
+        if session is not None and names:
+            session.expire(row, names)
         self._flushed(Operation.DELETE, connection, row)
 
     def _captured(self, session: Session | None, row: Any) -> Registration | None:
@@ -209,6 +211,14 @@ class FlushEvents:
             raise changed_key(registration)
         state = instance_state(row)
         change = change_of(operation, registration, row)
+        reloaded = (
+            []
+            if operation is Operation.DELETE
+            else reloaded_attributes(operation, state, connection.dialect)
+        )
+        if operation is Operation.CREATE and registration.key in reloaded:
+            key = stored_key(connection, registration, getattr(row, registration.key))
+            change.row_id = str(key)
         change.replaced = state.info.pop(_REPLACED, None)
         change.may_be_old = operation is Operation.UPDATE and state.mapper.version_id_col is None
         pending = note(session, change)
@@ -220,7 +230,7 @@ class FlushEvents:
         if expressions := _expressions(state):
             pending.incomplete.append((row, list(expressions)))
         # Nor does it fetch what the database has made of a value.
-        if reloaded := reloaded_attributes(operation, state, connection.dialect):
+        if reloaded:
             pending.incomplete.append((row, reloaded))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 from sqlalchemy import (
     Column,
     Connection,
@@ -77,6 +79,8 @@ def check_database_library() -> None:
         for kind in KINDS
         if not all(hasattr(plugins.get(("orm", kind)), name) for name in OVERRIDDEN)
     ]
+    if "_parent_execute_state" not in signature(Session.execute).parameters:
+        missing.append("Session.execute(_parent_execute_state)")
     if missing:
         raise UnsupportedSQLAlchemyError(
             f"the installed SQLAlchemy lacks {', '.join(missing)}; install the pinned version"

@@ -17,6 +17,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from arus.database import chunks
 
+from .engines import connection_of
 from .pending import Change
 
 
@@ -39,8 +40,10 @@ def _refresh(session: Session, mapper: Mapper[Any], states: dict[Any, InstanceSt
     known = [each.key for each in mapper.column_attrs]
     names = [name for name in known if name in loaded and name != key_name]
     columns = [getattr(mapper.class_, name) for name in (key_name, *names)]
+    connection = connection_of(session, mapper.class_)
     for keys in chunks(states):
-        for row in session.execute(select(*columns).where(columns[0].in_(keys))):
+        # On the connection: a listener of the session may hide rows.
+        for row in connection.execute(select(*columns).where(columns[0].in_(keys))):
             state = states.get(row[0])
             differing = _differing(state, names, row[1:]) if state is not None else []
             if state is not None and differing:

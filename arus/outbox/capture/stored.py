@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Dialect
+from sqlalchemy import Column, Connection, Dialect, inspect, select
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from arus.protocol.entries import Operation
+from arus.registry import Registration
 
 #: Whether the database surely returns a value (not None) as it is.
 Check = Callable[[Any], bool]
@@ -54,6 +56,13 @@ def reloaded_attributes(
     ]
 
 
+def stored_key(connection: Connection, registration: Registration, key: Any) -> Any:
+    """Return the primary key of a row that was inserted with another form of it, as the database returns it."""
+    (column,) = inspect(registration.model).primary_key
+    found = connection.execute(select(column).where(column == key)).scalar_one_or_none()
+    return key if found is None else found
+
+
 def _written(
     mapper: Mapper[Any], state: InstanceState[Any], checks: Mapping[str, Check]
 ) -> Iterable[str]:
@@ -81,11 +90,13 @@ def _check(kind: TypeEngine[Any], dialect: Dialect) -> Check | None:
         return _interval(kind, dialect)
     if isinstance(kind, TypeDecorator):
         return _decorated(kind, dialect)
+    if isinstance(kind, sa.CHAR | sa.NCHAR):  # psycopg's own type for it is that of any text
+        return _padded(kind)
     kind = kind.dialect_impl(dialect)  # a variant, perhaps
     if isinstance(kind, sa.Enum):
         return _enum(kind)
     if isinstance(kind, sa.String):
-        return _text(kind)
+        return _padded(kind) if isinstance(kind, sa.CHAR | sa.NCHAR) else None
     if isinstance(kind, _TRUSTED):
         return None
     if _is_postgresqls(kind, "INTERVAL"):
@@ -128,9 +139,7 @@ def _enum(kind: sa.Enum) -> Check | None:
     return lambda value: isinstance(value, members)
 
 
-def _text(kind: sa.String) -> Check | None:
-    if not isinstance(kind, sa.CHAR | sa.NCHAR):
-        return None
+def _padded(kind: sa.String) -> Check:
     return lambda value: len(value) == kind.length  # PostgreSQL fills the rest with spaces
 
 
@@ -182,7 +191,15 @@ def _interval(kind: Any, _dialect: Dialect) -> Check:
 
 
 def _uuid(kind: Any, _dialect: Dialect) -> Check | None:
-    return None if kind.as_uuid else _never
+    return None if kind.as_uuid else _is_canonical
+
+
+def _is_canonical(value: Any) -> bool:
+    """Whether a text is a UUID as the databases return it: in lower case, with hyphens."""
+    try:
+        return bool(str(UUID(value)) == value)
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def _binary(_kind: Any, _dialect: Dialect) -> Check:

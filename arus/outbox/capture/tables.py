@@ -16,6 +16,8 @@ from arus.registry import Registration, Registry, column_of
 #: Schema and name of a table; the schema is None for the default one.
 TableName = tuple[str | None, str]
 
+#: Of PostgreSQL and SQLite, unless they are told otherwise.
+_DEFAULT_SCHEMAS = {"public", "main"}
 _ACTIONS = {"CASCADE", "SET NULL", "SET DEFAULT"}
 
 
@@ -173,7 +175,8 @@ def key_column(table: Any, registration: Registration) -> Column[Any] | None:
 def _name(table: Any) -> TableName:
     while isinstance(table, Alias):
         table = table.element  # a statement may name a table by an alias
-    return getattr(table, "schema", None), str(getattr(table, "name", ""))
+    schema = getattr(table, "schema", None)
+    return None if schema in _DEFAULT_SCHEMAS else schema, str(getattr(table, "name", ""))
 
 
 def _maps_of(registry: Registry) -> _Maps:
@@ -212,7 +215,8 @@ def _all_cascades(
             columns = tuple(element.parent for element in constraint.elements)
             cascade = Cascade(child, columns, referred)
             for action, found in ((constraint.ondelete, deletions), (constraint.onupdate, updates)):
-                if (action or "").upper() in _ACTIONS:
+                # PostgreSQL has SET NULL of some of the columns, too.
+                if (action or "").upper().partition("(")[0].strip() in _ACTIONS:
                     found.setdefault(_name(referred[0].table), []).append(cascade)
     return deletions, updates
 

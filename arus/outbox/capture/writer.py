@@ -320,6 +320,7 @@ def _entry(
             row_id,
             " ".join(problem.split()),
         )
+    if problem is not None or data is None:  # a trigger has deleted the row along with its UPDATE
         data = mere_row(registration, row_id, version)
     return (
         new_message_id(committed_at),
