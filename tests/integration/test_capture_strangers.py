@@ -182,6 +182,7 @@ CRAFT: Any = Craft.__table__
 PART: Any = Part.__table__
 ORDER: Any = Order.__table__
 LAMP: Any = Lamp.__table__
+SPARE: Any = Spare.__table__
 
 
 @pytest.fixture
@@ -397,6 +398,17 @@ def test_a_statement_made_by_a_function_or_without_its_key_is_captured(app: Flas
     on_engine(sa.lambda_stmt(lambda: ORDER.update().values(name="c")))
     in_session(ORDER.insert().values(name="d").inline())
     assert [operation for _, operation, _ in log()] == ["create", "update", "update", "create"]
+
+
+def test_a_statement_on_a_table_whose_condition_names_a_model_is_captured(app: Flask) -> None:
+    added(Order(id=1, name="a"), Lamp(id=1), Spare(code="s"))
+    in_session(ORDER.update().where(Order.name == "a").values(name="b"))
+    in_session(ORDER.update().where(ORDER.c.id == Lamp.id).values(name="c"))
+    in_session(SPARE.update().where(sa.exists().where(Order.name == "c")).values(name="d"))
+    in_session(ORDER.delete().where(Order.name == "c"))
+    orders = [operation for entity, operation, _ in log() if entity == "orders"]
+    assert orders == ["create", "update", "update", "delete"]
+    assert db.session.scalars(sa.select(Spare.name)).all() == ["d"]
 
 
 def test_what_a_session_writes_where_each_statement_is_committed_survives_its_rollback(

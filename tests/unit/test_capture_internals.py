@@ -35,7 +35,6 @@ OWNERS = {
     "Insert._multi_values": Insert,
     "Insert._post_values_clause": Insert,
     "Insert._prefixes": Insert,
-    "Insert._propagate_attrs": Insert,
     "Insert._values": Insert,
     "Update._returning": Update,
     "Update._values": Update,

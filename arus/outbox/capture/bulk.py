@@ -20,7 +20,7 @@ from arus.registry import Registration
 from .engines import engine_of
 from .flush import changed_key
 from .pending import note
-from .tables import is_ordered, named_columns
+from .tables import is_ordered, named_columns, subject_of
 from .versions import (
     CAPTURED,
     grows_by_itself,
@@ -96,7 +96,7 @@ def registration_of(bulk: BulkStatement) -> Registration | None:
 
     :raises CaptureError: its changes can't all be captured.
     """
-    subject = bulk.statement._propagate_attrs.get("plugin_subject")
+    subject = subject_of(bulk.statement)
     # Registered models have listeners of ours; asking for the engine takes longer.
     if subject is None or not subject.mapper.dispatch.after_insert or CAPTURED in bulk.options:
         return None
@@ -137,7 +137,7 @@ def execute(bulk: BulkStatement, registration: Registration, invoke: Invoke) -> 
 def _changed_rows(bulk: BulkStatement, registration: Registration, invoke: Invoke) -> Sequence[Any]:
     """Execute a statement, and return the changed rows as they are afterwards (deleted rows: as they were)."""
     statement = bulk.statement
-    mapper: Mapper[Any] = statement._propagate_attrs["plugin_subject"].mapper
+    mapper: Mapper[Any] = subject_of(statement).mapper
     if statement.is_update:
         column = mapper.version_id_col if registration.version is not None else None
         if column is None and not grows_by_itself(registration):

@@ -47,7 +47,6 @@ TOUCHED = (
                 "_multi_values",
                 "_post_values_clause",
                 "_prefixes",
-                "_propagate_attrs",
                 "_values",
             ),
         ),

@@ -120,6 +120,11 @@ def table_of(statement: UpdateBase) -> Any:
     return told.get("_emit_update_table", told.get("_emit_insert_table", statement.table))
 
 
+def subject_of(statement: UpdateBase) -> Any:
+    """Return the entity that a statement writes to; None if it names a table, though its conditions may name a model."""
+    return statement.table._annotations.get("parententity")
+
+
 def given_values(statement: ValuesBase) -> Mapping[Any, Any]:
     """Return the values that a statement itself gives, by column or its key; not those of its parameters."""
     # SQLAlchemy 2.0 keeps ordered values apart.
@@ -141,7 +146,7 @@ def named_columns(statement: Update, parameters: Iterable[Mapping[str, Any]]) ->
     """
     told = {name for values in parameters for name in values}
     keys = {getattr(column, "key", column) for column in given_values(statement)} or told
-    subject = statement._propagate_attrs.get("plugin_subject")
+    subject = subject_of(statement)
     columns = [column_of(subject.mapper, key) for key in keys] if subject is not None else []
     return (
         keys
