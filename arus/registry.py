@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from marshmallow import Schema as MarshmallowSchema
+from marshmallow.fields import Raw
 from msgspec import Struct, field
 from sqlalchemy import Column, ColumnElement, Integer, Uuid, inspect
 from sqlalchemy.exc import InvalidRequestError
@@ -26,6 +27,7 @@ MAX_TOPIC = 128
 _KEYS = frozenset({str, int, UUID})
 #: Types whose values are in JSON as they are.
 _PLAIN = frozenset({str, int, float, bool, dict, list})
+_SCALARS = frozenset({str, int, float, bool})
 #: The attribute with a model's version, unless another one is named.
 VERSION = "version"
 #: The key of the version in the placeholder for a row that can't be sent.
@@ -64,6 +66,8 @@ class Registration(Struct, frozen=True):
     number_texts: tuple[str, ...] = ()
     #: Keys of columns whose values are of types that JSON does not have.
     text_keys: tuple[str, ...] = ()
+    #: Keys of plain values that the schema dumps as they are, and the types in which the database returns them.
+    raw_types: tuple[tuple[str, type[Any]], ...] = ()
 
     def row_id(self, row: Any) -> str:
         """Return the primary key of `row` as it is written in messages."""
@@ -109,6 +113,10 @@ class Registration(Struct, frozen=True):
             if not _load_deferred(row):
                 raise
             data = self.dump(row)
+        for key, kind in self.raw_types:
+            value = data.get(key)
+            if value is not None and type(value) is not kind:
+                data[key] = _as_returned(value, kind)
         for key in self.text_keys:
             value = data.get(key)
             if isinstance(value, Decimal) and not value.is_finite():
@@ -218,6 +226,7 @@ class Registry(Struct):
             dump=RowDump(schema),
             number_texts=_number_texts(schema),
             text_keys=_text_keys(mapper, schema),
+            raw_types=_raw_types(mapper, schema),
         )
         self._add(registration)
         return registration
@@ -390,6 +399,29 @@ def _text_keys(mapper: Mapper[Any], schema: MarshmallowSchema) -> tuple[str, ...
         if column is not None and _python_type(column) in TEXTS:
             found.append(str(dumped_by.data_key or name))
     return tuple(found)
+
+
+def _raw_types(mapper: Mapper[Any], schema: MarshmallowSchema) -> tuple[tuple[str, type[Any]], ...]:
+    found = []
+    for name, dumped_by in schema.dump_fields.items():
+        column = column_of(mapper, dumped_by.attribute or name)
+        if column is None or type(dumped_by) is not Raw or isinstance(column.type, TypeDecorator):
+            continue
+        kind = _python_type(column)
+        if kind in _SCALARS:
+            found.append((str(dumped_by.data_key or name), kind))
+    return tuple(found)
+
+
+def _as_returned(value: Any, kind: type[Any]) -> Any:
+    """Return a plain value in the type in which the database returns it: an object keeps the 2 that a Float was set to."""
+    if type(value) not in _SCALARS and not isinstance(value, Decimal):
+        return value
+    try:
+        returned = kind(value)
+    except (ValueError, OverflowError):
+        return value
+    return returned if returned == value or str(returned) == str(value) else value
 
 
 def _python_type(column: ColumnElement[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from arus.errors import (
     SettingError,
     TopicError,
 )
+from arus.protocol.rows import encode_row
 from arus.registry import Registry
 
 
@@ -107,6 +109,17 @@ class Named(Base):
     __tablename__ = "named"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     version: Mapped[str]
+
+
+class Plain(Base):
+    __tablename__ = "plain"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    real: Mapped[float]
+    flag: Mapped[bool]
+    text: Mapped[str]
+
+
+RAW: dict[str, Any] = {name: fields.Raw() for name in ("id", "real", "flag", "text")}
 
 
 class ShipSchema(Schema):
@@ -271,6 +284,22 @@ def test_a_class_with_a_table_of_its_own_is_not_registered_with_its_base() -> No
     assert registry.of_model(Canoe) is None
     registry.add(Canoe, "canoes", **OPTIONS)
     assert registry.of_model(Canoe) is registry.of_entity("canoes")
+
+
+def test_a_value_that_a_schema_dumps_as_it_is_has_the_type_that_the_database_returns() -> None:
+    registry = register(Plain, "plains", schema=Schema.from_dict(RAW), version=None)
+    registration = registry.of_entity("plains")
+    assert registration is not None
+    given: dict[str, Any] = {"id": True, "real": 2, "flag": 0, "text": 5}
+    assert registration.serialise(Plain(**given)) == encode_row(
+        {"id": 1, "real": 2.0, "flag": False, "text": "5"}
+    )
+    given = {"id": "7", "real": Decimal("2.50"), "flag": True, "text": None}
+    assert registration.serialise(Plain(**given)) == encode_row(
+        {"id": 7, "real": 2.5, "flag": True, "text": None}
+    )
+    given = {"id": 2.5, "real": "x", "flag": 2, "text": {"a": 1}}
+    assert registration.serialise(Plain(**given)) == encode_row(given)
 
 
 def test_a_model_needs_a_schema() -> None:
