@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -307,6 +307,20 @@ def translated(connection: Connection | None = None) -> Iterator[None]:
         if connection is not None:
             _note_disconnect(connection, error)
         raise _unavailable(error) from error
+
+
+def is_of_a_value(error: Exception) -> bool:
+    """Whether an error of reading rows is about a stored value, not about the database.
+
+    The driver can't read it, or its column's type, which may be the application's.
+    """
+    if not isinstance(error, DBAPIError):
+        return True
+    # What Python's sqlite3 module says of a text that is no UTF-8. SQLite's own errors have a code.
+    of_python = isinstance(error.orig, sqlite3.OperationalError) and not hasattr(
+        error.orig, "sqlite_errorcode"
+    )
+    return of_python or isinstance(error, DataError)
 
 
 def _note_disconnect(connection: Connection, error: Any) -> None:

@@ -10,17 +10,13 @@ from typing import Any, NamedTuple
 
 from marshmallow import Schema as MarshmallowSchema
 from sqlalchemy import Connection, Select, select
-from sqlalchemy.exc import DBAPIError
 
 from arus.database import Reader, translated
-from arus.errors import ArusError
-from arus.logs import get_logger
 from arus.outbox.row_versions import versions_of
+from arus.outbox.table_rows import load_rows
 from arus.protocol.digests import UNKNOWN, row_hash
 from arus.protocol.rows import decode_row
 from arus.registry import Registration
-
-logger = get_logger(__name__)
 
 #: Rows that are read at a time.
 CHUNK = 200
@@ -36,7 +32,7 @@ class TableRow(NamedTuple):
 
     row_id: str
     version: int
-    #: As sent in messages; None if it can't be serialised.
+    #: As sent in messages; None if it can't be read or serialised.
     data: dict[str, Any] | None
 
     def hash(self, fields: Fields = None) -> str:
@@ -93,57 +89,34 @@ def each_row(
 def some_rows(
     connection: Connection, registration: Registration, context: Context, keys: Collection[Any]
 ) -> Sequence[TableRow]:
-    """Return the rows of a table with these primary keys, without those that the model can't read (logged)."""
+    """Return the rows of a table with these primary keys."""
     key = getattr(registration.model, registration.key)
     statement = select(registration.model).where(key.in_(keys))
-    try:
-        return [row for row, _ in _read(connection, registration, context, statement)]
-    except _UnreadableError as error:
-        if len(keys) == 1:
-            logger.warning(
-                "[MQTT Reliable Sync] the row %s of %s can't be read: %s",
-                *keys, registration.entity, error,
-            )  # fmt: skip
-            return []
-    ordered, half = list(keys), len(keys) // 2
-    return [
-        row
-        for part in (ordered[:half], ordered[half:])
-        for row in some_rows(connection, registration, context, part)
-    ]
+    return [row for row, _ in _read(connection, registration, context, statement)]
 
 
 def _read(
     connection: Connection, registration: Registration, context: Context, statement: Select[Any]
 ) -> list[tuple[TableRow, Any]]:
-    """Return rows with their primary keys."""
+    """Return rows with their primary keys; one that can't be read has no data."""
     session = Reader(connection)
     with context(), translated():
-        found = {registration.row_id(row): row for row in _load(session, statement)}
-        versions = versions_of(connection, registration, found)
+        found = load_rows(session, registration, statement)
+        readable = {str(key): row for key, row in found if row is not None}
+        versions = versions_of(connection, registration, readable)
         rows = [
             (
-                TableRow(row_id, versions[row_id], _data(registration, row)),
-                getattr(row, registration.key),
+                TableRow(
+                    str(key),
+                    versions.get(str(key), 0),
+                    None if row is None else _data(registration, row),
+                ),
+                key,
             )
-            for row_id, row in found.items()
+            for key, row in found
         ]
     session.expunge_all()
     return rows
-
-
-class _UnreadableError(ArusError):
-    """A value of a row is none of its column's type."""
-
-
-def _load(session: Reader, statement: Select[Any]) -> Sequence[Any]:
-    try:
-        found: Sequence[Any] = session.scalars(statement).all()
-        return found
-    except DBAPIError:
-        raise
-    except Exception as error:  # a column's type may be the application's
-        raise _UnreadableError(f"{type(error).__name__}: {error}"[:200]) from error
 
 
 def _data(registration: Registration, row: Any) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from .outcome import (
 from .position import Need, Position
 from .records import RowRecords
 from .row_changes import RowChanges, key_of
-from .rows import Copy
+from .rows import Copy, siblings
 from .store import Store
 from .sweep import Sweeper
 from .unread import note_unread, pass_unread
@@ -60,7 +60,7 @@ class Batch:
         self._known = known
         self._now = now_ms()
         self.outcome = Outcome()
-        self.records = RowRecords(store, ledger)
+        self.records = RowRecords(store, ledger, siblings(copies))
         self._writer = RowWriter(store, copies, self.records, self.outcome)
         self._refusals = store.refusals
         self._rows = RowChanges(copies, vessels, self.records, self._writer, self.outcome)

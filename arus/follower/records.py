@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -22,11 +22,15 @@ class RowRecords:
     """The records of the rows in the messages of one transaction.
 
     :param ledger: receives the changes of the records.
+    :param siblings: of an entity, the others whose rows are in the same table: a row belongs to one vessel there.
     """
 
-    def __init__(self, store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self, store: Store, ledger: Ledger, siblings: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self._store = store
         self._ledger = ledger
+        self._siblings = siblings or {}
         self._known: dict[RowKey, Known] = {}
         # The vessel that each row, by entity and id, belongs to.
         self._owners: dict[tuple[str, str], str] = {}
@@ -45,7 +49,17 @@ class RowRecords:
             for vessel_id, row_id, known in self._store.claims(entity, row_ids):
                 self._known[vessel_id, entity, row_id] = known
                 if known.is_own:
-                    self._owners.setdefault((entity, row_id), vessel_id)
+                    self._belongs(entity, row_id, vessel_id)
+            for sibling in self._siblings.get(entity, ()):
+                for vessel_id, row_id, known in self._store.claims(sibling, row_ids):
+                    if known.is_own:
+                        self._belongs(entity, row_id, vessel_id)
+
+    def _belongs(self, entity: str, row_id: str, vessel_id: str) -> None:
+        self._owners.setdefault((entity, row_id), vessel_id)
+        if self._siblings:
+            for sibling in self._siblings.get(entity, ()):
+                self._owners.setdefault((sibling, row_id), vessel_id)
 
     def get(self, key: RowKey) -> Known | None:
         """Return the record of a row."""
@@ -62,7 +76,7 @@ class RowRecords:
         self._before.setdefault(key, before)
         self._known[key] = self._unsaved[key] = known
         if known.is_own:
-            self._owners.setdefault(key[1:], key[0])
+            self._belongs(key[1], key[2], key[0])
             if before is None and not known.deleted:
                 self._new_owners[key[1:]] = key[0]
         self._ledger.learnt(key, before, known, known.seq)

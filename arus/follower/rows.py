@@ -19,6 +19,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Enum,
+    String,
     Table,
     bindparam,
     delete,
@@ -213,7 +214,12 @@ class Copy:
             raise RefusedMessageError("the row's id: a UUID is written in lower case, with hyphens")
 
     def key_of(self, row_id: str) -> Any:
-        """Convert a row's id from the text in messages to its column's type."""
+        """Convert a row's id from the text in messages to its column's type.
+
+        A text is not checked: somebody else may have added a row with an id that no message can have.
+        """
+        if isinstance(self.key_column.type, String):
+            return row_id
         try:
             return self.key(row_id)
         except RefusedMessageError:
@@ -285,6 +291,19 @@ class Copy:
             )
             self._statements["delete"] = statement
         connection.execute(statement, rows)
+
+
+def siblings(copies: Mapping[str, Copy]) -> dict[str, list[str]]:
+    """Return the entities that share their table with others, with these: classes that inherit from one."""
+    of_table: dict[Table, list[str]] = {}
+    for entity, copy in copies.items():
+        of_table.setdefault(copy.table, []).append(entity)
+    return {
+        entity: [other for other in entities if other != entity]
+        for entities in of_table.values()
+        if len(entities) > 1
+        for entity in entities
+    }
 
 
 def _is_written(column: Column[Any] | None) -> bool:

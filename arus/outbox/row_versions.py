@@ -30,8 +30,16 @@ def versions_of(
     """
     if registration.version is not None:
         name = registration.version
-        return {row_id: int(getattr(row, name) or 0) for row_id, row in rows.items()}
+        return {row_id: whole_version(getattr(row, name)) for row_id, row in rows.items()}
     return dict.fromkeys(rows, FIRST) | _kept(connection, registration, rows)
+
+
+def whole_version(value: Any) -> int:
+    """Return the value of a version column; 0 if it has none, or one that is no number (another program's)."""
+    try:
+        return int(value or 0)
+    except (TypeError, ValueError):
+        return 0
 
 
 def version_in_log(connection: Connection, registration: Registration, row_id: str) -> int | None:

@@ -8,16 +8,16 @@ that was changed is sent in its current state, with its newer version.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any
 
 from msgspec import Struct, field
 from sqlalchemy import Connection, Engine, cast, func, literal, select
-from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, StatementError
+from sqlalchemy.exc import ProgrammingError, StatementError
 
-from arus.database import Reader, reading
+from arus.database import Reader, is_of_a_value, reading
 from arus.errors import CatchupError
 from arus.escapes import escaped
 from arus.logs import get_logger
@@ -28,6 +28,7 @@ from arus.registry import Registration, mere_row
 
 from . import sql
 from .row_versions import versions_of
+from .table_rows import load_rows
 
 logger = get_logger(__name__)
 
@@ -37,8 +38,6 @@ NO_LIMIT = 2**62
 _IN = 500
 #: Maximum lengths of a position and of a cause in the reason why a catch-up fails.
 _MAX_POSITION, _MAX_CAUSE = 80, 200
-#: The database has refused a statement or a value in it, and takes others.
-_REFUSED = (DataError, ProgrammingError)
 
 
 class Item(Struct):
@@ -143,18 +142,16 @@ class SnapshotReader:
             statement = select(self._registration.model).order_by(self._key).limit(limit)
             if after is not None:
                 statement = statement.where(self._key > self._typed(after))
-            rows = session.scalars(statement).all()
-            last = (
-                _position(getattr(rows[-1], self._registration.key)) if len(rows) == limit else None
-            )
+            rows = load_rows(session, self._registration, statement)
+            last = _position(rows[-1][0]) if len(rows) == limit else None
             wanted = {
                 row_id: row
-                for row in rows
-                if (row_id := self._registration.row_id(row)) not in moved.born
-                and self._wanted(row_id)
+                for key, row in rows
+                if (row_id := str(key)) not in moved.born and self._wanted(row_id)
             }
-            versions = versions_of(connection, self._registration, wanted)
-            items = [self._item(row, versions[row_id]) for row_id, row in wanted.items()]
+            readable = {row_id: row for row_id, row in wanted.items() if row is not None}
+            versions = versions_of(connection, self._registration, readable)
+            items = [self._item(row_id, row, versions) for row_id, row in wanted.items()]
             items += self._died_between(connection, moved, after, last)
             session.expunge_all()
         return items, last
@@ -172,7 +169,8 @@ class SnapshotReader:
             try:
                 yield connection
             except Exception as error:
-                if isinstance(error, DBAPIError) and not isinstance(error, _REFUSED):
+                # The database has refused a statement or a value, and takes others.
+                if not (is_of_a_value(error) or isinstance(error, ProgrammingError)):
                     raise
                 entity = self._registration.entity
                 refusal = "its rows can't be read"
@@ -228,22 +226,26 @@ class SnapshotReader:
         other = self._literal(self._typed(position))
         return bool(connection.execute(select(key > other)).scalar())
 
-    def _item(self, row: Any, version: int) -> Item:
-        registration = self._registration
-        row_id = registration.row_id(row)
+    def _item(self, row_id: str, row: Any, versions: Mapping[str, int]) -> Item:
+        # The version of a row that can't be read is not known: receivers refuse the row in any.
+        version = versions.get(row_id, 1)
+        data = None if row is None else self._serialised(row_id, row)
+        data = data or mere_row(self._registration, row_id, version)
+        operation = Operation.CREATE if version == 1 else Operation.UPDATE
+        return Item(row_id, version, operation, now_ms(), data)
+
+    def _serialised(self, row_id: str, row: Any) -> bytes | None:
         try:
-            data = registration.serialise(row)
+            return self._registration.serialise(row)
         except Exception as error:  # noqa: BLE001  # the schema is the application's
             logger.error(  # noqa: TRY400  # the reason says it all
                 "[MQTT Reliable Sync] %s %s can't be serialised: the catch-up sends it without its data (%s: %s)",
-                registration.entity,
+                self._registration.entity,
                 row_id,
                 type(error).__name__,
                 error,
             )
-            data = mere_row(registration, row_id, version)
-        operation = Operation.CREATE if version == 1 else Operation.UPDATE
-        return Item(row_id, version, operation, now_ms(), data)
+        return None
 
     def _wanted(self, row_id: str) -> bool:
         return not self._buckets or bucket_of(row_id) in self._buckets

@@ -5,13 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import nullcontext
+from threading import Event
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, event
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
-from arus.database import open_engine
+from arus.audit.contents import each_row
+from arus.database import open_engine, reading
 from arus.outbox.log import ChangeLog
 from arus.outbox.snapshot import SnapshotReader
 from arus.protocol.entries import Operation
@@ -112,4 +116,50 @@ def test_a_row_that_cannot_be_serialised_is_announced(log: ChangeLog) -> None:
     items, position = reader.read(None, 10)
     assert position is None
     assert [(item.row_id, item.data) for item in items] == [("bad", b'{"id":"bad","version":1}')]
+    engine.dispose()
+
+
+def test_rows_that_another_program_has_made_unreadable_hide_no_others(log: ChangeLog) -> None:
+    written = ["changed_at = 'infinity'"]
+    if small.db.engine.dialect.name == "sqlite":  # PostgreSQL refuses these
+        written += ["name = CAST(x'ff' AS TEXT)", "version = 'new'"]
+    bad = [f"b{number}" for number in range(len(written))]
+    for hull_id in ("a", *bad, "c"):
+        small.db.session.add(small.Hull(id=hull_id, name="Fram"))
+    small.db.session.commit()
+    with small.db.engine.begin() as connection:
+        for hull_id, values in zip(bad, written, strict=True):
+            connection.exec_driver_sql(f"UPDATE hull SET {values} WHERE id = '{hull_id}'")
+    engine = open_engine(small.db.engine.url)
+    registration = small.sync._registry.of_entity("hulls")
+    assert registration is not None
+    items, _ = SnapshotReader(engine, nullcontext, registration, high_seq=number(log)).read(None, 9)
+    assert [item.row_id for item in items] == ["a", *bad, "c"]
+    first, *placeholders, last = [orjson.loads(item.data) for item in items]
+    assert all(one.keys() == {"id", "version"} for one in placeholders)
+    with reading(engine) as connection:
+        rows = list(each_row(connection, registration, nullcontext, Event()))
+    assert [row.data for row in rows] == [first, *([None] * len(bad)), last]
+    with engine.connect() as connection:  # the database is used again
+        connection.exec_driver_sql("DELETE FROM hull")
+    engine.dispose()
+
+
+def test_rows_that_the_application_hides_are_in_it(log: ChangeLog) -> None:
+    def hide(state: ORMExecuteState) -> None:
+        criteria = with_loader_criteria(small.Hull, small.Hull.name != "gone")
+        state.statement = state.statement.options(criteria)
+
+    small.db.session.add_all([small.Hull(id="a", name="gone"), small.Hull(id="b", name="Fram")])
+    small.db.session.commit()
+    engine = open_engine(small.db.engine.url)
+    registration = small.sync._registry.of_entity("hulls")
+    assert registration is not None
+    reader = SnapshotReader(engine, nullcontext, registration, high_seq=number(log))
+    event.listen(Session, "do_orm_execute", hide)
+    try:
+        items, _ = reader.read(None, 9)
+    finally:
+        event.remove(Session, "do_orm_execute", hide)
+    assert reader.count() == len(items) == 2
     engine.dispose()

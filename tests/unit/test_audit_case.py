@@ -7,6 +7,9 @@ import time
 import pytest
 
 from arus.follower.audits.case import HOPELESS, LONGEST_PAUSE, PAUSE, Case, Table
+from arus.follower.audits.verdicts import verdict_on
+from arus.protocol.encoding import decode_watermark, encode
+from arus.protocol.messages import Digest, EntityDigest, Watermark
 
 
 def differing(*buckets: int, refused: int | None = None, theirs: str = "t") -> dict[str, Table]:
@@ -53,3 +56,12 @@ def test_many_digests_at_once_do_not_make_the_pause_longer(clock: list[float]) -
         clock[0] = case.not_before
         case.again()
     assert case.not_before == clock[0] + LONGEST_PAUSE
+
+
+def test_an_entity_beyond_those_that_a_verdict_can_name_is_not_passed_over() -> None:
+    tables = {f"entity-{number:03}": Table() for number in range(120)}
+    more = EntityDigest(topic="more", last_seq=1, count=1)
+    digest = Digest(vessel_id="a", epoch="e", seq=1, entities={"more": more})
+    verdict = verdict_on(digest, tables)
+    assert (verdict.equal, verdict.entities["more"].absent) == (False, "here")
+    assert decode_watermark(encode(Watermark(epoch="e", seq=1, audit=verdict)))

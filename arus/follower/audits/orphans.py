@@ -9,16 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Engine, String, exists, not_, select
+from sqlalchemy import Connection, Engine, LargeBinary, String, cast, exists, not_, select
+from sqlalchemy.exc import DBAPIError
 
-from arus.database import reading, transaction
+from arus.database import is_of_a_value, reading, transaction
 from arus.errors import LogUnavailableError
 from arus.follower import sql
 from arus.follower.rows import Copy
 from arus.follower.sql.build import TABLES
 from arus.logs import get_logger
 from arus.protocol.digests import bucket_of
+from arus.protocol.rows import is_row_id
 
 logger = get_logger(__name__)
 
@@ -53,7 +56,7 @@ def _of_table(connection: Connection, copy: Copy, stopping: threading.Event) -> 
 
 def _without_owner(connection: Connection, copy: Copy) -> list[str]:
     """Have the database find them: a hundred thousand keys take it a fraction of a second."""
-    key, entity, row = copy.key_column, copy.registration.entity, TABLES.row
+    key, entity, row = _key(copy), copy.registration.entity, TABLES.row
     is_owned = exists().where(
         row.c.entity == entity,
         row.c.row_id == key,
@@ -62,7 +65,25 @@ def _without_owner(connection: Connection, copy: Copy) -> list[str]:
         row.c.version >= 0,
     )
     statement = select(key).where(not_(is_owned)).limit(MAX_ORPHANS)
-    return _not_proposed(connection, entity, list(connection.execute(statement).scalars()))
+    try:
+        found = connection.execute(statement).scalars().all()
+    except DBAPIError as error:
+        if not is_of_a_value(error):
+            raise
+        # Some are no UTF-8.
+        as_bytes = statement.with_only_columns(cast(key, LargeBinary))
+        found = connection.execute(as_bytes).scalars().all()
+    return _not_proposed(connection, entity, [_text(one) for one in found])
+
+
+def _key(copy: Copy) -> Any:
+    """Return the key as an attribute of the model: of a table of several classes, it selects the model's rows alone."""
+    return getattr(copy.registration.model, copy.registration.key)
+
+
+def _text(key: Any) -> str:
+    """Return a key as an id that can be named; SQLite may store bytes in a column of texts."""
+    return key.decode(errors="backslashreplace") if isinstance(key, bytes) else str(key)
 
 
 def _not_proposed(connection: Connection, entity: str, row_ids: list[str]) -> list[str]:
@@ -77,7 +98,7 @@ def _not_proposed(connection: Connection, entity: str, row_ids: list[str]) -> li
 
 def _one_by_one(connection: Connection, copy: Copy, stopping: threading.Event) -> list[str]:
     """Compare the keys here: as texts, which the database may write in another way."""
-    key = copy.key_column
+    key = _key(copy)
     statement = select(key).order_by(key).limit(CHUNK)
     entity = copy.registration.entity
     found: list[str] = []
@@ -101,8 +122,10 @@ def adopt(connection: Connection, vessel_id: str, entity: str, row_ids: Sequence
 
     Must not be called in a transaction.
     """
-    for start in range(0, len(row_ids), CHUNK):
-        ids = list(row_ids[start : start + CHUNK])
+    # Others can't be recorded: a person has to delete them.
+    valid = [row_id for row_id in row_ids if is_row_id(row_id)]
+    for start in range(0, len(valid), CHUNK):
+        ids = valid[start : start + CHUNK]
         key = {"vessel_id": vessel_id, "entity": entity}
         with transaction(connection):
             known = set(connection.execute(sql.comparison.KNOWN, {**key, "row_ids": ids}).scalars())

@@ -24,16 +24,21 @@ def verdict_on(digest: Digest, tables: Mapping[str, Table]) -> Verdict:
 
     :param tables: the comparisons of the entities that are followed.
     """
-    entities = {entity: _comparison(table) for entity, table in tables.items()}
-    for entity, told in digest.entities.items():
-        if entity not in tables and told.count and len(entities) < _MAX_ENTITIES:
-            # The vessel has rows that are not here at all.
-            entities[word(entity)] = Comparison(equal=False, absent="here")
+    compared = {entity: _comparison(table) for entity, table in tables.items()}
+    # The vessel has rows of these that are not here at all.
+    others = [
+        word(entity)
+        for entity, told in digest.entities.items()
+        if entity not in tables and told.count
+    ]
+    told = {**dict.fromkeys(others, Comparison(equal=False, absent="here")), **compared}
+    # Those that are not equal are named first.
+    named = sorted(told.items(), key=lambda one: one[1].equal)
     return Verdict(
         seq=digest.seq,
         timestamp=iso(now_ms()),
-        equal=all(told.equal for told in entities.values()),
-        entities=entities,
+        equal=not others and all(one.equal for one in compared.values()),
+        entities=dict(named[:_MAX_ENTITIES]),
     )
 
 
