@@ -35,9 +35,9 @@ def versions_of(
 
 
 def whole_version(value: Any) -> int:
-    """Return the value of a version column; 0 if it has none, or one that is no number (another program's)."""
+    """Return the value of a version column; 0 if it has none, or one that no message may have (another program's)."""
     try:
-        return int(value or 0)
+        return max(0, int(value or 0))
     except (TypeError, ValueError):
         return 0
 

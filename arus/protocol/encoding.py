@@ -214,6 +214,8 @@ def _decoded(decoder: msgspec.json.Decoder[_M], payload: bytes, limit: int) -> _
 
 
 def _check_numbers(message: RowMessage) -> None:
+    if message.version == 0 and not isinstance(message, CatchupItem):
+        raise RefusedMessageError("version is 0: only a row of a snapshot may have none")
     if message.previous_seq < message.seq:
         return
     # The seq of a snapshot's row is the log's head, which is 0 if nothing was captured yet.

@@ -74,7 +74,8 @@ class RowMessage(Message, frozen=True, kw_only=True):
     seq: Number
     #: `seq` of the change before this one on the same topic; 0 for the first.
     previous_seq: Number
-    version: Positive
+    #: 0 in a snapshot, for a row that another program has written without one.
+    version: Number
     #: Who made the change; sent only if the vessel is set to. Receivers ignore it.
     actor: Any = UNSET
 

@@ -280,6 +280,17 @@ def test_orphans_with_ids_that_no_message_can_have_are_named_and_stop_no_audit(
     assert coast.audit_until_equal("a").equal
 
 
+def test_rows_without_a_version_are_received_and_equal(coast: Coast) -> None:
+    for number in range(3):
+        coast.ships["a"].rows["crew", f"old-{number}"] = {
+            **coast.ships["a"].rows["crew", "a1"], "id": f"old-{number}", "version": 0,
+        }  # fmt: skip
+    assert coast.audit_until_equal("a").equal
+    assert coast.rows()["crew", "old-2"] == (0, "Ann")
+    coast.change("a", "old-2", name="Abe")
+    assert coast.audit("a").equal
+
+
 def test_rows_that_the_application_hides_are_compared_too(coast: Coast) -> None:
     def hide(state: ORMExecuteState) -> None:
         state.statement = state.statement.options(with_loader_criteria(Crew, Crew.name != "gone"))

@@ -147,6 +147,20 @@ def test_a_version_that_nothing_raises_is_raised_by_the_capture(app: Flask) -> N
     ]
 
 
+@pytest.mark.parametrize("version", [0, -5])
+def test_a_new_row_with_a_version_that_no_message_may_have_gets_the_first(
+    app: Flask, version: int
+) -> None:
+    lamp = added(version=version)
+    assert lamp.version == 1
+    lamp.name = "b"
+    db.session.commit()
+    assert in_table() == (2, "b")
+    db.session.delete(lamp)
+    db.session.commit()
+    assert log() == [("create", 1, "a"), ("update", 2, "b"), ("delete", 3, "b")]
+
+
 def test_a_version_that_the_application_raises_is_left_to_it(app: Flask) -> None:
     lamp = added(version=5)
     lamp.name, lamp.version = "b", 7

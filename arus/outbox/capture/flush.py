@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, event, inspect
+from sqlalchemy import Column, Connection, event, inspect
 from sqlalchemy.orm import (
     InstanceState,
     Mapper,
@@ -114,7 +114,7 @@ class FlushEvents:
             )
 
     def _before_insert(self, _mapper: Mapper[Any], _connection: Connection, row: Any) -> None:
-        """Give a row its first version, if neither the application nor a default does; note which row it replaces."""
+        """Give a row its first version, if neither the application nor a default gives it one; note which row it replaces."""
         session = object_session(row)
         registration = self._captured(session, row)
         if session is None or registration is None:
@@ -122,8 +122,7 @@ class FlushEvents:
         name = registration.version
         if name is None:
             return
-        column = version_column(registration)
-        if getattr(row, name) is None and column.default is None and column.server_default is None:
+        if _is_none_yet(getattr(row, name), version_column(registration)):
             setattr(row, name, 1)
         row_id = getattr(row, registration.key)
         if row_id is None:
@@ -303,6 +302,17 @@ def _raise_version(session: Session, registration: Registration, row: Any) -> No
         setattr(row, name, int(version or 0) + 1)
     elif history.deleted and _is_at_most(version, history.deleted[0] or 0):
         setattr(row, name, int(history.deleted[0]) + 1)
+
+
+def _is_none_yet(version: Any, column: Column[Any]) -> bool:
+    """Whether a new row would get no version of a message: none at all, or one below 1 (a counter that begins at 0)."""
+    if version is None:
+        if column.default is None and column.server_default is None:
+            return True
+        default = getattr(column.default or column.server_default, "arg", None)
+        text = str(getattr(default, "text", default)).strip("'")
+        version = int(text) if text.lstrip("-").isdecimal() else None
+    return type(version) is int and version < 1
 
 
 def _is_at_most(version: Any, other: int) -> bool:
