@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
+from arus.escapes import escaped
 from arus.logs import get_logger
 from arus.outbox.counters import CounterKey
 from arus.protocol.messages import Digest
@@ -104,7 +105,9 @@ class Outcome(Struct):
 
     def keep(self, message: Inbound, reason: str, vessel_id: str) -> None:
         """Keep a message as a dead letter."""
-        self.refused.append(DeadLetter(message.topic, message.payload, reason, vessel_id))
+        # A reason may quote the message, and PostgreSQL stores no NUL.
+        letter = DeadLetter(message.topic, message.payload, escaped(reason), vessel_id)
+        self.refused.append(letter)
 
     def refuse_change(self, change: Change, reason: str) -> None:
         """Note the message of a refused change; a change that was held has none."""

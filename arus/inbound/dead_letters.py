@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, Row
 
 from arus.errors import UnknownMessageError
+from arus.escapes import escaped
 from arus.logs import get_logger
 from arus.outbox import sql
 from arus.protocol.times import iso, now_ms
@@ -58,7 +59,8 @@ def add_dead_letter(
 ) -> None:
     """Store a message as a dead letter, in the caller's transaction; the oldest one of many is deleted."""
     message: dict[str, Any] = {"topic": topic, "payload": payload, "topic_filter": topic_filter}
-    message |= {"reason": reason, "attempts": attempts, "parked_at": now_ms()}
+    # A reason may quote the message, and PostgreSQL stores no NUL.
+    message |= {"reason": escaped(reason), "attempts": attempts, "parked_at": now_ms()}
     connection.execute(sql.inbound.ADD_DEAD_LETTER, message)
     wanted = {"topic_filter": topic_filter, "most": MAX_DEAD_LETTERS}
     if connection.execute(sql.inbound.TRIM_DEAD_LETTERS, wanted).rowcount:

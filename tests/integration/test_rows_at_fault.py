@@ -6,6 +6,7 @@ import random
 import string
 from typing import Any
 
+import orjson
 import pytest
 from marshmallow import Schema, fields
 from sqlalchemy import Computed, Connection, MetaData, String, create_engine, text
@@ -125,6 +126,18 @@ def test_a_row_that_is_the_cause_of_an_error_is_refused_alone(shore: Shore, case
         shore.apply(good={}, bad={"tags": [{"a": 1}]})
     assert set(shore.rows) == {"good"}
     assert set(shore.refused) == {"bad"}
+
+
+def test_a_message_is_refused_alone_whatever_its_texts_are(shore: Shore) -> None:
+    row = {"id": "good", "version": 1, "notes": None, "tags": None}
+    good = change_message("crew", "create", row, seq=1)
+    bad = [
+        good._replace(payload=orjson.dumps(orjson.loads(good.payload) | {key: told}))
+        for key in ("type", "operation", "entity", "vesselId", "epoch", "messageId")
+        for told in ("\0", "a\0b", "\x1b[2J", "\u2028")
+    ]
+    shore.applier.apply([*bad, good])
+    assert set(shore.rows) == {"good"}
 
 
 def test_a_missing_table_is_waited_for_and_refuses_no_row(shore: Shore) -> None:
