@@ -145,6 +145,10 @@ class RowChanges:
             copy = self._copies[change.entity]
             values = None if is_delete else copy.values(change.data, change.version)
             copy.check_id(change.data[copy.followed.id_key])
+            if (alias := self._writer.alias_of(copy, change.row_id)) is not None:
+                raise RefusedMessageError(
+                    f"the table takes the row's id for that of another row, {alias}"
+                )
             self._writer.add(key, change, values)
             if _repairs(run) and (
                 known is None or (known.version, known.hash) != (change.version, content)

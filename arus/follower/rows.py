@@ -25,6 +25,7 @@ from sqlalchemy import (
     delete,
     inspect,
     null,
+    select,
     update,
 )
 from sqlalchemy.orm import Mapper
@@ -36,6 +37,7 @@ from arus.errors import FollowError, RefusedMessageError
 from arus.protocol.rows import typed_value
 from arus.registry import MERE_VERSION, Registration, column_of
 
+from . import sql
 from .messages import Followed
 from .upsert import Upsert
 
@@ -212,6 +214,31 @@ class Copy:
         key = self.key(row_id)
         if isinstance(key, uuid.UUID) and str(key) != row_id:
             raise RefusedMessageError("the row's id: a UUID is written in lower case, with hyphens")
+
+    def alias_of(self, connection: Connection, row_id: str) -> str | None:
+        """Return the id of the row that the table takes for a row with another id; None if there is none.
+
+        Only a column of texts that are compared by a collation (NOCASE), or of the type citext, does so.
+        """
+        if not isinstance(self.key_column.type, String):
+            return None
+        if "loose" not in self._statements:
+            self._statements["loose"] = self._is_loose(connection)
+        if not self._statements["loose"]:
+            return None
+        found = connection.execute(select(self.key_column).where(self.key_column == row_id))
+        stored: str | None = found.scalar()
+        return None if stored == row_id else stored
+
+    def _is_loose(self, connection: Connection) -> bool:
+        dialect = connection.dialect
+        name = str(self.table.name)
+        where: tuple[str, ...] = (name,)
+        if dialect.name != "sqlite":
+            table = dialect.identifier_preparer.format_table(self.table)
+            where = (table, str(self.key_column.name))
+        found = connection.exec_driver_sql(sql.store.takes_ids_for_others(dialect.name), where)
+        return found.first() is not None
 
     def key_of(self, row_id: str) -> Any:
         """Convert a row's id from the text in messages to its column's type.

@@ -60,6 +60,10 @@ class RowWriter:
         """Add a row to be written by the next flush; the last of several changes of one row is used."""
         self._waiting[key] = (change, values)
 
+    def alias_of(self, copy: Copy, row_id: str) -> str | None:
+        """Return the id of the row that a table takes for a row with another id; None if there is none."""
+        return copy.alias_of(self._store.connection, row_id)
+
     def flush(self) -> None:
         """Write the collected rows."""
         if self._waiting:

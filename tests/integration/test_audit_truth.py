@@ -280,6 +280,29 @@ def test_orphans_with_ids_that_no_message_can_have_are_named_and_stop_no_audit(
     assert coast.audit_until_equal("a").equal
 
 
+def test_a_row_whose_id_the_table_takes_for_that_of_another_vessels_row_is_refused(
+    coast: Coast,
+) -> None:
+    coast.execute("ALTER TABLE crew RENAME TO before")
+    coast.execute(
+        "CREATE TABLE crew (id VARCHAR(36) PRIMARY KEY COLLATE NOCASE, version, name, rank)"
+    )
+    coast.execute("INSERT INTO crew SELECT * FROM before")
+    coast.stop()
+    coast.start()
+    before = coast.rows()
+    coast.change("b", "A1", name="pirate")
+    assert coast.rows() == before
+    verdict = coast.audit("b")
+    assert verdict.entities["crew"].refused == {
+        "A1": "the table takes the row's id for that of another row, a1"
+    }
+    coast.change("b", "A1", "delete")
+    assert coast.rows() == before
+    for vessel_id in ("a", "b"):
+        assert coast.audit_until_equal(vessel_id).equal
+
+
 def test_rows_without_a_version_are_received_and_equal(coast: Coast) -> None:
     for number in range(3):
         coast.ships["a"].rows["crew", f"old-{number}"] = {

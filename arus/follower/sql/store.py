@@ -88,6 +88,25 @@ def save_rows(dialect: str) -> str:
     return upsert_rows(TABLES.row, dialect)
 
 
+@cache
+def takes_ids_for_others(dialect: str) -> str:
+    """Return the driver SQL that finds a row if a key's column takes different texts for the same.
+
+    Its parameters are the table's name, and on PostgreSQL the column's name.
+    """
+    if dialect == "sqlite":
+        return (
+            "SELECT 1 FROM pragma_index_list(?) AS i, pragma_index_xinfo(i.name) AS c"
+            " WHERE i.origin = 'pk' AND c.key = 1 AND c.coll <> 'BINARY'"
+        )
+    return (
+        "SELECT 1 FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
+        " LEFT JOIN pg_collation AS c ON c.oid = a.attcollation"
+        " WHERE a.attrelid = to_regclass(%s) AND a.attname = %s"
+        " AND (t.typname = 'citext' OR NOT c.collisdeterministic)"
+    )
+
+
 ANY_ROW = statement("SELECT 1 FROM arus_row WHERE vessel_id = :vessel_id LIMIT 1")
 OWN_ROWS = statement(
     "SELECT row_id FROM arus_row WHERE vessel_id = :vessel_id AND entity = :entity",
