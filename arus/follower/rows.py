@@ -34,7 +34,7 @@ from sqlalchemy.sql.elements import False_, True_
 from arus.audit.contents import dumped_fields
 from arus.database import insert_of
 from arus.errors import FollowError, RefusedMessageError
-from arus.protocol.rows import typed_value
+from arus.protocol.rows import is_row_id, typed_value
 from arus.registry import MERE_VERSION, Registration, column_of
 
 from . import sql
@@ -239,6 +239,13 @@ class Copy:
             where = (table, str(self.key_column.name))
         found = connection.exec_driver_sql(sql.store.takes_ids_for_others(dialect.name), where)
         return found.first() is not None
+
+    def takes_id(self, row_id: str) -> bool:
+        """Whether a row of this table can be recorded under an id, which is that of its key."""
+        try:
+            return is_row_id(row_id) and str(self.key_of(row_id)) == row_id
+        except (RefusedMessageError, ValueError):
+            return False
 
     def key_of(self, row_id: str) -> Any:
         """Convert a row's id from the text in messages to its column's type.

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from marshmallow import fields
+from marshmallow import Schema, fields
 from sqlalchemy import String, event, select
 from sqlalchemy.orm import (
     Mapped,
@@ -58,6 +58,28 @@ class Pump(Machine):
 
 class MachineSchema(RowSchema):
     kind = fields.String()
+
+
+class Chart(Base):
+    __tablename__ = "chart"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int]
+    name: Mapped[str]
+
+
+class ChartSchema(Schema):
+    id = fields.UUID()
+    version = fields.Integer()
+    name = fields.String()
+
+
+class UuidKeys(Coast):
+    """The keys of an entity are UUIDs."""
+
+    def start(self) -> None:
+        registry = self.registry
+        registry.add(Chart, "crew", topic="crew", qos=1, schema=ChartSchema(), version="version")
+        super().start()
 
 
 class TwoClasses(Coast):
@@ -278,6 +300,24 @@ def test_orphans_with_ids_that_no_message_can_have_are_named_and_stop_no_audit(
     assert len(named(coast.audit_until_equal("a", rounds=2))) == len(STRANGE) - 1
     coast.execute("DELETE FROM crew WHERE id NOT IN ('a1', 'a2', 'b1')")
     assert coast.audit_until_equal("a").equal
+
+
+def test_a_uuid_that_another_program_has_written_in_another_form_is_another_row(
+    tmp_path: Path,
+) -> None:
+    row_id = "0b1f6a52-6a57-4c3e-9d26-0f6d0c0f3a01"
+    forms = (row_id, row_id.upper(), row_id.replace("-", "").upper(), "no UUID")
+    with UuidKeys(tmp_path, "a", entities=()) as coast:
+        coast.change("a", row_id, name="Skagerrak")
+        coast.join()
+        assert coast.audit_until_equal("a").equal
+        for form in forms:
+            coast.execute("INSERT INTO chart VALUES (:id, 1, 'Kattegat')", id=form)
+            verdict = coast.audit("a")
+            assert not verdict.equal
+            assert form in named(verdict)
+            coast.execute("DELETE FROM chart WHERE id = :id", id=form)
+        assert coast.audit_until_equal("a").equal
 
 
 def test_a_row_whose_id_the_table_takes_for_that_of_another_vessels_row_is_refused(

@@ -299,12 +299,12 @@ class Audits:
         if not buckets:
             case.again()
             return
-        case.repair_after = time.monotonic() + case.pause
-        case.repairing = True
-        case.repaired.clear()
+        case.begin_repair()
         if self._sweeps(vessel, tables):
             for entity in buckets:
-                adopt(self._connection, vessel.vessel_id, entity, tables[entity].orphans)
+                adopt(
+                    self._connection, vessel.vessel_id, self._copies[entity], tables[entity].orphans
+                )
                 self._ledger.forget(vessel.vessel_id, entity)
         for entity, numbers in buckets.items():
             position = vessel.positions[self._copies[entity].followed.topic]

@@ -192,6 +192,12 @@ class Case(Struct):
         """Forget the pauses between requests for digests."""
         self.pause, self.not_before = PAUSE, 0.0
 
+    def begin_repair(self) -> None:
+        """Note that a repair begins."""
+        self.repair_after = time.monotonic() + self.pause
+        self.repairing = True
+        self.repaired.clear()
+
     def not_repaired(self, entity: str) -> None:
         """Note that the last repair of an entity was not carried out: another one may help."""
         for key in [key for key in self.attempted if key[0] == entity]:

@@ -11,8 +11,21 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, LargeBinary, String, cast, exists, not_, select
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Engine,
+    LargeBinary,
+    String,
+    Uuid,
+    cast,
+    exists,
+    not_,
+    select,
+    type_coerce,
+)
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.types import NullType, TypeEngine
 
 from arus.database import is_of_a_value, reading, transaction
 from arus.errors import LogUnavailableError
@@ -21,7 +34,6 @@ from arus.follower.rows import Copy
 from arus.follower.sql.build import TABLES
 from arus.logs import get_logger
 from arus.protocol.digests import bucket_of
-from arus.protocol.rows import is_row_id
 
 logger = get_logger(__name__)
 
@@ -98,7 +110,9 @@ def _not_proposed(connection: Connection, entity: str, row_ids: list[str]) -> li
 
 def _one_by_one(connection: Connection, copy: Copy, stopping: threading.Event) -> list[str]:
     """Compare the keys here: as texts, which the database may write in another way."""
-    key = _key(copy)
+    key, kind, dialect = _key(copy), copy.key_column.type, connection.dialect
+    if dialect.name == "sqlite":
+        key = type_coerce(key, NullType())  # as it is stored
     statement = select(key).order_by(key).limit(CHUNK)
     entity = copy.registration.entity
     found: list[str] = []
@@ -107,7 +121,9 @@ def _one_by_one(connection: Connection, copy: Copy, stopping: threading.Event) -
         keys = connection.execute(page).scalars().all()
         if not keys:
             break
-        wanted = {"entity": entity, "row_ids": [str(one) for one in keys]}
+        ids = {_text(one): _id_of(one, kind, dialect) for one in keys}
+        found += [stored for stored, row_id in ids.items() if row_id is None]
+        wanted = {"entity": entity, "row_ids": [one for one in ids.values() if one is not None]}
         owned = set(connection.execute(sql.comparison.OWNED, wanted).scalars())
         orphans = [row_id for row_id in wanted["row_ids"] if row_id not in owned]
         found += _not_proposed(connection, entity, orphans)
@@ -117,16 +133,30 @@ def _one_by_one(connection: Connection, copy: Copy, stopping: threading.Event) -
     return found
 
 
-def adopt(connection: Connection, vessel_id: str, entity: str, row_ids: Sequence[str]) -> None:
+def _id_of(stored: Any, kind: TypeEngine[Any], dialect: Dialect) -> str | None:
+    """Return the id of a key; None if SQLite has stored it as the sync never would: another row may have this id."""
+    if dialect.name != "sqlite":
+        return str(stored)
+    kind = kind.dialect_impl(dialect)
+    read, write = kind.result_processor(dialect, None), kind.bind_processor(dialect)
+    try:
+        key = stored if read is None else read(stored)
+        is_usual = not isinstance(kind, Uuid) or write is None or write(key) == stored
+    except Exception:  # noqa: BLE001  # the type may be the application's
+        return None
+    return str(key) if is_usual else None
+
+
+def adopt(connection: Connection, vessel_id: str, copy: Copy, row_ids: Sequence[str]) -> None:
     """Record orphans as a vessel's, so that the sweep at the end of its repair deletes them.
 
     Must not be called in a transaction.
     """
     # Others can't be recorded: a person has to delete them.
-    valid = [row_id for row_id in row_ids if is_row_id(row_id)]
+    valid = [row_id for row_id in row_ids if copy.takes_id(row_id)]
     for start in range(0, len(valid), CHUNK):
         ids = valid[start : start + CHUNK]
-        key = {"vessel_id": vessel_id, "entity": entity}
+        key = {"vessel_id": vessel_id, "entity": copy.registration.entity}
         with transaction(connection):
             known = set(connection.execute(sql.comparison.KNOWN, {**key, "row_ids": ids}).scalars())
             adopted = [
