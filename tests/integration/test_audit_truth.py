@@ -205,6 +205,32 @@ def test_a_digest_that_a_long_backlog_has_outrun_does_not_have_its_end_asked_for
     assert case.wanted
 
 
+def test_of_a_digest_only_what_is_compared_is_kept(coast: Coast) -> None:
+    digest = coast.digest("a")
+    filler: dict[str, Any] = {
+        "topic": "t" * 1000,
+        "lastSeq": 0,
+        "fields": [f"{one}" for one in range(1000)],
+    }
+    filler |= {
+        "buckets": ["x" * 100] * 50,
+        "partial": [{"fields": ["id"], "buckets": [""] * 900}],
+    }
+    digest["entities"] |= {f"entity {number}": {**filler, "count": 7} for number in range(100)}
+    digest["entities"]["equipment"]["partial"] = filler["partial"] * 50
+    digest["entities"]["crew"]["digest"] = "x" * 100_000
+    coast.take("system/digest", digest)
+    kept = coast.audits._cases["a"].digest
+    assert kept is not None
+    assert len(encode(kept)) < 10_000
+    vessel = coast.vessel("a")
+    vessel.audit = None
+    eventually(lambda: coast.audits.step([vessel]) or vessel.audit)
+    assert vessel.audit is not None
+    told = vessel.audit.entities
+    assert (told["crew"].equal, told["entity 0"].absent) == (True, "here")
+
+
 # -- rows that belong to a vessel ----------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ from arus.protocol.messages import ALL, CatchupRequest, Digest
 from arus.protocol.times import now_ms
 
 from .case import PAUSE, Case, Table, Verification, differing_buckets, note_refused
-from .fields import ComparedFields, Rehashing, Usable, common_fields, usable
+from .fields import ComparedFields, Rehashing, Usable, common_fields, needed_of, usable
 from .ledger import Ledger
 from .orphans import adopt
 from .sharing import Shared
@@ -84,7 +84,7 @@ class Audits:
         for digest in digests:
             for entity in self._copies:
                 self._ledger.open(digest.vessel_id, entity)
-            self._cases[digest.vessel_id].hear(digest)
+            self._cases[digest.vessel_id].hear(needed_of(digest, self._copies))
 
     def forget(self, vessel_id: str) -> None:
         """Forget a vessel that is not known any more; a running verification is about rows that are gone with it."""

@@ -12,7 +12,8 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import orjson
-from msgspec import Struct
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from arus.audit.contents import Context, Fields, some_rows
@@ -22,8 +23,11 @@ from arus.follower.rows import Copy
 from arus.follower.saved_values import saved_difference
 from arus.follower.sql.build import Some, execute_for
 from arus.logs import get_logger
+from arus.protocol.digests import BUCKETS
 from arus.protocol.encoding import encode
-from arus.protocol.messages import MAX_NAMED, EntityDigest, FieldDifference
+from arus.protocol.messages import MAX_NAMED, Digest, EntityDigest, FieldDifference
+from arus.protocol.times import MAX_TIME
+from arus.registry import MAX_TOPIC
 
 from .texts import word
 
@@ -123,6 +127,35 @@ def usable(copy: Copy, told: EntityDigest) -> Usable | None:
         return Usable(common, told.buckets, told.count)
     part = told.over(common)
     return None if part is None else Usable(common, part.buckets, told.count)
+
+
+def needed_of(digest: Digest, copies: Mapping[str, Copy]) -> Digest:
+    """Return a digest with what is compared here alone: it is kept in memory, and anyone can invent vessels and fill it."""
+    entities: dict[str, EntityDigest] = {}
+    for name, told in digest.entities.items():
+        copy = copies.get(name)
+        if copy is not None:
+            own, theirs = copy.fields, told.known_fields
+            part = None if own is None or theirs is None else told.over(own & theirs)
+            entities[name] = replace(
+                told,
+                topic=told.topic[:MAX_TOPIC],
+                digest="",
+                buckets=_buckets(told.buckets),
+                partial=(replace(part, digest="", buckets=_buckets(part.buckets)),)
+                if part
+                else UNSET,
+            )
+        elif told.count and len(entities) < len(copies) + MAX_NAMED:
+            shown = word(name)
+            entities["?" if shown in copies else shown] = EntityDigest(
+                topic="", last_seq=0, count=told.count, buckets=()
+            )
+    return replace(digest, timestamp=digest.timestamp[:MAX_TIME], entities=entities)
+
+
+def _buckets(told: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(one[:16] for one in told) if len(told) == BUCKETS else ()
 
 
 def common_fields(copy: Copy, told: EntityDigest) -> tuple[str, ...]:
