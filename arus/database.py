@@ -323,6 +323,22 @@ def is_of_a_value(error: Exception) -> bool:
     return of_python or isinstance(error, DataError)
 
 
+@contextmanager
+def raised_by_sqlalchemy(connection: Connection, statement: str) -> Iterator[None]:
+    """Raise the errors of a driver that is used directly as SQLAlchemy raises them: callers know them as `DBAPIError`.
+
+    :param connection: whose driver runs `statement`.
+    """
+    driver_error = connection.dialect.loaded_dbapi.Error
+    try:
+        yield
+    except driver_error as error:
+        _note_disconnect(connection, error)
+        raise DBAPIError.instance(
+            statement, None, error, driver_error, dialect=connection.dialect
+        ) from error
+
+
 def _note_disconnect(connection: Connection, error: Any) -> None:
     """Let SQLAlchemy know that a connection is gone, as it would after an error of its own."""
     if connection.invalidated or connection.closed:

@@ -392,14 +392,9 @@ class Runtime:
 
     def health(self) -> dict[str, Any]:
         """Return the health document, ready for JSON."""
-        with self.engine.connect() as connection:
-            held = int(connection.execute(sql.inbound.COUNT_SUBSCRIPTIONS).scalar_one())
         published = {registration.topic for registration in self.registry}
         return health_document(
-            self.status(),
-            self.settings,
-            topics=len(published) + len(_OWN_TOPICS),
-            subscriptions=held,
+            self.status(), self.settings, topics=len(published) + len(_OWN_TOPICS)
         )
 
     def followers(self) -> list[FollowerStatus]:

@@ -10,13 +10,10 @@ from arus.protocol.times import iso, now_ms
 from arus.settings import Settings
 
 
-def health_document(
-    status: SyncStatus, settings: Settings, *, topics: int, subscriptions: int
-) -> dict[str, Any]:
+def health_document(status: SyncStatus, settings: Settings, *, topics: int) -> dict[str, Any]:
     """Return the health document.
 
     :param topics: topics that this vessel publishes under the prefix.
-    :param subscriptions: filters that this vessel subscribes to.
     """
     now = now_ms()
     trouble = status.trouble(now)
@@ -33,7 +30,7 @@ def health_document(
             "queuedMessages": status.depth,
             "maxQueueSize": status.max_queue_size,
             "queueUtilization": f"{status.utilization:.1f}%",
-            "activeSubscriptions": subscriptions,
+            "activeSubscriptions": status.subscriptions,
             "topics": topics,
             "reconnectAttempts": status.reconnect_attempts,
             "tlsEnabled": settings.broker.tls,

@@ -8,11 +8,12 @@ passed to the driver, which prepares it once: sqlite3 and psycopg both keep prep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Dialect
 
-from arus.database import driver_connection
+from arus.database import driver_connection, raised_by_sqlalchemy
 
 from .sql.build import Statement
 
@@ -79,9 +80,30 @@ class DriverStatements:
     def _compile(self, statement: Statement) -> _Compiled:
         found = self._compiled.get(statement)
         if found is None:
-            made = statement.compile(dialect=self._connection.dialect)
-            assert not made.post_compile_params, "the driver takes no lists"
-            order = getattr(made, "positiontup", None)
-            found = _Compiled(str(made), None if order is None else tuple(order))
-            self._compiled[statement] = found
+            found = self._compiled[statement] = _compiled(statement, self._connection.dialect)
         return found
+
+
+def read_rows(
+    connection: Connection, statement: Statement, arguments: Arguments
+) -> Sequence[tuple[Any, ...]]:
+    """Run a statement that reads, on a connection of any engine, and return its rows.
+
+    :raises sqlalchemy.exc.DBAPIError: what SQLAlchemy's own execution would raise.
+    """
+    compiled = _compiled(statement, connection.dialect)
+    with raised_by_sqlalchemy(connection, compiled.text):
+        found: Sequence[tuple[Any, ...]] = (
+            driver_connection(connection)
+            .execute(compiled.text, compiled.values(arguments))
+            .fetchall()
+        )
+    return found
+
+
+@lru_cache(maxsize=512)
+def _compiled(statement: Statement, dialect: Dialect) -> _Compiled:
+    made = statement.compile(dialect=dialect)
+    assert not made.post_compile_params, "the driver takes no lists"
+    order = getattr(made, "positiontup", None)
+    return _Compiled(str(made), None if order is None else tuple(order))

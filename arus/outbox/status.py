@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from sqlalchemy import Connection
 
 from arus.protocol.entries import ChangeState
 from arus.protocol.times import iso, now_ms
 
 from . import sql
-from .counters import CounterKey, read_counters
-from .usage import DataBudget, Usage, in_units, read_usage
+from .counters import CounterKey
+from .driver import read_rows
+from .usage import DataBudget, QueueDepth, Usage, in_units, usage_of
 
 #: Milliseconds that a change may wait without any acknowledgement before that is a fault.
 STALLED_AFTER = 60_000
@@ -87,6 +88,8 @@ class SyncStatus(Struct, frozen=True):
     counters: Mapping[CounterKey, int]
     #: What was sent today, and what the data budget holds back.
     usage: Usage
+    #: Filters that this vessel subscribes to.
+    subscriptions: int
 
     @property
     def utilization(self) -> float:
@@ -226,54 +229,81 @@ def read_status(
     max_queue_size: int,
     budget: DataBudget | None = None,
 ) -> SyncStatus:
-    """Read the status.
+    """Read the status: with one statement, so that all of it is of the same moment.
 
     :param owned: whether a process holds the owner's lock; if none does, there is no connection, whatever the last
         owner wrote before it was killed.
     :param budget: the data budget; None for no limit.
     """
-    session = connection.execute(sql.session.STATUS).one_or_none()
-    numbers = connection.execute(sql.changes.NUMBERS).one()
-    depth = int(numbers.depth)
+    now, budget = now_ms(), budget or DataBudget()
+    found = _read(connection, budget.day(now))
+    once = found.once
     owner = None
-    if session and owned and session.owner_pid is not None:
+    if owned and once["owner_pid"] is not None:
         owner = OwnerInfo(
-            session.owner_pid, session.owner_host, session.owner_since, session.generation
+            once["owner_pid"], once["owner_host"], once["owner_since"], once["generation"]
         )
+    depth = sum(queue.depth for queue in found.queues) + once["unnumbered"]
+    oldest = (once["oldest_unnumbered"], once["oldest_numbered"])
     return SyncStatus(
         enabled=enabled,
-        connected=bool(session and owner and session.connected),
-        connected_changed_at=session.connected_changed_at if session else None,
-        protocol=session.protocol if session else None,
-        vessel_id=session.vessel_id if session else None,
-        epoch=session.epoch if session else None,
-        head_seq=session.head_seq if session else 0,
+        connected=bool(owner and once["connected"]),
+        connected_changed_at=once["connected_changed_at"],
+        protocol=once["protocol"],
+        vessel_id=once["vessel_id"],
+        epoch=once["epoch"],
+        head_seq=once["head_seq"] or 0,
         depth=depth,
         max_queue_size=max_queue_size,
-        quarantined=int(numbers.quarantined),
-        oldest_pending_at=_oldest_pending(connection) if depth else None,
-        acked_at=numbers.acked_at,
-        reconnect_attempts=session.reconnect_attempts if session else 0,
-        reason=session.reason if session else None,
-        stalled_since=session.stalled_since if session else None,
-        obstacle=session.obstacle if session else None,
-        neighbour=session.neighbour if session else None,
-        neighbour_at=session.neighbour_at if session else None,
-        epoch_note=session.epoch_note if session else None,
-        epoch_noted_at=session.epoch_noted_at if session else None,
+        quarantined=once["quarantined"],
+        oldest_pending_at=min((at for at in oldest if at is not None), default=None),
+        acked_at=once["acked_at"],
+        reconnect_attempts=once["reconnect_attempts"] or 0,
+        reason=once["reason"],
+        stalled_since=once["stalled_since"],
+        obstacle=once["obstacle"],
+        neighbour=once["neighbour"],
+        neighbour_at=once["neighbour_at"],
+        epoch_note=once["epoch_note"],
+        epoch_noted_at=once["epoch_noted_at"],
         owner=owner,
-        counters=read_counters(connection),
-        usage=read_usage(connection, budget or DataBudget(), now_ms()),
+        counters=found.counters,
+        usage=usage_of(
+            budget,
+            now,
+            found.sent,
+            held_until=once["held_until"],
+            catchups_until=once["catchups_until"],
+            queues=found.queues,
+        ),
+        subscriptions=once["subscriptions"],
     )
 
 
-def _oldest_pending(connection: Connection) -> int | None:
-    found = [connection.execute(sql.changes.OLDEST_UNNUMBERED).scalar()]
-    found += [
-        connection.execute(sql.changes.OLDEST_OF_TOPIC, dict(topic_queue)).scalar()
-        for topic_queue in connection.execute(sql.topic_queues.WAITING).mappings().all()
-    ]
-    return min((int(at) for at in found if at is not None), default=None)
+class _Found(Struct):
+    """What the statement of the status has returned."""
+
+    once: Mapping[str, Any] = field(default_factory=dict)
+    queues: list[QueueDepth] = field(default_factory=list)
+    counters: dict[CounterKey, int] = field(default_factory=dict)
+    #: Bytes by kind.
+    sent: dict[str, int] = field(default_factory=dict)
+
+
+def _read(connection: Connection, day: str) -> _Found:
+    found = _Found()
+    for row in read_rows(connection, sql.status.ALL, {"day": day}):
+        name, entity, operation, qos, amount, sent_seq, acked_seq = sql.status.each_of(row)
+        match row[0]:
+            case "once":
+                found.once = sql.status.once_of(row)
+            case "queue":
+                found.queues.append(QueueDepth(name, amount, sent_seq, acked_seq))
+            case "counter":
+                found.counters[name, entity, operation, qos] = amount
+            case "usage":
+                found.sent[name] = amount
+    return found
 
 
 def read_last_changes(

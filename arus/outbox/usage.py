@@ -8,8 +8,9 @@ afterwards: an owner that is killed has counted too much rather than too little.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, field
@@ -143,22 +144,40 @@ def read_used(connection: Connection, day: str) -> Counter[str]:
     return Counter({row.kind: int(row.sent) for row in rows})
 
 
-def read_usage(connection: Connection, budget: DataBudget, now: int) -> Usage:
+class QueueDepth(NamedTuple):
+    """A topic queue with undelivered changes."""
+
+    topic: str
+    depth: int
+    sent_seq: int
+    acked_seq: int
+
+
+def usage_of(
+    budget: DataBudget,
+    now: int,
+    by_kind: Mapping[str, int],
+    *,
+    held_until: int | None,
+    catchups_until: int | None,
+    queues: Sequence[QueueDepth],
+) -> Usage:
     """Return today's usage.
 
     :param now: milliseconds since the epoch.
+    :param by_kind: bytes sent today.
+    :param held_until: what the session says about when changes are sent again, and `catchups_until` about catch-ups.
+    :param queues: all with undelivered changes.
     """
-    held = connection.execute(sql.usage.HELD).one_or_none()
-    queues = connection.execute(sql.topic_queues.DEPTHS).all()
     return Usage(
         budget,
         budget.day(now),
         budget.end(now),
-        dict(read_used(connection, budget.day(now))),
-        _if_ahead(held.held_until if held and budget.limit else None, now),
-        _if_ahead(held.catchups_until if held and budget.limit else None, now),
-        sum(row.depth for row in queues if row.topic not in budget.urgent),
-        any(row.acked_seq < row.sent_seq for row in queues),
+        by_kind,
+        _if_ahead(held_until if budget.limit else None, now),
+        _if_ahead(catchups_until if budget.limit else None, now),
+        sum(queue.depth for queue in queues if queue.topic not in budget.urgent),
+        any(queue.acked_seq < queue.sent_seq for queue in queues),
     )
 
 

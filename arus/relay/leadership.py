@@ -34,6 +34,7 @@ from arus.database import (
 from arus.errors import LeadershipLostError, LogUnavailableError, StandbyEndedError
 from arus.logs import get_logger
 from arus.outbox import sql
+from arus.outbox.driver import read_rows
 from arus.outbox.log import ChangeLog
 from arus.outbox.notifier import NotificationListener, Notifier
 from arus.outbox.reserve import DiskReserve
@@ -129,6 +130,8 @@ class FileLock:
     def __init__(self, path: Path, engine: Engine) -> None:
         self.path = path
         self._engine = engine
+        # Found once, as `path` was: to follow all links takes longer than to look at the lock.
+        self._database = database_file(engine.url)
         self._fd: int | None = None
         self._claim: socket.socket | None = None
         self._instances.add(self)
@@ -152,7 +155,7 @@ class FileLock:
 
     def is_held(self, connection: Connection | None = None) -> bool:  # noqa: ARG002  # the kernel knows
         """Whether any process holds the lock."""
-        if _is_claimed(database_file(self._engine.url)):
+        if _is_claimed(self._database):
             return True
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -181,19 +184,18 @@ class FileLock:
                     raise StandbyEndedError from None
 
     def _warn_of_other_names(self) -> None:
-        database = database_file(self._engine.url)
-        if database is not None and has_other_names(database):
+        if self._database is not None and has_other_names(self._database):
             logger.warning(
                 "[MQTT Reliable Sync] %s has hard links: a process that opens it by another name damages it;"
                 " use symbolic links",
-                database,
+                self._database,
             )
 
     def _wait_for_claim(self, gives_up: Callable[[float], bool] | None) -> None:
         pause = gives_up or threading.Event().wait
         while True:
             try:
-                self._claim = _claim(database_file(self._engine.url))
+                self._claim = _claim(self._database)
                 return
             except _ClaimedError:
                 if pause(FILE_LOCK_POLL):
@@ -252,8 +254,8 @@ class AdvisoryLock:
         high, low = divmod(OWNER_KEY, 2**32)
         with translated(), ExitStack() as stack:
             connection = connection or stack.enter_context(self._engine.connect())
-            found = connection.execute(sql.database.IS_LOCKED, {"high": high, "low": low})
-            return bool(found.scalar())
+            ((found,),) = read_rows(connection, sql.database.IS_LOCKED, {"high": high, "low": low})
+            return bool(found)
 
 
 def _threads_are_green() -> bool:

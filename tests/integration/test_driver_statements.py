@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 from arus.database import open_engine, transaction, translated
 from arus.errors import LogUnavailableError
 from arus.outbox import sql
-from arus.outbox.driver import DriverStatements
+from arus.outbox.driver import DriverStatements, read_rows
 from arus.outbox.log import ChangeLog
-from tests.support.small_app import db, small_app
+from tests.support.small_app import db, small_app, sync
 
 KEY = {"entity_type": "hulls", "operation": "create", "qos": "1"}
 
@@ -87,6 +87,44 @@ def test_sqlalchemy_knows_of_a_connection_that_the_driver_has_lost(connection: C
     with pytest.raises(LogUnavailableError):
         owner.unnumbered(1)
     assert connection.invalidated
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_health_is_read_with_one_statement_on_one_connection(app: Flask) -> None:
+    asked: list[str] = []
+    sync.runtime().health()
+    with db.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+    driver.set_trace_callback(asked.append)
+    checkouts: list[object] = []
+    sa.event.listen(db.engine, "checkout", lambda *given: checkouts.append(given))
+    assert sync.runtime().health()["status"] == "degraded"
+    assert [text for text in asked if "ROLLBACK" not in text] == asked[:1]
+    assert len(checkouts) == 1
+
+
+def test_a_read_by_the_driver_fails_as_one_by_sqlalchemy(app: Flask) -> None:
+    with db.engine.connect() as connection:
+        connection.execute(sa.text("ALTER TABLE arus_session RENAME TO elsewhere"))
+        connection.commit()
+        with pytest.raises(sa.exc.DBAPIError) as usual:
+            connection.execute(sql.session.HEAD)
+        connection.rollback()
+        with pytest.raises(sa.exc.DBAPIError) as found:
+            read_rows(connection, sql.session.HEAD, {})
+    assert type(found.value) is type(usual.value)
+    assert str(found.value) == str(usual.value)
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_read_by_the_driver_tells_sqlalchemy_of_a_lost_connection(app: Flask) -> None:
+    with db.engine.connect() as connection, db.engine.connect() as other:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        other.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        with pytest.raises(sa.exc.OperationalError):
+            read_rows(connection, sql.session.HEAD, {})
+        assert connection.invalidated
 
 
 def test_errors_of_others_are_left_alone(connection: Connection) -> None:

@@ -178,7 +178,7 @@ def test_another_vessel_on_the_same_prefix_is_reported(
     assert status is not None
     assert status.shared_with(now_ms()) == "ship-2"
     assert status.shared_with(now_ms() + 2 * 3_600_000) is None
-    document = health_document(status, vessel.settings, topics=5, subscriptions=3)
+    document = health_document(status, vessel.settings, topics=5)
     reason = document["mqtt"]["reason"]
     assert "ship-2" in reason
     assert "{vessel_id}" in reason

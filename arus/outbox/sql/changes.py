@@ -118,21 +118,6 @@ def page(
 
 # -- counts and times -----------------------------------------------------------------------------
 
-#: Undelivered changes, quarantined ones, and when the broker has acknowledged one last. A single statement: with two, a
-#: change numbered in between would be in neither; and the health endpoint pays for each statement.
-NUMBERS = statement(
-    "SELECT (SELECT COALESCE(SUM(depth), 0) FROM arus_lane)",
-    "+ (SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL) AS depth,",
-    "(SELECT COUNT(*) FROM arus_change WHERE outcome = 'quarantined') AS quarantined,",
-    "(SELECT MAX(acked_at) FROM arus_lane) AS acked_at",
-)
-OLDEST_UNNUMBERED = statement(
-    "SELECT committed_at FROM arus_change WHERE seq IS NULL AND outcome IS NULL ORDER BY id LIMIT 1"
-)
-OLDEST_OF_TOPIC = statement(
-    "SELECT committed_at FROM arus_change",
-    "WHERE topic = :topic AND seq > :acked_seq AND outcome IS NULL ORDER BY seq LIMIT 1",
-)
 #: When the oldest change above a number was committed. One index lookup for each topic.
 OLDEST_ABOVE = statement(
     "SELECT MIN((SELECT c.committed_at FROM arus_change c WHERE c.topic = l.topic AND c.seq > :seq",

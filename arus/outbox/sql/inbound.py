@@ -7,7 +7,6 @@ from .build import TABLES, columns, insert, names, statement, upsert
 # -- subscriptions --------------------------------------------------------------------------------
 
 SUBSCRIPTIONS = statement(f"SELECT {columns(TABLES.subscription)} FROM arus_subscription")
-COUNT_SUBSCRIPTIONS = statement("SELECT COUNT(*) FROM arus_subscription")
 SUBSCRIBED = statement(upsert(TABLES.subscription))
 UNSUBSCRIBED = statement("DELETE FROM arus_subscription WHERE topic_filter = :topic_filter")
 ALL_UNSUBSCRIBED = statement("DELETE FROM arus_subscription")

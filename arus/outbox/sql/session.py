@@ -54,12 +54,6 @@ NEIGHBOUR = statement(
 NO_NEIGHBOUR = statement(
     "UPDATE arus_session SET neighbour = NULL, neighbour_at = NULL WHERE id = 1"
 )
-STATUS = statement(
-    "SELECT epoch, vessel_id, head_seq, generation, owner_pid, owner_host, owner_since, connected,",
-    "connected_changed_at, protocol, reconnect_attempts, reason, stalled_since, obstacle,",
-    "neighbour, neighbour_at, epoch_note, epoch_noted_at",
-    "FROM arus_session WHERE id = 1",
-)
 
 #: How far the log reaches back.
 REACH = statement("SELECT vessel_id, pruned_seq, complete_since FROM arus_session WHERE id = 1")

@@ -8,5 +8,3 @@ ALL = statement(f"SELECT {columns(TABLES.topic_queue)} FROM arus_lane")
 SAVE = statement(upsert(TABLES.topic_queue))
 DEPTHS = statement("SELECT topic, depth, sent_seq, acked_seq FROM arus_lane WHERE depth > 0")
 HEADS = statement("SELECT topic, head_seq FROM arus_lane")
-#: Those with undelivered changes, and up to which number each is acknowledged.
-WAITING = statement("SELECT topic, acked_seq FROM arus_lane WHERE depth > 0")

@@ -42,7 +42,6 @@ FIRST_COUNTED = statement("SELECT MIN(day) FROM arus_day_count WHERE day > ''")
 FORGET_COUNTS = statement(
     "DELETE FROM arus_day_count WHERE day < (SELECT MAX(day) FROM arus_day_count WHERE day < :before)"
 )
-HELD = statement("SELECT held_until, catchups_until FROM arus_session WHERE id = 1")
 HOLD = statement(
     "UPDATE arus_session SET held_until = :held_until, catchups_until = :catchups_until WHERE id = 1"
 )
