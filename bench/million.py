@@ -26,7 +26,7 @@ MANY, FEW = 1_000_000, 10_000
 HEALTHS = 450
 #: What answers the same to everybody.
 CONSTANT = "/healthz"
-#: Seconds between two of them; the rate limit is 200 a second and 2,000 a minute.
+#: Seconds between two of them; the rate limit is 2,000 a minute.
 HEALTH_GAP = 0.006
 #: Seconds after which a new owner has made its tallies.
 TALLIES = 3.0

@@ -9,7 +9,7 @@ from hashlib import blake2s
 from pathlib import Path
 
 from flask import Flask, Response
-from flask_limiter import Limiter, RateLimitExceeded
+from flask_limiter import RateLimitExceeded
 from flask_limiter.util import get_remote_address
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -22,7 +22,7 @@ from .database import db, init_database
 from .hosts import init_hosts
 from .metrics import init_metrics
 from .migrations import init_migrations
-from .rate_limits import SqliteStorage
+from .rate_limits import CountedLimits, SqliteStorage
 
 __all__ = ["api", "db", "init_extensions", "limiter", "sync"]
 
@@ -36,7 +36,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 
 sync = ReliableSync()
 # A broken counter file must not make the health endpoint fail.
-limiter = Limiter(key_func=get_remote_address, swallow_errors=True)
+limiter = CountedLimits(key_func=get_remote_address, swallow_errors=True)
 # With a full disk this fails at each request; a traceback each time would fill the log.
 limiter.logger.addFilter(_in_one_line)
 

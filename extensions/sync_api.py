@@ -16,7 +16,7 @@ URL_PREFIX = "/api/mqtt/reliable-sync"
 blueprint = sync_api("sync_api", allow=lambda _action: True, url_prefix=URL_PREFIX)
 
 
-@limiter.limit("200 per second; 2000 per minute")
+@limiter.limit("2000 per minute")
 def _count_health() -> None:
     """Count a request for the health document."""
 

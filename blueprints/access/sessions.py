@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from flask import Flask, request, session
-from flask.sessions import SecureCookieSessionInterface
+from flask import Flask, Request, request, session
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 
 from extensions import db
@@ -21,6 +21,12 @@ _RESOLUTION = 60
 
 class CookieSessions(SecureCookieSessionInterface):
     """Flask's sessions; their cookie is secure where the request came by TLS."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Return the session of a request; without a cookie there is nothing to verify, nor to verify it with."""
+        if app.secret_key and self.get_cookie_name(app) not in request.cookies:
+            return self.session_class()
+        return super().open_session(app, request)
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  # Flask calls it
         """Whether browsers may send the cookie by TLS alone."""
