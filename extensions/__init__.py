@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from hashlib import blake2s
 from pathlib import Path
@@ -16,13 +15,13 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from arus import ReliableSync
 from arus.database import database_file, is_sqlite
 
-from .api import api, problem
+from .api import api
 from .assets import init_assets
 from .database import db, init_database
 from .hosts import init_hosts
 from .metrics import init_metrics
 from .migrations import init_migrations
-from .rate_limits import CountedLimits, SqliteStorage
+from .rate_limits import CountedLimits, SqliteStorage, too_many
 
 __all__ = ["api", "db", "init_extensions", "limiter", "sync"]
 
@@ -63,9 +62,7 @@ def init_extensions(app: Flask) -> None:
 
 def _too_many(error: RateLimitExceeded) -> Response:
     current = limiter.current_limit
-    wait = math.ceil(current.reset_at - time.time()) if current else 1
-    detail = f"No more than {error.description} are answered."
-    return problem(429, detail, headers={"Retry-After": str(max(1, wait))})
+    return too_many(error.description, current.reset_at - time.time() if current else 1)
 
 
 def _counter_file(app: Flask) -> Path:

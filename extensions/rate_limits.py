@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -9,8 +10,13 @@ from os import getpid
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from flask import Response
 from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from limits import RateLimitItem
 from limits.storage import Storage
+
+from .api import problem
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS hits (key TEXT PRIMARY KEY, count INTEGER NOT NULL, expires REAL NOT NULL);
@@ -40,6 +46,33 @@ class CountedLimits(Limiter):
     ) -> None:
         if not in_middleware:
             super()._check_request_limit(callable_name, in_middleware)
+
+    def wait_for(self, limit: RateLimitItem, scope: str) -> float | None:
+        """Count the current request for its address, and return how many seconds it has to wait; None if it may go on.
+
+        A decorated function does the same in seven times the instructions, most of them to find its limits.
+
+        :param scope: what is limited.
+        """
+        if not self.enabled:
+            return None
+        address = get_remote_address()
+        try:
+            if self.limiter.hit(limit, address, scope):
+                return None
+            return self.limiter.get_window_stats(limit, address, scope).reset_time - time.time()
+        except sqlite3.Error:
+            self.logger.exception("Failed to rate limit. Swallowing error")
+            return None
+
+
+def too_many(limit: object, wait: float) -> Response:
+    """Return the answer to a request that exceeds a limit.
+
+    :param wait: seconds after which another one may be answered.
+    """
+    detail = f"No more than {limit} are answered."
+    return problem(429, detail, headers={"Retry-After": str(max(1, math.ceil(wait)))})
 
 
 class SqliteStorage(Storage):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from flask import Flask, request
+from flask import Flask, Response, request
+from limits import parse
 
 from arus.web import sync_api
 from arus.web.operations import OPERATIONS, TAGS
 
 from . import limiter
 from .api import api
+from .rate_limits import too_many
 
 URL_PREFIX = "/api/mqtt/reliable-sync"
 
@@ -16,9 +18,7 @@ URL_PREFIX = "/api/mqtt/reliable-sync"
 blueprint = sync_api("sync_api", allow=lambda _action: True, url_prefix=URL_PREFIX)
 
 
-@limiter.limit("2000 per minute")
-def _count_health() -> None:
-    """Count a request for the health document."""
+_OF_HEALTH = parse("2000 per minute")
 
 
 @limiter.shared_limit("60 per minute", scope="catchup")
@@ -29,17 +29,17 @@ def count_catchup() -> None:
     """
 
 
-_COUNTERS = {
-    f"{blueprint.name}.health": _count_health,
-    f"{blueprint.name}.request_catchup": count_catchup,
-}
-
-
 @blueprint.before_request
-def count_request() -> None:
+def count_request() -> Response | None:
     """Refuse a request that exceeds its rate limit."""
-    if counter := _COUNTERS.get(request.endpoint or ""):
-        counter()
+    if request.endpoint == f"{blueprint.name}.request_catchup":
+        count_catchup()
+    elif request.endpoint == f"{blueprint.name}.health":
+        # Asked again and again, so it is not to cost more than it has to.
+        wait = limiter.wait_for(_OF_HEALTH, "health")
+        if wait is not None:
+            return too_many(_OF_HEALTH, wait)
+    return None
 
 
 def init_sync_api(app: Flask) -> None:

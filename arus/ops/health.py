@@ -17,6 +17,7 @@ def health_document(status: SyncStatus, settings: Settings, *, topics: int) -> d
     """
     now = now_ms()
     trouble = status.trouble(now)
+    counted = status.totals()
     return {
         "service": "MQTT Reliable Sync Service",
         "status": "degraded" if trouble else "healthy",
@@ -36,12 +37,12 @@ def health_document(status: SyncStatus, settings: Settings, *, topics: int) -> d
             "tlsEnabled": settings.broker.tls,
         },
         "detailedMetrics": {
-            "messagesPublished": status.counter(PUBLISHED),
-            "messagesQueued": status.counter(QUEUED),
-            "messagesDropped": status.counter(DROPPED),
-            "publishFailures": status.counter(FAILURES),
-            "reconnectionAttempts": status.counter(RECONNECTS),
-            "queueFlushes": status.counter(FLUSHES),
+            "messagesPublished": counted[PUBLISHED],
+            "messagesQueued": counted[QUEUED],
+            "messagesDropped": counted[DROPPED],
+            "publishFailures": counted[FAILURES],
+            "reconnectionAttempts": counted[RECONNECTS],
+            "queueFlushes": counted[FLUSHES],
             "currentQueueSize": status.depth,
             "maxQueueSize": status.max_queue_size,
             "queueUtilization": round(status.utilization, 3),

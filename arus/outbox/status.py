@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from arus.protocol.times import iso, now_ms
 from . import sql
 from .counters import CounterKey
 from .driver import read_rows
-from .usage import DataBudget, QueueDepth, Usage, in_units, usage_of
+from .usage import DataBudget, Usage, if_ahead, in_units
 
 #: Milliseconds that a change may wait without any acknowledgement before that is a fault.
 STALLED_AFTER = 60_000
@@ -191,7 +192,14 @@ class SyncStatus(Struct, frozen=True):
 
     def counter(self, name: str) -> int:
         """Return a counter, over all its labels."""
-        return sum(value for (counted, *_), value in self.counters.items() if counted == name)
+        return self.totals()[name]
+
+    def totals(self) -> Counter[str]:
+        """Return all counters by name, each over all its labels."""
+        found: Counter[str] = Counter()
+        for (name, *_labels), value in self.counters.items():
+            found[name] += value
+        return found
 
 
 class LastChange(Struct, frozen=True):
@@ -229,21 +237,22 @@ def read_status(
     max_queue_size: int,
     budget: DataBudget | None = None,
 ) -> SyncStatus:
-    """Read the status: with one statement, so that all of it is of the same moment.
+    """Read the status.
 
     :param owned: whether a process holds the owner's lock; if none does, there is no connection, whatever the last
         owner wrote before it was killed.
     :param budget: the data budget; None for no limit.
     """
     now, budget = now_ms(), budget or DataBudget()
-    found = _read(connection, budget.day(now))
-    once = found.once
+    day = budget.day(now)
+    (row,) = read_rows(connection, sql.status.ONCE, {})
+    once = dict(zip(sql.status.once_names, row, strict=True))
+    amounts = _read_amounts(connection, day)
     owner = None
     if owned and once["owner_pid"] is not None:
         owner = OwnerInfo(
             once["owner_pid"], once["owner_host"], once["owner_since"], once["generation"]
         )
-    depth = sum(queue.depth for queue in found.queues) + once["unnumbered"]
     oldest = (once["oldest_unnumbered"], once["oldest_numbered"])
     return SyncStatus(
         enabled=enabled,
@@ -253,7 +262,7 @@ def read_status(
         vessel_id=once["vessel_id"],
         epoch=once["epoch"],
         head_seq=once["head_seq"] or 0,
-        depth=depth,
+        depth=once["depth"],
         max_queue_size=max_queue_size,
         quarantined=once["quarantined"],
         oldest_pending_at=min((at for at in oldest if at is not None), default=None),
@@ -267,42 +276,44 @@ def read_status(
         epoch_note=once["epoch_note"],
         epoch_noted_at=once["epoch_noted_at"],
         owner=owner,
-        counters=found.counters,
-        usage=usage_of(
+        counters=amounts.counters,
+        usage=Usage(
             budget,
-            now,
-            found.sent,
-            held_until=once["held_until"],
-            catchups_until=once["catchups_until"],
-            queues=found.queues,
+            day,
+            budget.end(now),
+            amounts.sent,
+            if_ahead(once["held_until"] if budget.limit else None, now),
+            if_ahead(once["catchups_until"] if budget.limit else None, now),
+            sum(n for topic, n in amounts.depths.items() if topic not in budget.urgent),
+            amounts.is_sending,
         ),
         subscriptions=once["subscriptions"],
     )
 
 
-class _Found(Struct):
-    """What the statement of the status has returned."""
+class _Amounts(Struct):
+    """What is counted by name."""
 
-    once: Mapping[str, Any] = field(default_factory=dict)
-    queues: list[QueueDepth] = field(default_factory=list)
     counters: dict[CounterKey, int] = field(default_factory=dict)
-    #: Bytes by kind.
+    #: Bytes of the day, by kind.
     sent: dict[str, int] = field(default_factory=dict)
+    #: Undelivered changes by topic, and whether any of them was sent and is not acknowledged.
+    depths: dict[str, int] = field(default_factory=dict)
+    is_sending: bool = False
 
 
-def _read(connection: Connection, day: str) -> _Found:
-    found = _Found()
-    for row in read_rows(connection, sql.status.ALL, {"day": day}):
-        name, entity, operation, qos, amount, sent_seq, acked_seq = sql.status.each_of(row)
-        match row[0]:
-            case "once":
-                found.once = sql.status.once_of(row)
-            case "queue":
-                found.queues.append(QueueDepth(name, amount, sent_seq, acked_seq))
-            case "counter":
-                found.counters[name, entity, operation, qos] = amount
-            case "usage":
-                found.sent[name] = amount
+def _read_amounts(connection: Connection, day: str) -> _Amounts:
+    found = _Amounts()
+    for kind, name, entity, operation, qos, amount in read_rows(
+        connection, sql.status.AMOUNTS, {"day": day}
+    ):
+        if kind == "counter":
+            found.counters[name, entity, operation, qos] = amount
+        elif kind == "sent":
+            found.sent[name] = amount
+        else:
+            found.depths[name] = amount
+            found.is_sending = found.is_sending or kind == "sending"
     return found
 
 

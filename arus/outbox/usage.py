@@ -8,9 +8,8 @@ afterwards: an owner that is killed has counted too much rather than too little.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct, field
@@ -144,45 +143,8 @@ def read_used(connection: Connection, day: str) -> Counter[str]:
     return Counter({row.kind: int(row.sent) for row in rows})
 
 
-class QueueDepth(NamedTuple):
-    """A topic queue with undelivered changes."""
-
-    topic: str
-    depth: int
-    sent_seq: int
-    acked_seq: int
-
-
-def usage_of(
-    budget: DataBudget,
-    now: int,
-    by_kind: Mapping[str, int],
-    *,
-    held_until: int | None,
-    catchups_until: int | None,
-    queues: Sequence[QueueDepth],
-) -> Usage:
-    """Return today's usage.
-
-    :param now: milliseconds since the epoch.
-    :param by_kind: bytes sent today.
-    :param held_until: what the session says about when changes are sent again, and `catchups_until` about catch-ups.
-    :param queues: all with undelivered changes.
-    """
-    return Usage(
-        budget,
-        budget.day(now),
-        budget.end(now),
-        by_kind,
-        _if_ahead(held_until if budget.limit else None, now),
-        _if_ahead(catchups_until if budget.limit else None, now),
-        sum(queue.depth for queue in queues if queue.topic not in budget.urgent),
-        any(queue.acked_seq < queue.sent_seq for queue in queues),
-    )
-
-
-def _if_ahead(until: int | None, now: int) -> int | None:
-    """Return a time unless it is over."""
+def if_ahead(until: int | None, now: int) -> int | None:
+    """Return a time, in milliseconds since the epoch, unless it is over."""
     return until if until is not None and until > now else None
 
 

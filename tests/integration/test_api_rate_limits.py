@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from limits import parse
 
 from blueprints.access import rules
-from extensions import limiter
+from extensions import limiter, sync_api
 from extensions.rate_limits import SqliteStorage
 from tests.integration.test_api_bad_input import problem
 
@@ -93,6 +94,20 @@ def test_too_many_requests(
     assert problem(refused, 429)["detail"] == "No more than 2 per 1 minute are answered."
     assert 1 <= int(refused.headers["Retry-After"]) <= 61
     assert client.get("/api/crew").status_code == 200
+
+
+def test_too_many_requests_for_health(
+    make_app: Callable[..., Flask], migrated_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_api, "_OF_HEALTH", parse("2 per minute"))
+    client = make_app(migrated_database_url, LOCAL_MODE="false").test_client()
+    url = "/api/mqtt/reliable-sync/health"
+    assert [client.get(url).status_code for _ in range(2)] == [200, 200]
+    refused = client.get(url)
+    assert problem(refused, 429)["detail"] == "No more than 2 per 1 minute are answered."
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    other = {"REMOTE_ADDR": "127.0.0.2"}
+    assert client.get(url, environ_overrides=other).status_code == 200
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

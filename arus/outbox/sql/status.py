@@ -1,13 +1,9 @@
-"""All that the status of the sync consists of, in one statement: health and each page read it.
+"""All that the status of the sync consists of: health and each page read it, so it is two statements.
 
-Its rows have several parts: one row of what there is once, and one for each topic queue with undelivered changes, each
-counter, and each kind of what was sent on a day. Each has NULL in the columns of the others.
+They are not one: to fetch a column takes SQLite's driver as long as to find a row, and there are thirty counters.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 from .build import statement
 
@@ -17,7 +13,9 @@ _SESSION = (
     "neighbour", "neighbour_at", "epoch_note", "epoch_noted_at", "held_until", "catchups_until",
 )  # fmt: skip
 _ONCE = {name: f"s.{name}" for name in _SESSION} | {
-    "unnumbered": "(SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL)",
+    # In the same statement: a change that is numbered between two would be in neither.
+    "depth": "(SELECT CAST(COALESCE(SUM(depth), 0) AS BIGINT) FROM arus_lane)"
+    " + (SELECT COUNT(*) FROM arus_change WHERE seq IS NULL AND outcome IS NULL)",
     "quarantined": "(SELECT COUNT(*) FROM arus_change WHERE outcome = 'quarantined')",
     "oldest_unnumbered": "(SELECT committed_at FROM arus_change WHERE seq IS NULL AND outcome IS NULL"
     " ORDER BY id LIMIT 1)",
@@ -27,48 +25,17 @@ _ONCE = {name: f"s.{name}" for name in _SESSION} | {
     "acked_at": "(SELECT MAX(acked_at) FROM arus_lane)",
     "subscriptions": "(SELECT COUNT(*) FROM arus_subscription)",
 }
-#: The columns of the other parts.
-_EACH = ("name", "entity_type", "operation", "qos", "amount", "sent_seq", "acked_seq")
-
-
-def _part(part: str, source: str, columns: dict[str, str]) -> str:
-    values = (f"{columns.get(name, 'NULL')} AS {name}" for name in (*_ONCE, *_EACH))
-    return f"SELECT '{part}' AS part, {', '.join(values)} FROM {source}"
-
-
-#: PostgreSQL takes the types of the columns from the first rows that have them: the queues have all but three, which are
-#: texts.
-ALL = statement(
-    " UNION ALL ".join(
-        (
-            _part("once", "(SELECT 1 AS one) a LEFT JOIN arus_session s ON s.id = 1", _ONCE),
-            _part(
-                "queue",
-                "arus_lane WHERE depth > 0",
-                {
-                    "name": "topic",
-                    "amount": "depth",
-                    "sent_seq": "sent_seq",
-                    "acked_seq": "acked_seq",
-                },
-            ),
-            _part(
-                "counter",
-                "arus_counter",
-                {name: name for name in ("name", "entity_type", "operation", "qos")}
-                | {"amount": "value"},
-            ),
-            _part("usage", "arus_usage WHERE day = :day", {"name": "kind", "amount": "sent"}),
-        )
-    )
+#: What there is once: always one row, with NULL for a session that is not there yet.
+ONCE = statement(
+    f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in _ONCE.items())}",
+    "FROM (SELECT 1 AS one) a LEFT JOIN arus_session s ON s.id = 1",
 )
-
-
-def once_of(row: Sequence[Any]) -> dict[str, Any]:
-    """Return the values of a row of the part 'once' (its first column is the part), by name."""
-    return dict(zip(_ONCE, row[1:], strict=False))
-
-
-def each_of(row: Sequence[Any]) -> Sequence[Any]:
-    """Return name, entity type, operation, QoS, amount, sent and acknowledged number of a row of another part."""
-    return row[-len(_EACH) :]
+once_names = tuple(_ONCE)
+#: The counters, what was sent on a day, and the topic queues with undelivered changes: what a row is, its texts and its
+#: numbers.
+AMOUNTS = statement(
+    "SELECT 'counter' AS kind, name, entity_type, operation, qos, value FROM arus_counter",
+    "UNION ALL SELECT 'sent', kind, NULL, NULL, NULL, sent FROM arus_usage WHERE day = :day",
+    "UNION ALL SELECT CASE WHEN acked_seq < sent_seq THEN 'sending' ELSE 'waiting' END, topic, NULL, NULL, NULL, depth",
+    "FROM arus_lane WHERE depth > 0",
+)
