@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from marshmallow import Schema, fields
 
 
+@lru_cache(maxsize=1024)
 def camel(name: str) -> str:
     """Return the JSON key of a snake_case name."""
     head, *tail = name.split("_")

@@ -24,7 +24,7 @@ from extensions.api import InvalidError
 from .choices import Offered, crew_offered, equipment_offered, is_overdue_order, is_overdue_schedule
 from .i18n import moment_of
 from .kinds import KINDS, Kind, names
-from .layout import Answer, blueprint, page
+from .layout import Answer, blueprint, page, row_urls
 
 #: Rows of each kind that are shown at most.
 MOST = 1000
@@ -51,11 +51,12 @@ _WEEK = re.compile(r"(\d{4})-W(\d{2})")
 class Entry(Struct, frozen=True):
     """A row on its day."""
 
-    kind: Kind
-    row: Any
+    #: The address of its page.
+    url: str
     name: str
     equipment: str
     is_overdue: bool
+    is_done: bool
 
 
 class Place(NamedTuple):
@@ -257,12 +258,16 @@ def _entries(places: Sequence[Place]) -> dict[Place, Entry]:
         for row in _rows(slug, [one.row_id for one in places if one.slug == slug])
     }
     machines = names("equipment", [row.equipment_id for row in rows.values()])
+    urls = {slug: row_urls(slug) for slug in _TIMES}
     found = {}
     for place in places:
         if (row := rows.get((place.slug, place.row_id))) is not None:
             kind, machine = KINDS[place.slug], machines.get(row.equipment_id, "")
             is_overdue = _IS_OVERDUE[place.slug](row)
-            found[place] = Entry(kind, row, kind.name_of(row), machine, is_overdue)
+            is_done = row.status == "completed"
+            found[place] = Entry(
+                urls[place.slug](row.id), kind.name_of(row), machine, is_overdue, is_done
+            )
     return found
 
 

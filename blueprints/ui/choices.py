@@ -225,15 +225,18 @@ def due_schedules() -> Choosing:
     return replace(by_date, where=where)
 
 
-def overdue_schedules() -> Any:
+def overdue_schedules(now: Any = None) -> Any:
     """Return the condition that unfinished maintenance is overdue: by its date, or by running hours.
 
     Where it is due by hours alone, its date is only the first day on which they can have been reached.
+
+    :param now: the present time, or a parameter that stands for it; the present one by default.
     """
     schedule = MaintenanceSchedule
+    now = utcnow() if now is None else now
     by_hours_alone = and_(schedule.due_hours.is_not(None), schedule.interval_hours.is_not(None))
     by_hours_alone = and_(by_hours_alone, schedule.interval_days.is_(None))
-    passed = and_(schedule.scheduled_date < utcnow(), not_(by_hours_alone))
+    passed = and_(schedule.scheduled_date < now, not_(by_hours_alone))
     return and_(schedule.status.in_(OPEN_SCHEDULE), or_(passed, hours_reached()))
 
 

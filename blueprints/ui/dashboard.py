@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache
+from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, literal_column, select, union_all
 
 from blueprints.alerts.models import Alert
 from blueprints.common.fields import Priority
 from blueprints.maintenance.models import MaintenanceSchedule
 from blueprints.work_orders.models import WorkOrder
 from extensions import db
-from extensions.database import utcnow
+from extensions.database import UtcDateTime, utcnow
 
 from . import who
 from .choices import OPEN_ORDER, OPEN_SCHEDULE, overdue_schedules
@@ -40,31 +42,52 @@ class Counts(Struct, frozen=True):
 def counts() -> Counts:
     """Count the outstanding work."""
     now = utcnow()
-    schedule, order, alert = MaintenanceSchedule, WorkOrder, Alert
-    open_schedules = select(func.count()).where(schedule.status.in_(OPEN_SCHEDULE))
-    overdue = db.session.scalar(select(func.count()).where(overdue_schedules())) or 0
-    due = db.session.scalar(
-        open_schedules.where(schedule.scheduled_date >= now, schedule.scheduled_date < now + SOON)
-    )
-    by_priority = (
-        select(order.priority, func.count())
-        .where(order.status.in_(OPEN_ORDER))
-        .group_by(order.priority)
-    )
-    orders = dict.fromkeys(Priority.LEVELS, 0) | dict(db.session.execute(by_priority).all())
-    by_severity = (
-        select(alert.alert_type, func.count())
-        .where(alert.acknowledged.is_(False))
-        .group_by(alert.alert_type)
-    )
-    severities = dict(db.session.execute(by_severity).all())
+    singles: dict[str, int] = {}
+    orders = dict.fromkeys(Priority.LEVELS, 0)
+    severities: dict[str, int] = {}
+    for name, priority, severity, count in db.session.execute(
+        _counting(), {"now": now, "soon": now + SOON}
+    ):
+        if name == "orders":
+            orders[priority] = count
+        elif name == "alerts":
+            severities[severity] = count
+        else:
+            singles[name] = count
     return Counts(
-        overdue,
-        due or 0,
+        singles["overdue"],
+        singles["due"],
         orders,
         sum(orders.values()),
         severities.get("critical", 0),
         sum(severities.values()),
+    )
+
+
+# One statement, made once: to make one takes SQLAlchemy longer than to execute it.
+@cache
+def _counting() -> Any:
+    schedule, order, alert = MaintenanceSchedule, WorkOrder, Alert
+    now, soon = bindparam("now", type_=UtcDateTime), bindparam("soon", type_=UtcDateTime)
+    no_priority: Any = literal_column("0")
+    no_severity: Any = literal_column("''")
+
+    def count(name: str, priority: Any = no_priority, severity: Any = no_severity) -> Any:
+        return select(literal_column(f"'{name}'"), priority, severity, func.count())
+
+    return union_all(
+        count("overdue").where(overdue_schedules(now)),
+        count("due").where(
+            schedule.status.in_(OPEN_SCHEDULE),
+            schedule.scheduled_date >= now,
+            schedule.scheduled_date < soon,
+        ),
+        count("orders", priority=order.priority)
+        .where(order.status.in_(OPEN_ORDER))
+        .group_by(order.priority),
+        count("alerts", severity=alert.alert_type)
+        .where(alert.acknowledged.is_(False))
+        .group_by(alert.alert_type),
     )
 
 

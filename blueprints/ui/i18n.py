@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from babel import Locale, negotiate_locale
 from babel.dates import format_date, format_datetime
 from babel.numbers import get_decimal_symbol
-from flask import Flask, Response, g, has_app_context, has_request_context, request, url_for
+from flask import Flask, Response, g, has_request_context, request, url_for
 from flask_babel import (
     Babel,
     format_decimal,
@@ -139,11 +139,13 @@ _ = gettext
 
 def _texts() -> Any:
     """Return the reader's texts, looked up once a request: a page has hundreds."""
-    if not has_app_context():
-        return get_translations()
-    if "translations" not in g:
+    try:
+        return g.translations
+    except AttributeError:
         g.translations = get_translations()
-    return g.translations
+        return g.translations
+    except RuntimeError:  # there is no context: a text that is shown by a command
+        return get_translations()
 
 
 # --- times -------------------------------------------------------------------------------------
@@ -224,7 +226,13 @@ def local_number(value: float | None, digits: int = 10) -> str:
     if value is None:
         return ""
     plain = value if isinstance(value, int) else float(f"{value:.{digits}g}")
-    return str(format_decimal(plain, "#,##0.##########"))
+    return _number(plain, language().code)
+
+
+# By its type as well: large numbers that are equal are not written alike.
+@lru_cache(maxsize=1024, typed=True)
+def _number(value: float, _code: str) -> str:
+    return str(format_decimal(value, "#,##0.##########"))
 
 
 def local_percent(value: float) -> str:

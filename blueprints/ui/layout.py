@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,11 +20,12 @@ from markupsafe import Markup
 from msgspec import Struct
 from werkzeug.wrappers import Response
 
-from blueprints.common.fields import iso
+from blueprints.common.fields import is_id, iso
 
 from . import sync_view
 from .browser import is_htmx, refuse_foreign_forms, secure, show_problem
 from .i18n import lazy
+from .once import once_a_page
 
 PARTS = "ui/_parts.html"
 
@@ -101,6 +103,34 @@ def navigation() -> list[NavLink]:
         if link.endpoint in current_app.view_functions
         and link.ashore in {None, sync_view.is_ashore()}
     ]
+
+
+#: Stands for an id in an address.
+_ANY_ID = "00000000-0000-4000-8000-000000000000"
+
+
+def row_urls(slug: str) -> Callable[[str], str]:
+    """Return the function that returns the address of a row's page: for hundreds, `url_for` takes too long.
+
+    :param slug: of the rows' kind.
+    """
+    address = url_for("ui.row", kind=slug, row_id=_ANY_ID)
+
+    def url_of(row_id: str) -> str:
+        if is_id(row_id):
+            return address.replace(_ANY_ID, row_id)
+        return url_for("ui.row", kind=slug, row_id=row_id)
+
+    return url_of
+
+
+@blueprint.app_template_global("row_url")
+def row_url(slug: str, row_id: str) -> str:
+    """Return the address of a row's page.
+
+    :param slug: of the row's kind.
+    """
+    return once_a_page(("row_urls", slug), lambda: row_urls(slug))(row_id)
 
 
 def page(template: str, status: int = 200, **context: Any) -> tuple[str, int]:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable
 
 import pytest
-from flask import Flask
+from flask import Flask, url_for
 from flask.testing import FlaskClient
+
+from blueprints.ui.layout import row_url
 
 
 @pytest.fixture
@@ -104,3 +106,15 @@ def test_a_time_that_is_none_is_refused(client: FlaskClient, query: str) -> None
 
 def test_today_is_marked(client: FlaskClient) -> None:
     assert client.get("/calendar").text.count('aria-current="date"') == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+@pytest.mark.parametrize(
+    "row_id", ["6f1c3a52-4f0e-4d8c-9b7e-2f0a1d3c5b7e", "of a ship/1?", "6F1C3A52"]
+)
+def test_the_address_of_a_row_is_that_of_its_page(app: Flask, row_id: str) -> None:
+    with app.test_request_context("/calendar", environ_overrides={"SCRIPT_NAME": "/ship"}):
+        for _ in range(2):
+            expected = url_for("ui.row", kind="schedules", row_id=row_id)
+            assert row_url("schedules", row_id) == expected
+            assert expected.startswith("/ship/schedules/")
