@@ -24,7 +24,7 @@ from extensions.api import InvalidError
 from .choices import Offered, crew_offered, equipment_offered, is_overdue_order, is_overdue_schedule
 from .i18n import moment_of
 from .kinds import KINDS, Kind, names
-from .layout import Answer, blueprint, page, row_urls
+from .layout import Answer, blueprint, page, urls_of_rows
 
 #: Rows of each kind that are shown at most.
 MOST = 1000
@@ -258,7 +258,7 @@ def _entries(places: Sequence[Place]) -> dict[Place, Entry]:
         for row in _rows(slug, [one.row_id for one in places if one.slug == slug])
     }
     machines = names("equipment", [row.equipment_id for row in rows.values()])
-    urls = {slug: row_urls(slug) for slug in _TIMES}
+    urls = {slug: urls_of_rows("ui.row", kind=slug) for slug in _TIMES}
     found = {}
     for place in places:
         if (row := rows.get((place.slug, place.row_id))) is not None:

@@ -109,17 +109,14 @@ def navigation() -> list[NavLink]:
 _ANY_ID = "00000000-0000-4000-8000-000000000000"
 
 
-def row_urls(slug: str) -> Callable[[str], str]:
-    """Return the function that returns the address of a row's page: for hundreds, `url_for` takes too long.
-
-    :param slug: of the rows' kind.
-    """
-    address = url_for("ui.row", kind=slug, row_id=_ANY_ID)
+def urls_of_rows(endpoint: str, **values: Any) -> Callable[[str], str]:
+    """Return the function that returns the address of a row at an endpoint: for hundreds, `url_for` takes too long."""
+    address = url_for(endpoint, row_id=_ANY_ID, **values)
 
     def url_of(row_id: str) -> str:
         if is_id(row_id):
             return address.replace(_ANY_ID, row_id)
-        return url_for("ui.row", kind=slug, row_id=row_id)
+        return url_for(endpoint, row_id=row_id, **values)
 
     return url_of
 
@@ -130,7 +127,21 @@ def row_url(slug: str, row_id: str) -> str:
 
     :param slug: of the row's kind.
     """
-    return once_a_page(("row_urls", slug), lambda: row_urls(slug))(row_id)
+    make = once_a_page(("row_url", slug), lambda: urls_of_rows("ui.row", kind=slug))
+    return make(row_id)
+
+
+@blueprint.app_template_global("verb_url")
+def verb_url(slug: str, row_id: str, verb: str) -> str:
+    """Return the address of an action on a row.
+
+    :param slug: of the row's kind.
+    :param verb: the action's name.
+    """
+    make = once_a_page(
+        ("verb_url", slug, verb), lambda: urls_of_rows("ui.act", kind=slug, verb=verb)
+    )
+    return make(row_id)
 
 
 def page(template: str, status: int = 200, **context: Any) -> tuple[str, int]:
