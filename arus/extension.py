@@ -19,7 +19,6 @@ from .errors import RegistrationError
 from .follower.tables import define as define_follower
 from .inbound.handlers import PREFIX, Handler, Message, Subscriptions
 from .inbound.proposals import Acceptance, Check, Proposals, check_acceptable
-from .mqtt.durable_client import check_client_library
 from .outbox.capture import Capture, FindActor, check_database_library, receipt_of
 from .outbox.reconciliation import Reconciled
 from .outbox.tables import define
@@ -69,7 +68,6 @@ class ReliableSync:
         :raises SettingError: a setting is not accepted.
         :raises RegistrationError: the application is already bound, or has no Flask-SQLAlchemy.
         :raises TopicError: a subscription's prefix is not allowed by this application.
-        :raises UnsupportedClientError: the installed paho-mqtt lacks internals that the session depends on.
         :raises UnsupportedSQLAlchemyError: the installed SQLAlchemy lacks internals that the capture depends on.
         """
         if runtime.KEY in app.extensions:
@@ -79,7 +77,6 @@ class ReliableSync:
         if db is None or db is not known:
             raise RegistrationError("initialise Flask-SQLAlchemy for this application first")
         settings = replace(_settings_of(app), zone=zone)
-        check_client_library()
         check_database_library()
         define(db.metadata)
         define_follower(db.metadata)

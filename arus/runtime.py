@@ -305,11 +305,16 @@ class Runtime:
         flush_wal(self.engine.url)
 
     def new_leadership(self) -> Leadership:
-        """Return a candidate for leadership; it does nothing before it is started."""
+        """Return a candidate for leadership; it does nothing before it is started.
+
+        :raises UnsupportedClientError: the installed paho-mqtt lacks internals that the session depends on.
+        """
         # Commands, and an application ashore, never need the relay and its client. A worker loads them here, before its
         # first request, and not when it takes over: their files may have been replaced by then.
+        from .mqtt.durable_client import check_client_library
         from .relay.assembly import Assembly
 
+        check_client_library()
         assembly = Assembly(
             self.settings,
             self.registry,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 
 from msgspec import Struct
 
@@ -203,13 +202,20 @@ def link_rate(
     limits = _limits(samples, now=now, connected_since=connected_since or now)
     present = [rate for minute, rate in limits if minute + MINUTE > (connected_since or now)]
     if present:
-        return median(present[-RECENT:]), True
+        return _median(present[-RECENT:]), True
     earlier = [rate for _, rate in limits[-RECENT:]]
     if not earlier:
         return max(moving[-RECENT:]) / 60, False
     if max(earlier) > ALIKE * min(earlier):
         return None
-    return median(earlier), True
+    return _median(earlier), True
+
+
+def _median(rates: list[float]) -> float:
+    # Not by `statistics`, which loads exact fractions at each start.
+    ordered = sorted(rates)
+    half = len(ordered) // 2
+    return (ordered[half] + ordered[~half]) / 2
 
 
 def _limits(

@@ -18,6 +18,10 @@ def camel(name: str) -> str:
 class CamelSchema(Schema):
     """A schema whose fields have camelCase keys in JSON."""
 
+    def __deepcopy__(self, _memo: Any) -> CamelSchema:
+        """Return the schema itself: flask-smorest copies all that an operation says, in each of its decorators."""
+        return self
+
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         """Set the JSON key of a field that has none."""
         field_obj.data_key = field_obj.data_key or camel(field_name)

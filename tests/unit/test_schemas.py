@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -53,6 +54,11 @@ def test_now_is_exact_to_what_goes_out() -> None:
 )
 def test_camel(name: str, key: str) -> None:
     assert camel(name) == key
+
+
+def test_a_schema_is_not_copied_along_with_what_an_operation_says() -> None:
+    says = {"arguments": [{"schema": WorkOrderSchema()}]}
+    assert copy.deepcopy(says)["arguments"][0]["schema"] is says["arguments"][0]["schema"]
 
 
 def test_a_text_is_trimmed_and_a_blank_one_is_none() -> None:

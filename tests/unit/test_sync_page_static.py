@@ -52,3 +52,34 @@ def test_the_package_needs_none_of_the_vessel_apps_libraries() -> None:
     code = f"import sys; sys.modules.update(dict.fromkeys({others})); import arus, arus.web"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+_CANDIDATE = """
+import sys
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from arus import ReliableSync, runtime
+from arus.errors import UnsupportedClientError
+
+app = Flask("ship")
+app.config.update(SQLALCHEMY_DATABASE_URI="sqlite://", LOCAL_MODE=True)
+db = SQLAlchemy(app)
+with app.app_context():
+    ReliableSync().init_app(app, db)
+assert "paho" not in sys.modules, "no command needs it"
+from paho.mqtt.client import Client
+del Client._packet_queue
+try:
+    runtime.of(app).new_leadership()
+except UnsupportedClientError as error:
+    assert "_packet_queue" in str(error)
+else:
+    raise SystemExit("a client that the session can't use")
+"""
+
+
+def test_the_mqtt_client_is_loaded_and_checked_when_a_process_becomes_a_candidate() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CANDIDATE], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
