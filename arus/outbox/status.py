@@ -244,15 +244,10 @@ def read_status(
     :param budget: the data budget; None for no limit.
     """
     now, budget = now_ms(), budget or DataBudget()
-    day = budget.day(now)
     (row,) = read_rows(connection, sql.status.ONCE, {})
     once = dict(zip(sql.status.once_names, row, strict=True))
-    amounts = _read_amounts(connection, day)
-    owner = None
-    if owned and once["owner_pid"] is not None:
-        owner = OwnerInfo(
-            once["owner_pid"], once["owner_host"], once["owner_since"], once["generation"]
-        )
+    amounts = _read_amounts(connection, budget.day(now))
+    owner = _owner_in(once) if owned else None
     oldest = (once["oldest_unnumbered"], once["oldest_numbered"])
     return SyncStatus(
         enabled=enabled,
@@ -277,17 +272,27 @@ def read_status(
         epoch_noted_at=once["epoch_noted_at"],
         owner=owner,
         counters=amounts.counters,
-        usage=Usage(
-            budget,
-            day,
-            budget.end(now),
-            amounts.sent,
-            if_ahead(once["held_until"] if budget.limit else None, now),
-            if_ahead(once["catchups_until"] if budget.limit else None, now),
-            sum(n for topic, n in amounts.depths.items() if topic not in budget.urgent),
-            amounts.is_sending,
-        ),
+        usage=_usage_in(once, amounts, budget, now),
         subscriptions=once["subscriptions"],
+    )
+
+
+def _owner_in(once: Mapping[str, Any]) -> OwnerInfo | None:
+    if once["owner_pid"] is None:
+        return None
+    return OwnerInfo(once["owner_pid"], once["owner_host"], once["owner_since"], once["generation"])
+
+
+def _usage_in(once: Mapping[str, Any], amounts: _Amounts, budget: DataBudget, now: int) -> Usage:
+    return Usage(
+        budget,
+        budget.day(now),
+        budget.end(now),
+        amounts.sent,
+        if_ahead(once["held_until"] if budget.limit else None, now),
+        if_ahead(once["catchups_until"] if budget.limit else None, now),
+        sum(n for topic, n in amounts.depths.items() if topic not in budget.urgent),
+        amounts.is_sending,
     )
 
 
