@@ -45,6 +45,12 @@ GOODBYE = 1.0
 #: Look-backs in a row to which a broker sends nothing before a connection opens without one.
 UNANSWERED = 3
 
+#: What to look at if the broker closes connections before it has acknowledged anything.
+_FORBIDDEN = (
+    "if it does so each time, before it has acknowledged anything, allow the vessel to publish and to subscribe under its"
+    " prefix"
+)
+
 
 class State(Enum):
     """The state of a connection."""
@@ -165,6 +171,8 @@ class Connection:
         #: Look-backs in a row to which the broker has sent nothing, and whether it has sent a message in this one.
         self._unanswered = 0
         self._is_answered = False
+        #: The broker has acknowledged a message in this connection.
+        self._is_acknowledged = False
         self._claim_due = False
 
     @property
@@ -246,6 +254,7 @@ class Connection:
         if self._state is not State.CONNECTING:
             raise ConnectionLostError("the broker answered CONNECT twice")
         self._connected = connected
+        self._is_acknowledged = False
         self._rivals.accepted(self._clock())
         topics = [*self._topics, self._rivals.topic] if self._rivals.suspicious else self._topics
         self._state = State.LOOKING_BACK
@@ -320,6 +329,7 @@ class Connection:
         :param idle: for how long the connection has carried nothing; None if something was in flight.
         """
         was_open = self.is_open
+        error = self._explained(error)
         idle_close = self._idle_close(error, idle if was_open else None)
         self._session.close()
         self._state = State.WAITING
@@ -344,6 +354,16 @@ class Connection:
         self._reasons.add(self._reason)
         return Closed(error, was_open, self._attempts, pause, stands_down, is_news)
 
+    def _explained(self, error: SessionError) -> SessionError:
+        """Add what may be wrong if the broker closes a vessel's connection before it has acknowledged anything.
+
+        In MQTT 3.1.1 it has no other way to say that it forbids a topic.
+        """
+        told = isinstance(error, ConnectionLostError) and error.hung_up and error.code is None
+        if not (told and self.is_accepted and self._all_topics) or self._is_acknowledged:
+            return error
+        return ConnectionLostError(error.says, hung_up=True, fix=_FORBIDDEN)
+
     def _idle_close(self, error: SessionError, idle: IdleTime | None) -> SessionError | None:
         """Return the error that says so if connections are closed because they carry nothing."""
         told = isinstance(error, ConnectionLostError) and error.hung_up and error.code is None
@@ -358,6 +378,7 @@ class Connection:
     def acknowledged(self, events: Iterable[SessionEvent]) -> None:
         """Note the events of a round: if the broker accepts a message, it is not asked too much."""
         if any(isinstance(event, Ack) and event.reason < REFUSED for event in events):
+            self._is_acknowledged = True
             self._back_off.accepted()
 
     # -- the claim to the client id -----------------------------------------------------------------

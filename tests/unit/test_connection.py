@@ -202,6 +202,28 @@ def test_the_same_generator_gives_the_same_pauses() -> None:
     assert first.connection.ended(CUT).pause == second.connection.ended(CUT).pause
 
 
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_hang_up_before_anything_is_acknowledged_says_what_may_be_forbidden(
+    *, opens: bool
+) -> None:
+    scene = Scene([OWN])
+    for _ in range(2):
+        scene.attempt()
+        scene.accept()
+        if opens:
+            scene.connection.looked_back()
+            scene.connection.open()
+        said = str(scene.connection.ended(HUNG_UP).error)
+        assert said.startswith(
+            f"{HUNG_UP}; fix: if it does so each time, before it has acknowledged"
+        )
+    scene.open()
+    scene.connection.acknowledged([Ack(0x40, 1, 0)])
+    assert scene.connection.ended(HUNG_UP).error is HUNG_UP
+    scene.attempt()
+    assert scene.connection.ended(HUNG_UP).error is HUNG_UP  # it has not accepted the connection
+
+
 def test_a_version_that_is_refused_is_followed_by_the_other_at_once() -> None:
     scene = Scene()
     scene.attempt()
