@@ -411,6 +411,18 @@ def test_a_statement_on_a_table_whose_condition_names_a_model_is_captured(app: F
     assert db.session.scalars(sa.select(Spare.name)).all() == ["d"]
 
 
+def test_an_insert_that_returns_the_keys_that_the_database_makes_is_captured(app: Flask) -> None:
+    added()
+    made = db.session.scalars(sa.insert(Order).returning(Order), [{"name": "a"}, {"name": "b"}])
+    assert {order.name for order in made} == {"a", "b"}
+    db.session.commit()
+    with db.engine.begin() as connection:
+        connection.scalar(ORDER.insert().values(name="c").returning(ORDER.c.name, ORDER.c.id))
+    assert [operation for _, operation, _ in log()] == ["create"] * 3
+    nameless = ORDER.insert().values(name="d").returning(ORDER.c.name)
+    refused(partial(in_session, nameless), "let it return its key too")
+
+
 def test_what_a_session_writes_where_each_statement_is_committed_survives_its_rollback(
     app: Flask,
 ) -> None:

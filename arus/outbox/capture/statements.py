@@ -263,10 +263,11 @@ class _Watched:
                 f"INSERT OR REPLACE of {name} can't be captured: it deletes rows and does not say which;"
                 " use session.merge, ON CONFLICT DO UPDATE or sync.record"
             )
-        if statement._returning and given is None:
+        is_exact = not statement._returning or returns_key(statement, key)
+        if given is None and not is_exact:
             raise CaptureError(
                 f"an insert of {name} with a RETURNING of its own can't be captured: its rows have no known keys;"
-                " give them their keys, or add the rows to the session"
+                " let it return its key too, give them their keys, or add the rows to the session"
             )
         if may_change_key(statement, key):
             raise changed_key(self._registrations[0])
@@ -275,7 +276,6 @@ class _Watched:
                 f"an upsert of {name} that sets a key which rows of other tables refer to can't be captured: the database"
                 " changes these along with it; use the session or an UPDATE"
             )
-        is_exact = not statement._returning or returns_key(statement, key)
         if is_upsert(statement) and not is_exact and not is_upsert_by(statement, key):
             raise CaptureError(
                 f"an upsert of {name} with a RETURNING of its own can't be captured: it may change rows with other keys;"
