@@ -20,6 +20,8 @@ from arus.database import chunks
 from .engines import connection_of
 from .pending import Change
 
+_NUMBERS = (int, float, Decimal)
+
 
 def refresh_objects(session: Session, changes: Iterable[Change]) -> None:
     """Load the attributes again that differ from the rows of flushed changes."""
@@ -66,10 +68,12 @@ def _differing(state: InstanceState[Any], names: Sequence[str], values: Sequence
 
 def _is_written_alike(one: Any, other: Any) -> bool:
     """Whether two equal values are the same in JSON, which tells `true` from 1, 1.50 from 1.5, and keeps the order of keys."""
+    if one is None or type(one) is str:  # as nearly always
+        return True
     if isinstance(one, dict) and isinstance(other, dict):
         return all(map(_is_written_alike, one.items(), other.items()))
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return all(map(_is_written_alike, one, other))
-    if isinstance(one, int | float | Decimal):
+    if isinstance(one, _NUMBERS):
         return type(one) is type(other) and str(one) == str(other)
     return True
