@@ -134,7 +134,10 @@ class ReceivedQueue:
         is_compressed = is_frame(inbound.payload)
         if not is_compressed and not self._waits and DICTIONARY not in inbound.topic:
             return inbound
-        vessel_id, name = self._tree.split(inbound.topic) or (None, "")
+        split = self._tree.split(inbound.topic)
+        if split is None:  # nobody's dictionary is waited for
+            return inbound._replace(fault="not a topic of a vessel") if is_compressed else inbound
+        vessel_id, name = split
         if name.startswith(f"{DICTIONARY}/"):
             return self._take_dictionary(inbound, vessel_id or "", name, packet_id)
         if (vessel_id or "") in self._waits:

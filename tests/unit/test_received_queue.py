@@ -169,6 +169,14 @@ def test_a_vessel_that_names_one_invented_dictionary_after_the_other_is_not_wait
     assert queue.take() == []
 
 
+def test_no_dictionary_is_waited_for_on_a_topic_of_no_vessel(queue: Queue) -> None:
+    frame = Compressor(dictionary()).compress(messages(1)[0])
+    for topic in ("fleet/_all/sync/crew", "fleet/_all/sync/system/dictionary/7", "elsewhere"):
+        queue.add(Inbound(topic, frame, retain=False), None)
+    assert [one.fault for one in queue.batch(9)] == ["not a topic of a vessel"] * 3
+    assert not queue.session.subscribed
+
+
 def test_names_that_are_invented_take_no_room_for_long(queue: Queue) -> None:
     (_, frame), *_ = compressed(1)
     for number in range(MAX_FAILED_VESSELS + 50):
