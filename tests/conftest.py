@@ -5,6 +5,7 @@ A program that is not installed fails the test that needs it; nothing is skipped
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import shutil
@@ -28,7 +29,7 @@ from tests.support.subscriber import Subscriber
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SQLITE, POSTGRESQL = "sqlite", "postgresql"
+SQLITE, POSTGRESQL, DEMO = "sqlite", "postgresql", "demo"
 
 # A shell ignores Ctrl-C for what it runs in the background, and so would the commands that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -124,27 +125,50 @@ def database_url(
 def _migrated(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Callable[[str], str]:
-    """The migrated database to copy: a file, or a template's name. Made once for each worker and kind."""
+    """The database to copy, migrated once for all workers: a file, or a template's name on this worker's server.
+
+    Of each kind, and `DEMO`: on SQLite, with the demo's rows.
+    """
     made: dict[str, str] = {}
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        shared = shared.parent  # the folder of the run, in which each worker has one
+
+    def make(kind: str, place: Path) -> None:
+        if kind == DEMO:
+            shutil.copy(migrated(SQLITE), place)
+            _flask_on(f"sqlite:///{place}", "demo", "load")
+        elif kind == SQLITE:
+            _flask_on(f"sqlite:///{place}", "db", "upgrade")
+        else:
+            server: PostgresServer = request.getfixturevalue("postgres_server")
+            name = server.create_database()
+            _flask_on(server.url(name), "db", "upgrade")
+            server.run("pg_dump", f"--file={place}", name)
 
     def migrated(kind: str) -> str:
         if kind not in made:
-            if kind == SQLITE:
-                place = str(tmp_path_factory.mktemp("migrated") / "arus.sqlite")
-                url = f"sqlite:///{place}"
-            else:
+            place = shared / f"migrated-{kind}"
+            with (shared / f"{kind}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not place.exists():
+                    make(kind, part := place.with_suffix(".part"))
+                    part.rename(place)
+            made[kind] = str(place)
+            if kind == POSTGRESQL:
                 server: PostgresServer = request.getfixturevalue("postgres_server")
-                place = server.create_database()
-                url = server.url(place)
-            flask(
-                "db",
-                "upgrade",
-                settings={"DATABASE_URL": url, "SECRET_KEY": "for-tests-only-and-long-enough"},
-            )
-            made[kind] = place
+                made[kind] = server.create_database()
+                server.run(
+                    *("psql", "--no-psqlrc", "--quiet", "--single-transaction"),
+                    *("--set=ON_ERROR_STOP=1", f"--file={place}", made[kind]),
+                )
         return made[kind]
 
     return migrated
+
+
+def _flask_on(url: str, *command: str) -> None:
+    flask(*command, settings={"DATABASE_URL": url, "SECRET_KEY": "for-tests-only-and-long-enough"})
 
 
 @pytest.fixture
@@ -157,6 +181,12 @@ def migrated_database_url(
     """As database_url, with the migrations applied."""
     with _copy(_migrated, database_kind, tmp_path / "arus.sqlite", request) as url:
         yield url
+
+
+@pytest.fixture
+def load_demo(migrated_database_url: str, _migrated: Callable[[str], str]) -> None:
+    """Put the demo's rows into the migrated database, which is SQLite's."""
+    shutil.copy(_migrated(DEMO), migrated_database_url.removeprefix("sqlite:///"))
 
 
 @pytest.fixture
@@ -258,6 +288,8 @@ def start_app(
                 "MQTT_BROKER_URL": mosquitto.url,
                 "MQTT_RECONNECT_PERIOD": "1",
             }
+            # Loaded once for all workers; in tests/brokers and the main job each worker loads it, as by default.
+            options = {"preload": True, **options}
             app = GunicornApp(tmp_path, {**base, **(settings or {})}, **options)
             return stack.enter_context(app)
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import faults, walk
-from tests.support.gunicorn_app import GunicornApp, flask
+from tests.support.gunicorn_app import GunicornApp
 
 pytestmark = [
     pytest.mark.browser,
@@ -18,12 +18,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def app(start_app: Callable[..., GunicornApp], migrated_database_url: str) -> GunicornApp:
-    flask(
-        "demo",
-        "load",
-        settings={"DATABASE_URL": migrated_database_url, "SECRET_KEY": "x" * 20},
-    )
+def app(start_app: Callable[..., GunicornApp], load_demo: None) -> GunicornApp:
     return start_app()
 
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.support.browser import Traffic, faults
-from tests.support.gunicorn_app import GunicornApp, flask
+from tests.support.gunicorn_app import GunicornApp
 
 pytestmark = [
     pytest.mark.browser,
@@ -21,9 +21,7 @@ METHODS = ("get", "post", "patch", "delete")
 
 
 @pytest.fixture
-def app(start_app: Callable[..., GunicornApp], migrated_database_url: str) -> GunicornApp:
-    settings = {"DATABASE_URL": migrated_database_url, "SECRET_KEY": "x" * 20}
-    flask("demo", "load", settings=settings)
+def app(start_app: Callable[..., GunicornApp], load_demo: None) -> GunicornApp:
     return start_app(workers=1)
 
 

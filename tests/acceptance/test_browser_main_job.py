@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.broker import find_program
-from tests.support.browser import ARGUMENTS, choose, strict_page
+from tests.support.browser import SHIP_HOST, Traffic, choose, strict_page
 from tests.support.gunicorn_app import GunicornApp
 from tests.support.mosquitto import Mosquitto
 from tests.support.subscriber import Subscriber
@@ -34,22 +33,13 @@ def app(start_app: Callable[..., GunicornApp]) -> GunicornApp:
 @pytest.fixture
 def ship(app: GunicornApp, browser: Browser) -> Iterator[Page]:
     """The vessel's page by its host name: plain http, so no secure context."""
-    resolver = "--host-resolver-rules=MAP ship-host 127.0.0.1"
-    named = browser.browser_type.launch(
-        executable_path=find_program("chromium"), args=[*ARGUMENTS, "--no-sandbox", resolver]
-    )
-    try:
-        with strict_page(named) as page:
-            requested: list[str] = []
-            page.on("request", lambda request: requested.append(request.url))
-            page.goto(f"http://ship-host:{app.port}/")
-            assert page.evaluate("window.isSecureContext") is False
-            yield page
-            assert all(url.startswith(f"http://ship-host:{app.port}/") for url in requested), (
-                requested
-            )
-    finally:
-        named.close()
+    root = f"http://{SHIP_HOST}:{app.port}/"
+    with strict_page(browser) as page:
+        traffic = Traffic.of(page.context)
+        page.goto(root)
+        assert page.evaluate("window.isSecureContext") is False
+        yield page
+        assert traffic.outside(root) == []
 
 
 def row(page: Page, text: str) -> Locator:
@@ -254,26 +244,22 @@ def test_ashore_the_chip_says_that_nothing_is_followed_and_rows_have_no_state(
     expect(listed.locator(".state")).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
+def test_a_form_of_another_site_is_refused(start_app: Callable[..., GunicornApp]) -> None:
+    app = start_app(workers=1)
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+    sent: list[tuple[dict[str, str], int]] = [
         ({"Origin": "http://elsewhere.example"}, 403),
         ({"Origin": "null"}, 403),
         ({}, 403),
         ({"Referer": "http://elsewhere.example/"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-origin"}, 422),
-    ],
-)
-def test_a_form_of_another_site_is_refused(
-    start_app: Callable[..., GunicornApp], headers: dict[str, str], status: int
-) -> None:
-    app = start_app(workers=1)
-    form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
-    answer = app.request("POST", "/ui/work-orders", b"reason=x", {**form, **headers})
-    assert answer.status == status
-    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    ]
+    for headers, status in sent:
+        answer = app.request("POST", "/ui/work-orders", b"reason=x", {**form, **headers})
+        assert answer.status == status, headers
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
 
 
 def test_errors_are_pages_for_browsers_and_problems_for_programs(

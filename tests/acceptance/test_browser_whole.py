@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.browser import SHIP_HOST, Traffic, choose, strict_page, walk
-from tests.support.gunicorn_app import GunicornApp, flask
+from tests.support.gunicorn_app import GunicornApp
 from tests.support.mosquitto import Mosquitto
 from tests.support.proxy import Proxy
 from tests.support.waiting import eventually
@@ -25,12 +25,6 @@ pytestmark = [
 #: Milliseconds: some polls of a page (5 s each), and the relay's reconnect.
 SOON = 30_000
 RESOURCES = ("work-orders", "alerts", "equipment", "crew", "maintenance-schedules")
-
-
-@pytest.fixture
-def load_demo(migrated_database_url: str) -> None:
-    settings = {"DATABASE_URL": migrated_database_url, "SECRET_KEY": "x" * 20}
-    flask("demo", "load", settings=settings)
 
 
 @pytest.fixture

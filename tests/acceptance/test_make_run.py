@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +32,17 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., MakeRun]]:
             return stack.enter_context(run)
 
         yield start
+
+
+@pytest.fixture
+def run_again(
+    make_run: Callable[..., MakeRun], tmp_path: Path, _migrated: Callable[[str], str]
+) -> Callable[..., MakeRun]:
+    """As make_run, where it has run before: the database is there."""
+    instance = tmp_path / "copy" / "instance"
+    instance.mkdir(mode=0o700)
+    shutil.copy(_migrated("demo"), instance / "arus.sqlite")
+    return make_run
 
 
 def test_it_brings_up_a_ship_and_shows_a_change(make_run: Callable[..., MakeRun]) -> None:
@@ -63,15 +75,15 @@ def test_the_second_start_keeps_what_was_there(make_run: Callable[..., MakeRun])
     assert {"first start", "second start"} <= reasons
 
 
-def test_a_second_run_in_the_same_folder_is_refused(make_run: Callable[..., MakeRun]) -> None:
-    make_run().wait_ready()
-    second = make_run()
+def test_a_second_run_in_the_same_folder_is_refused(run_again: Callable[..., MakeRun]) -> None:
+    run_again().wait_ready()
+    second = run_again()
     second.wait_for_line("another `make run` is running in this folder")
     assert second.make.wait(20) != 0
 
 
 def test_the_embedded_broker_serves_where_mosquitto_is_absent(
-    make_run: Callable[..., MakeRun], tmp_path: Path
+    run_again: Callable[..., MakeRun], tmp_path: Path
 ) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -80,7 +92,7 @@ def test_the_embedded_broker_serves_where_mosquitto_is_absent(
             link = programs / program.name
             if not program.name.startswith("mosquitto") and not link.is_symlink():
                 link.symlink_to(program)
-    run = make_run(PATH=str(programs))
+    run = run_again(PATH=str(programs))
     run.wait_ready()
     run.wait_for_line(r"messages: the embedded broker")
     create_work_order(run.port, "Bilge pump noisy")
@@ -105,17 +117,17 @@ def test_the_embedded_broker_serves_where_mosquitto_is_absent(
     ids=["ctrl-c", "sigterm", "sigkill", "sigkill of make"],
 )
 def test_no_process_is_left(
-    make_run: Callable[..., MakeRun], victim: str, sig: signal.Signals
+    run_again: Callable[..., MakeRun], victim: str, sig: signal.Signals
 ) -> None:
-    run = make_run()
+    run = run_again()
     run.wait_ready()
     assert len(run.processes()) >= 6, run.processes()  # make, run, mosquitto, gunicorn, 2 workers
     os.kill(run.make.pid if victim == "make" else run.pid_of(victim), sig)
     run.assert_nothing_left()
 
 
-def test_a_broker_that_ends_by_itself_is_started_again(make_run: Callable[..., MakeRun]) -> None:
-    run = make_run()
+def test_a_broker_that_ends_by_itself_is_started_again(run_again: Callable[..., MakeRun]) -> None:
+    run = run_again()
     run.wait_ready()
     first = run.pid_of("mosquitto -c")
     os.kill(first, signal.SIGKILL)
@@ -128,8 +140,8 @@ def test_a_broker_that_ends_by_itself_is_started_again(make_run: Callable[..., M
     run.assert_nothing_left()
 
 
-def test_b_and_enter_stop_and_start_the_broker(make_run: Callable[..., MakeRun]) -> None:
-    run = make_run()
+def test_b_and_enter_stop_and_start_the_broker(run_again: Callable[..., MakeRun]) -> None:
+    run = run_again()
     run.wait_ready()
     run.wait_for_line(r"b and Enter stops the broker")
     run.type("b\n")
@@ -144,9 +156,9 @@ def test_b_and_enter_stop_and_start_the_broker(make_run: Callable[..., MakeRun])
 
 
 def test_a_broker_of_ones_own_is_not_stopped(
-    make_run: Callable[..., MakeRun], mosquitto: Mosquitto
+    run_again: Callable[..., MakeRun], mosquitto: Mosquitto
 ) -> None:
-    run = make_run(MQTT_BROKER_URL=mosquitto.url)
+    run = run_again(MQTT_BROKER_URL=mosquitto.url)
     run.wait_ready()
     run.type("b\n")
     run.wait_for_line(r"the broker of MQTT_BROKER_URL was not started here, and is not stopped")
