@@ -20,6 +20,7 @@ from arus import ReliableSync
 from arus.audit.contents import each_row
 from arus.errors import CaptureError
 from arus.outbox.snapshot import SnapshotReader
+from tests.support.small_app import small_app
 
 
 class Base(DeclarativeBase):
@@ -139,21 +140,8 @@ EXPRESSIONS: dict[str, Callable[[Any], tuple[str, Any, Any]]] = {
 
 @pytest.fixture
 def app(small_database_url: str) -> Iterator[Flask]:
-    app = Flask("expressions", instance_relative_config=True)
-    app.config.update(SQLALCHEMY_DATABASE_URI=small_database_url, LOCAL_MODE="true")
-    db.init_app(app)
-    sync.init_app(app, db)
-    with app.app_context():
-        db.create_all()
-        with db.engine.begin() as connection:
-            tables = reversed(db.metadata.sorted_tables)
-            # The log comes last: it notes what is deleted from the others.
-            for table in sorted(tables, key=lambda table: table.name.startswith("arus_")):
-                connection.execute(table.delete())
+    with small_app(small_database_url, models=(db, sync)) as app:
         yield app
-        db.session.remove()
-        app.extensions["arus"].notifier.close()
-        db.engine.dispose()
 
 
 def log() -> list[tuple[str, int, dict[str, Any]]]:

@@ -132,31 +132,39 @@ def tables() -> dict[tuple[str, str], dict[str, Any]]:
         return found
 
 
-def empty() -> None:
+def empty(database: SQLAlchemy = db) -> None:
     """Take everything out of the database."""
-    tables = reversed(db.metadata.sorted_tables)
-    with db.engine.begin() as connection:
+    tables = reversed(database.metadata.sorted_tables)
+    with database.engine.begin() as connection:
         # The log comes last: it notes what is deleted from the others.
         for table in sorted(tables, key=lambda table: table.name.startswith("arus_")):
             connection.execute(table.delete())
 
 
 @contextmanager
-def small_app(database_url: str, *, zone: str | None = None, **settings: Any) -> Iterator[Flask]:
+def small_app(
+    database_url: str,
+    *,
+    models: tuple[SQLAlchemy, ReliableSync] = (db, sync),
+    zone: str | None = None,
+    **settings: Any,
+) -> Iterator[Flask]:
     """The application on a database, emptied; within its context.
 
+    :param models: models of a test, and the sync that they are registered with, in place of those of this module.
     :param zone: the ship's time zone.
     """
+    database, its_sync = models
     app = Flask("small", instance_relative_config=True)
     app.config.update({"SQLALCHEMY_DATABASE_URI": database_url, "LOCAL_MODE": "true", **settings})
-    db.init_app(app)
-    sync.init_app(app, db, zone=zone)
+    database.init_app(app)
+    its_sync.init_app(app, database, zone=zone)
     with app.app_context():
-        db.create_all()
-        empty()
+        database.create_all()
+        empty(database)
         try:
             yield app
         finally:
-            db.session.remove()
+            database.session.remove()
             app.extensions["arus"].notifier.close()
-            db.engine.dispose()
+            database.engine.dispose()
