@@ -101,11 +101,13 @@ class Applier:
         return self._store.held.has_due()
 
     def retry_held(self) -> Outcome:
-        """Try held changes that are due, `RETRIES` at most: other vessels' messages must not wait for long."""
+        """Try held changes that are due, and those that become due by it: `RETRIES` by and large, because other vessels'
+        messages must not wait for long.
+        """
         with transaction(self._connection):
             self.unchecked()
             batch = self._batch()
-            batch.retry(self._store.held.due(RETRIES))
+            batch.retry(RETRIES)
             self._check_owners(batch)
             self._count(batch.outcome.counters)
         return batch.outcome

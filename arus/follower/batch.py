@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from arus.logs import get_logger
 from arus.protocol.catchups import link_of
@@ -11,8 +11,7 @@ from arus.protocol.times import now_ms
 
 from .arrivals import note_arrived, note_begun
 from .audits.ledger import Ledger
-from .circles import HeldRows
-from .held import Held
+from .circles import MOST, HeldRows
 from .known_vessels import KnownVessels
 from .messages import Change, Message, Unreadable
 from .outcome import (
@@ -85,15 +84,20 @@ class Batch:
                 # A sweep changes the records of many rows.
                 self.records.fetch(later for later, _ in messages[at + 1 :])
         self._writer.flush()
-        self._finish()
+        self._held.close_circles(MOST)
+        self._log()
 
-    def retry(self, held: Iterable[Held]) -> None:
-        """Try held changes once more; those that fail again stay held."""
-        self._held.retry(held)
-        self._finish()
+    def retry(self, most: int) -> None:
+        """Try held changes that are due, and those that become due by it; those that fail again stay held.
 
-    def _finish(self) -> None:
-        self._held.close_circles()
+        :param most: how many, by and large.
+        """
+        left = most
+        while left > 0 and self._store.held.has_due():
+            left -= self._held.retry(left)
+        self._log()
+
+    def _log(self) -> None:
         self._writer.log_held()
         self._rows.log_foreign()
 

@@ -99,28 +99,31 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, OperationalError | InternalError)
 
 
-def blocker_of(
+def blockers_of(
     connection: Connection, table: Table, key: Column[Any], values: Mapping[str, Any], error: IntegrityError
-) -> str:  # fmt: skip
-    """Return the row that is in the way of writing a row; empty if it can't be found.
+) -> list[str]:  # fmt: skip
+    """Return the rows that are in the way of writing a row: who has its unique value, or all missing parents.
 
     :param values: of the row, by column.
     """
     names = _unique_columns(error)
-    if names:
+    if names:  # the database may not check references
         return _holder(connection, table, key, values, names)
+    found = []
     for constraint in table.foreign_key_constraints:
         parent = _parent(constraint)
         if parent is None:
             continue
         value = values.get(constraint.elements[0].parent.key)
-        if value is not None and _first(connection, parent, parent == value) is None:
-            return row_name(parent.table.name, value)
-    return ""
+        if value is None or (parent is key and value == values[key.key]):
+            continue
+        if _first(connection, parent, parent == value) is None:
+            found.append(row_name(parent.table.name, value))
+    return found
 
 
-def referrer_of(connection: Connection, table: Table, key: Column[Any], value: Any) -> str:
-    """Return a row that still refers to a row; empty if none can be found."""
+def referrers_of(connection: Connection, table: Table, key: Column[Any], value: Any) -> list[str]:
+    """Return a row that still refers to a row; none if none can be found."""
     for child in table.metadata.tables.values():
         if len(child.primary_key) != 1:
             continue
@@ -133,8 +136,8 @@ def referrer_of(connection: Connection, table: Table, key: Column[Any], value: A
                 refers.append(row != value)  # a row that refers to itself is not in its own way
             found = _first(connection, row, *refers)
             if found is not None:
-                return row_name(child.name, found)
-    return ""
+                return [row_name(child.name, found)]
+    return []
 
 
 def _unique_columns(error: IntegrityError) -> list[str]:
@@ -149,14 +152,14 @@ def _unique_columns(error: IntegrityError) -> list[str]:
 
 def _holder(
     connection: Connection, table: Table, key: Column[Any], values: Mapping[str, Any], names: list[str]
-) -> str:  # fmt: skip
-    """Return the row that has a row's unique value."""
+) -> list[str]:  # fmt: skip
+    """Return the row that has a row's unique value; none if it can't be found."""
     columns = {column.name: column for column in table.columns}
     if not all(name in columns and columns[name].key in values for name in names):
-        return ""  # an expression, or a column that is not copied
+        return []  # an expression, or a column that is not copied
     same = [columns[name] == literal(values[columns[name].key], columns[name].type) for name in names]  # fmt: skip
     found = _first(connection, key, *same, key != values[key.key])
-    return "" if found is None else row_name(table.name, found)
+    return [] if found is None else [row_name(table.name, found)]
 
 
 def _parent(constraint: ForeignKeyConstraint) -> Column[Any] | None:

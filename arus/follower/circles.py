@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from .held import Held, HeldKey
 from .messages import Change
@@ -10,7 +11,6 @@ from .records import RowRecords
 from .row_changes import RowChanges, key_of
 from .rows import Copy
 from .store import Store
-from .together import Obstacle
 from .writer import RowWriter
 
 #: Changes that are written together at most.
@@ -35,62 +35,73 @@ class HeldRows:
         #: Entities by the names of their tables.
         self._entities = {copy.table.name: entity for entity, copy in copies.items()}
 
-    def retry(self, held: Iterable[Held]) -> None:
-        """Try held changes once more; those that fail again stay held."""
-        self._take(held)
+    def retry(self, most: int) -> int:
+        """Try held changes that are due once more; those that fail again stay held.
+
+        :param most: how many changes are tried, by and large.
+        :returns: how many were tried.
+        """
+        due = self._held.due(most)
+        self._take(due)
         self._writer.flush()
         self._held.tried()
+        return len(due) + self.close_circles(most - len(due))
 
-    def close_circles(self) -> None:
-        """Write together the changes that have come to wait for each other in this transaction.
+    def close_circles(self, most: int) -> int:
+        """Write together the changes that have come to wait for each other.
 
-        Whichever change was held last closes the circle, so that only new ones are looked at.
+        Whichever change was held last closes the circle, so that only new ones are looked at; those that there is no
+        room for are looked at in the next transaction.
+
+        :returns: how many changes were tried.
         """
-        failed: set[HeldKey] = set()
-        while (key := self._held.next_new()) is not None:
-            if key not in failed and (circle := self._circle(key)):
-                failed |= self._write(circle)
+        tried = 0
+        while tried < most and (key := self._held.next_new()) is not None:
+            if circle := self._circle(key):
+                self._write(circle)
+                tried += len(circle)
+        return tried
 
     def _circle(self, key: HeldKey) -> list[HeldKey]:
-        """Return the changes that wait for each other, beginning with a given one; none if it is in no circle."""
-        circle = [key]
-        while len(circle) <= MOST:
-            after = self._change_of(key[0], self._held.waits_for(circle[-1]))
-            if after == key:
-                return circle
-            if after is None or after in circle:
-                break
-            circle.append(after)
-        return []
+        """Return a change in a circle and all that can't be written without each other.
 
-    def _write(self, circle: list[HeldKey]) -> set[HeldKey]:
-        """Write changes together, with those held changes that turn out to be in the way.
-
-        :returns: the changes that something else is in the way of, if nothing was written.
+        :returns: nothing if it is in no circle, if there are more than `MOST`, or if one of them waits for a row that no
+            held change will write: then nothing is tried.
         """
-        obstacles: dict[HeldKey, tuple[Held, Obstacle]] = {}
-        while True:
-            members = {
-                (one.vessel_id, one.entity, one.row_id): one for one in self._held.take(circle)
-            }
-            self._take(members.values())
-            obstacle = self._writer.flush_together()
-            if obstacle is None:
-                self._held.tried()
-                return set()
-            self._held.failed()
-            blocked = key_of(obstacle.change)
-            obstacles[blocked] = (members[blocked], obstacle)
-            more = self._change_of(blocked[0], obstacle.row)
-            if more is None or more in members or len(circle) >= MOST:
-                break
-            circle.append(more)
-        for one, of in obstacles.values():
-            self._held.hold(of.change, one.mark, of.reason, of.row)
-        return set(obstacles)
+        circle, is_closed = {key: None}, False
+        left = [key]
+        while left:
+            for row in self._held.waits_for(left.pop()):
+                after = self._change_of(key[0], row)
+                if after is None:
+                    return []
+                is_closed = is_closed or after == key
+                if after not in circle:
+                    circle[after] = None
+                    left.append(after)
+            if len(circle) > MOST:
+                return []
+        return list(circle) if is_closed else []
+
+    def _write(self, circle: list[HeldKey]) -> None:
+        """Write changes together; what turns out to be in the way is noted, and those in whose way it is are new."""
+        members = {(one.vessel_id, one.entity, one.row_id): one for one in self._held.take(circle)}
+        self._take(members.values())
+        obstacles = self._writer.flush_together()
+        if not obstacles:
+            self._held.tried()
+            return
+        self._held.failed()
+        for obstacle in obstacles:
+            key = key_of(obstacle.change)
+            before = self._held.waits_for(key)
+            rows = dict.fromkeys(chain(before, obstacle.rows))
+            self._held.hold(obstacle.change, members[key].mark, obstacle.reason, rows)
+            if len(rows) == len(before):  # it would be tried again and again
+                self._held.known(key)
 
     def _change_of(self, vessel_id: str, row: str) -> HeldKey | None:
-        """Return the held change of a row; None if there is none.
+        """Return the held change of a row; None if nothing is held of it.
 
         :param row: its `row_name`.
         """

@@ -1,8 +1,8 @@
 """Held changes: those that the database does not accept yet, because of another row.
 
-What a change waits for is a row: a parent that has not arrived, the row that has its unique value, or a row that still
-refers to the one it deletes. When that row is written or deleted, the change is tried again. Where it is not known, and
-in case the row was written by somebody else, a change is also tried after pauses that grow. Changes that wait for each
+What a change waits for are rows: parents that have not arrived, the row that has its unique value, or a row that still
+refers to the one it deletes. When one of them is written or deleted, the change is tried again. Where they are not known,
+and in case one was written by somebody else, a change is also tried after pauses that grow. Changes that wait for each
 other are written together (`arus.follower.circles`).
 """
 
@@ -54,8 +54,8 @@ class _Entry(Struct, frozen=True):
     """What is kept in memory of a held change."""
 
     version: int
-    #: The row that it waits for (`row_name`); empty if that is not known.
-    waits_for: str
+    #: The rows that it waits for (`row_name`); none if they are not known.
+    waits_for: tuple[str, ...]
     tries: int
     #: When it is tried again in any case, in milliseconds.
     next_at: int
@@ -82,14 +82,14 @@ class HeldChanges:
         self._times: list[tuple[int, HeldKey]] = []
         #: Changes that `due` has returned, and that were not held again since.
         self._trying: set[HeldKey] = set()
-        #: Changes that may have closed a circle: they were held since the last `next_new`.
+        #: Changes that may have closed a circle: they were held and not returned by `next_new` since.
         self._new: dict[HeldKey, None] = {}
         #: Vessels at the bound, for which that was logged.
         self._full: set[str] = set()
         for row in execute_for(connection, sql.held.INDEX, sql.held.INDEX_OF, vessels):
             key = (row.vessel_id, row.entity, row.row_id)
-            entry = _Entry(row.version, row.waits_for, row.tries, row.next_at, row.size)
-            self._remember(key, entry)
+            waits_for = tuple(filter(None, row.waits_for.split("\n")))
+            self._remember(key, _Entry(row.version, waits_for, row.tries, row.next_at, row.size))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -97,23 +97,24 @@ class HeldChanges:
     def __contains__(self, key: HeldKey) -> bool:
         return key in self._entries
 
-    def hold(self, change: Change, mark: int, reason: str, waits_for: str) -> bool:
+    def hold(self, change: Change, mark: int, reason: str, waits_for: Iterable[str]) -> bool:
         """Save a change that the database does not accept yet; return False if too many are held.
 
-        :param waits_for: `row_name` of the row that it waits for; empty if that is not known.
+        :param waits_for: `row_name` of each row that it waits for; none if they are not known.
         """
+        rows = tuple(dict.fromkeys(waits_for))
         key = (change.vessel_id, change.entity, change.row_id)
         data = encode_row(change.data)
         before = self._entries.get(key)
         if before is None and not self._has_room(change.vessel_id, len(data)):
             return False
         tries = before.tries + 1 if before else 0
-        first = _PAUSE_KNOWN if waits_for else _PAUSE_UNKNOWN
+        first = _PAUSE_KNOWN if rows else _PAUSE_UNKNOWN
         now = now_ms()
         next_at = now + int(1000 * min(first * 2.0 ** min(tries, 20), _LONGEST_PAUSE))
         self._trying.discard(key)
         self._forget(key)
-        self._remember(key, _Entry(change.version, waits_for, tries, next_at, len(data)))
+        self._remember(key, _Entry(change.version, rows, tries, next_at, len(data)))
         self._new[key] = None
         self._connection.execute(
             sql.held.HOLD,
@@ -128,7 +129,7 @@ class HeldChanges:
                 "mark": mark,
                 "reason": reason,
                 "held_at": now,
-                "waits_for": waits_for,
+                "waits_for": "\n".join(rows),
                 "tries": tries,
                 "next_at": next_at,
             },
@@ -165,7 +166,9 @@ class HeldChanges:
 
     def has_due(self) -> bool:
         """Whether changes are to be tried now."""
-        return bool(self._ready) or bool(self._times and self._times[0][0] <= now_ms())
+        if self._ready or self._new:
+            return True
+        return bool(self._times and self._times[0][0] <= now_ms())
 
     def due(self, limit: int) -> list[Held]:
         """Return changes that are to be tried now; each is returned once, and is to be held again if it fails."""
@@ -208,10 +211,14 @@ class HeldChanges:
                 return key
         return None
 
-    def waits_for(self, key: HeldKey) -> str:
-        """Return the name of the row that a change waits for; empty if it is not held, or that is not known."""
+    def known(self, key: HeldKey) -> None:
+        """Note that `next_new` need not return a change."""
+        self._new.pop(key, None)
+
+    def waits_for(self, key: HeldKey) -> tuple[str, ...]:
+        """Return the names of the rows that a change waits for; none if it is not held, or they are not known."""
         entry = self._entries.get(key)
-        return "" if entry is None else entry.waits_for
+        return () if entry is None else entry.waits_for
 
     def release(self, versions: Mapping[HeldKey, int]) -> None:
         """Delete held changes that are not newer than the given versions of their rows."""
@@ -269,8 +276,8 @@ class HeldChanges:
         self._entries[key] = entry
         self._counts[key[0]] += 1
         self._bytes[key[0]] += entry.size
-        if entry.waits_for:
-            self._waiting[entry.waits_for][key] = None
+        for name in entry.waits_for:
+            self._waiting[name][key] = None
         heapq.heappush(self._times, (entry.next_at, key))
         if len(self._times) > 2 * len(self._entries) + 1000:
             self._times = [(one.next_at, of) for of, one in self._entries.items()]
@@ -284,11 +291,11 @@ class HeldChanges:
         self._bytes[key[0]] -= entry.size
         self._ready.pop(key, None)
         self._full.discard(key[0])
-        if entry.waits_for:
-            waiting = self._waiting[entry.waits_for]
+        for name in entry.waits_for:
+            waiting = self._waiting[name]
             del waiting[key]
             if not waiting:
-                del self._waiting[entry.waits_for]
+                del self._waiting[name]
 
 
 def row_name(table: str, key: object) -> str:

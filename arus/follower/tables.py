@@ -189,7 +189,7 @@ def _held(metadata: MetaData) -> Table:
         Column("mark", BigInteger, nullable=False, server_default="0"),
         Column("reason", Text, nullable=False),
         Column("held_at", BigInteger, nullable=False),
-        # The row that it waits for (arus.follower.held.row_name); empty if that is not known.
+        # The rows that it waits for (arus.follower.held.row_name), a line each; empty if they are not known.
         Column("waits_for", Text, nullable=False, server_default=""),
         # How often it was tried again, and when it is next.
         Column("tries", Integer, nullable=False, server_default="0"),

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Enum, Index, Table, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from . import sql
-from .blockers import blocker_of, raise_if_outage, referrer_of
+from .blockers import blockers_of, raise_if_outage, referrers_of
 from .messages import Change
 from .rows import Copy
 from .store import Store
@@ -42,13 +42,13 @@ class Obstacle(NamedTuple):
     """What is in the way of a change."""
 
     change: Change
-    #: `row_name` of the row in the way; empty if it is not known.
-    row: str
+    #: `row_name` of each row in the way; none if they are not known.
+    rows: list[str]
     reason: str
 
 
-def write_together(store: Store, steps: Sequence[Step]) -> Obstacle | None:
-    """Write and delete rows, all or none; return what is in the way, None if all are written."""
+def write_together(store: Store, steps: Sequence[Step]) -> list[Obstacle]:
+    """Write and delete rows, all or none; return what is in the way, nothing if all are written."""
     found: list[Obstacle] = []
     try:
         with store.savepoint():
@@ -58,16 +58,16 @@ def write_together(store: Store, steps: Sequence[Step]) -> Obstacle | None:
             if found:
                 raise _NotAllError
     except _NotAllError:
-        return found[0]
-    return None
+        return [obstacle for obstacle in found if obstacle.rows] or found[:1]
+    return []
 
 
-def in_the_way(connection: Connection, step: Step, error: IntegrityError) -> str:
-    """Return the name of the row that is in the way of a change; empty if it can't be found."""
+def in_the_way(connection: Connection, step: Step, error: IntegrityError) -> list[str]:
+    """Return the names of the rows that are in the way of a change, as far as they can be found."""
     table, column = step.copy.table, step.copy.key_column
     if step.values is None:
-        return referrer_of(connection, table, column, step.key)
-    return blocker_of(connection, table, column, step.values, error)
+        return referrers_of(connection, table, column, step.key)
+    return blockers_of(connection, table, column, step.values, error)
 
 
 def reason_of(error: BaseException) -> str:
@@ -122,8 +122,7 @@ def _check(store: Store, steps: Sequence[Step]) -> list[Obstacle]:
         with store.savepoint():
             _defer(store.connection, sql.store.CHECKED_AT_ONCE)
     except IntegrityError as error:
-        found = [_obstacle(store.connection, step, error) for step in steps]
-        return sorted(found, key=lambda obstacle: not obstacle.row)
+        return [_obstacle(store.connection, step, error) for step in steps]
     return []
 
 
@@ -133,8 +132,8 @@ def _defer(connection: Connection, statement: str) -> None:
 
 
 def _obstacle(connection: Connection, step: Step, error: DBAPIError) -> Obstacle:
-    row = in_the_way(connection, step, error) if isinstance(error, IntegrityError) else ""
-    return Obstacle(step.change, row, reason_of(error))
+    rows = in_the_way(connection, step, error) if isinstance(error, IntegrityError) else []
+    return Obstacle(step.change, rows, reason_of(error))
 
 
 def _loose(table: Table, written: Iterable[str]) -> dict[str, Any]:

@@ -81,24 +81,24 @@ class RowWriter:
                     self.write_one(key)
         self.save_records()
 
-    def flush_together(self) -> Obstacle | None:
+    def flush_together(self) -> list[Obstacle]:
         """Write the collected rows, which wait for each other, in one savepoint.
 
-        :returns: what is in the way of which change, and then none is written; None if all are.
+        :returns: what is in the way of which changes, and then none is written; nothing if all are.
         """
         steps = [
             Step(change, self._copies[change.entity], values)
             for change, values in self._waiting.values()
         ]
-        obstacle = write_together(self._store, steps)
-        if obstacle is None:
+        obstacles = write_together(self._store, steps)
+        if not obstacles:
             self._count(self._waiting)
         else:
             for key in self._waiting:
                 self._records.undo(key)
         self._waiting.clear()
         self.save_records()
-        return obstacle
+        return obstacles
 
     def save_records(self) -> None:
         """Save changed records, and release held changes that are not newer."""
