@@ -274,6 +274,8 @@ class Position:
                     self.applied(start, last)
             if run.useful and is_whole:
                 return self._proved(run, now)
+            if run.is_cut(end) and self.need in {Need.NOTHING, Need.CHANGES}:
+                return _filled(self, run, now)
             if missing := self._never_arrives(run, end):
                 return self._proved(run, now, missing)
         if request is None or not self.is_mine(end.request_id):
@@ -369,6 +371,22 @@ class Position:
         self.need, self.buckets = Need.SNAPSHOT, ()
         self.request = self.run = self.sweep = self.repair_from = None
         self._before.clear()
+
+
+def _filled(position: Position, run: Run, now: int) -> Proof | None:
+    """Note the end of a catch-up that had to fill a gap; further gaps are requested at once."""
+    if run.mode == "log" and position.seq > run.start:
+        position.request = None
+        if position.wants is Need.NOTHING and position.seq < run.high_seq:
+            # The rest may be on its way; if it is lost too, nothing that follows it tells.
+            position.need = Need.CHANGES
+            position.request = Request("", now, now, 1, failed=True)
+        return Proof(position.seq)
+    if run.mode == "snapshot":  # the log does not reach back to the gap
+        position.need, position.request = Need.EVERYTHING, None
+    else:
+        position.fail(now)
+    return None
 
 
 def _repaired_by(begin: CatchupBegin, since: int | None) -> list[tuple[int, int]]:

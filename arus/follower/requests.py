@@ -11,6 +11,10 @@ from arus.protocol.messages import ALL, CatchupRequest
 from .position import MAX_EARLIER, Need, Position, Request
 from .vessels import VesselState
 
+#: Changes that were received beyond a gap are not requested with it if there are so many in a row, and this part of all
+#: that are beyond the position.
+MANY, PARTS = 20, 8
+
 
 class Patience(Struct, frozen=True):
     """How long a follower waits, in seconds."""
@@ -49,7 +53,8 @@ def ask(
     for need, wanting in due.items():
         groups = [[position] for position in wanting]
         # One request for all entities is one catch-up at one number.
-        if need is not Need.ROWS and len(wanting) == len(vessel.positions) > 1:
+        by_topic = need is Need.ROWS or all(position.need is Need.NOTHING for position in wanting)
+        if not by_topic and len(wanting) == len(vessel.positions) > 1:
             groups = [wanting]
         for group in groups:
             request_id = _id_again(group) or new_id()
@@ -209,6 +214,17 @@ def _id_again(group: list[Position]) -> str | None:
     return ids.pop() if alike else None
 
 
+def _most_missing(vessel: VesselState, position: Position) -> int | None:
+    """Return how many changes are missing at most before many that were received beyond a gap; None if there are not many.
+
+    They are requested without what follows them. To fill each small gap by itself would cost more than to receive again
+    what is between them, and a vessel answers a limited number of requests.
+    """
+    reached = vessel.reached(position)
+    many = max(MANY, (position.highest - reached) // PARTS)
+    return next((start - reached for start, end in position.beyond if end - start >= many), None)
+
+
 def _body(
     vessel: VesselState, need: Need, group: list[Position], request_id: str
 ) -> CatchupRequest:
@@ -217,7 +233,7 @@ def _body(
         request_id=request_id,
         vessel_id=vessel.vessel_id,
         entity=group[0].entity if len(group) == 1 else ALL,
-        limit=None,
+        limit=_most_missing(vessel, group[0]) if of_changes and len(group) == 1 else None,
         since_seq=min(vessel.reached(position) for position in group) if of_changes else None,
         epoch=vessel.epoch if of_changes else None,
         mode="snapshot" if need in {Need.SNAPSHOT, Need.ROWS} else None,

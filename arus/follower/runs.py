@@ -72,13 +72,16 @@ class Run(Struct):
         self.gaps = chained(self.gaps, link)
 
     def is_whole(self, end: CatchupEnd) -> bool:
-        """Whether all its items were received."""
-        return (
-            not self.broken
-            and end.next is None
-            and self.expected == end.total
-            and self.digest == end.digest
-        )
+        """Whether all its items were received, and there are no more."""
+        return end.next is None and self._is_intact(end)
+
+    def is_cut(self, end: CatchupEnd) -> bool:
+        """Whether all its items were received, and there are more, beyond the limit of the request."""
+        is_limited = self.useful and self.buckets is None and end.next is not None
+        return is_limited and self._is_intact(end)
+
+    def _is_intact(self, end: CatchupEnd) -> bool:
+        return not self.broken and (self.expected, self.digest) == (end.total, end.digest)
 
     def is_contradicted_by(self, end: CatchupEnd) -> bool:
         """Whether all its items were received, but are not those that the vessel has sent."""

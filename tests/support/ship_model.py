@@ -160,7 +160,9 @@ class ShipModel:
             mode = "must_refetch"
         elif request.get("mode") == "snapshot" or since is None or since < self.pruned:
             mode = "snapshot"
-        items = self._items(topic, mode, since, buckets)
+        found = self._items(topic, mode, since, buckets)
+        limit = request.get("limit", 100)
+        items = found if limit is None else found[:limit]
         catchup = {
             "catchupId": str(uuid.uuid4()), "requestId": request.get("requestId"),
             "vesselId": self.vessel_id, "entity": entity, "epoch": self.epoch, "mode": mode,
@@ -170,7 +172,7 @@ class ShipModel:
             "sinceSeq": since if mode == "log" else None,
             "complete": mode == "snapshot" and buckets is None, "buckets": buckets,
         }  # fmt: skip
-        return _messages(items, catchup, about)
+        return _messages(items, catchup, about, "more" if len(items) < len(found) else None)
 
     def _items(
         self, topic: str, mode: str, since: int | None, buckets: Iterable[int] | None
@@ -200,9 +202,15 @@ class ShipModel:
 
 
 def _messages(
-    items: list[dict[str, Any]], catchup: dict[str, Any], about: dict[str, Any]
+    items: list[dict[str, Any]],
+    catchup: dict[str, Any],
+    about: dict[str, Any],
+    more: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The messages of a catch-up."""
+    """The messages of a catch-up.
+
+    :param more: the cursor where its limit has stopped it.
+    """
     digest = ""
     messages = []
     for sequence, item in enumerate(items):
@@ -211,7 +219,7 @@ def _messages(
         place = {"catchupId": catchup["catchupId"], "sequence": sequence, "total": len(items)}
         messages.append({**item, "type": "catchup", **place})
     begin = {**catchup, **about, "type": "catchup_begin"}
-    end = {**catchup, "type": "catchup_end", "digest": digest, "next": None}
+    end = {**catchup, "type": "catchup_end", "digest": digest, "next": more}
     return [begin, *messages, end]
 
 

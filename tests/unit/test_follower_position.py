@@ -151,6 +151,13 @@ def test_an_answer_whose_head_is_below_the_position_takes_it_back_to_what_was_pr
     assert not state.disproves(answer), "once is enough"
 
 
+def test_gaps_of_all_topics_are_requested_topic_by_topic() -> None:
+    state = vessel(crew=Need.NOTHING, alerts=Need.NOTHING)
+    for position in state.positions.values():
+        position.applied(30, 90)
+    assert [(one["sinceSeq"], one["limit"]) for one in requests(state)] == [(0, 30), (0, 30)]
+
+
 def test_an_answer_since_the_watermark_serves_a_topic_without_changes() -> None:
     state = vessel(crew=Need.CHANGES, alerts=Need.NOTHING)
     state.seq = 8  # each number up to 8 was a change of `alerts`

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arus.follower.outcome import UNREQUESTED
+from arus.follower.outcome import REPEATED, UNREQUESTED
 from arus.protocol.times import now_ms
 from tests.support.ship_model import ShipModel
 
@@ -152,6 +152,47 @@ def test_a_forged_repair_before_the_real_one_does_not_last(
     assert (vessel.caught_up, vessel.seq) == (True, fleet.ship.seq)
     found = {row_id: row for row_id, row in fleet.crew().items() if row_id != "a0"}
     assert found == {row_id: row for row_id, row in fleet.aboard("a").items() if row_id != "a0"}
+
+
+# -- what a broker has dropped -------------------------------------------------------------------------
+
+
+def with_gaps(dropped: set[int]) -> Fleet:
+    """Of 300 changes of a vessel these have not arrived."""
+    fleet = Fleet("a")
+    fleet.change("a", "first", name="Ann")
+    fleet.settle()
+    changes = [
+        fleet.ships["a"].log_change("crew", {"name": f"n{n}"}, None, f"a{n}") for n in range(300)
+    ]
+    fleet.shore.take(*[("crew", change) for n, change in enumerate(changes) if n not in dropped])
+    return fleet
+
+
+def test_what_a_broker_has_dropped_is_requested_without_what_has_arrived() -> None:
+    fleet = with_gaps({*range(50, 60), *range(150, 155), *range(200, 210), 299})
+    before = fleet.counted(REPEATED)
+    fleet.settle()
+    assert fleet.crew() == fleet.aboard("a")
+    assert fleet.shore.applier.vessels["a"].caught_up
+    assert fleet.counted(REPEATED) == before
+
+
+def test_gaps_that_are_close_to_each_other_are_requested_together() -> None:
+    fleet = with_gaps({50, 52, 54, 150})
+    before = fleet.counted(REPEATED)
+    assert [request["limit"] for request in fleet.shore.ask()] == [5]
+    fleet.settle()
+    assert fleet.crew() == fleet.aboard("a")
+    assert fleet.counted(REPEATED) == before + 2
+
+
+def test_a_gap_that_the_log_does_not_reach_back_to_is_filled_by_a_snapshot_of_all_rows() -> None:
+    fleet = with_gaps({*range(50, 60)})
+    fleet.ships["a"].prune()
+    fleet.settle()
+    assert fleet.crew() == fleet.aboard("a")
+    assert fleet.shore.applier.vessels["a"].caught_up
 
 
 STEP = st.one_of(
