@@ -377,8 +377,7 @@ def transaction(connection: Connection) -> Iterator[Connection]:
 
     :raises LogUnavailableError: the database refused; nothing was committed.
     """
-    with translated():
-        _begin(connection)
+    _begin(connection)
     try:
         with translated(connection):
             yield connection
@@ -401,7 +400,8 @@ def driver_connection(connection: Connection) -> Any:
 
 def _begin(connection: Connection) -> None:
     if connection.dialect.name != "sqlite":
-        connection.exec_driver_sql("BEGIN")
+        with translated():
+            connection.exec_driver_sql("BEGIN")
         return
     driver = cast("sqlite3.Connection", connection.connection.driver_connection)
     try:

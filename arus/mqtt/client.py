@@ -351,6 +351,11 @@ class Session:
         self.client.queue(self._deliveries.acknowledgement(packet_id), Kind.ACKNOWLEDGEMENTS)
 
 
+def has_unread(session: Session) -> bool:
+    """Return whether a session is to `receive` although its socket is not readable: TLS holds data, or it has ended."""
+    return session._ended is not None or has_pending(session.client.socket())
+
+
 def _wait(client: DurableClient, event: int, timeout: float) -> None:
     """Wait until a client's socket is ready, for some seconds at most."""
     poll = select.poll()

@@ -179,11 +179,14 @@ class DurableClient(Client):
         if sock is None:
             return False
         timer = self._keepalive_timer
-        # What has arrived and was not read yet, because this process was busy, is a sign of life too.
-        if timer.is_lost(unsent_bytes(sock)) and not is_readable(sock):
-            return False
-        if timer.is_ping_due:
-            self.ping()
+        is_due = timer.is_ping_due
+        # Without a ping on its way nothing can be missed: the system is not asked in each round.
+        if is_due or timer.is_waiting:
+            # What has arrived and was not read yet, because this process was busy, is a sign of life too.
+            if timer.is_lost(unsent_bytes(sock)) and not is_readable(sock):
+                return False
+            if is_due:
+                self.ping()
         return True
 
     def ping(self) -> None:

@@ -78,6 +78,11 @@ class Keepalive:
         return max(self._written_at, self._pings[-1].at) + self._interval
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether a ping is not answered yet."""
+        return bool(self._pings)
+
+    @property
     def is_ping_due(self) -> bool:
         """Whether to send a ping."""
         return self._clock() >= self.ping_due_at

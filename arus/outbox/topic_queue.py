@@ -151,7 +151,9 @@ class TopicQueue:
 
     def has_next(self, now: float) -> bool:
         """Whether an entry may be sent at `now`, already read or not."""
-        return not self.is_paused(now) and (bool(self._again or self._ahead) or not self.caught_up)
+        # Without calls of the properties above: each round asks it of each topic, several times.
+        waits = self._again or self._ahead or max(self._sent_seq, self._scanned) < self._head_seq
+        return bool(waits) and now >= self._paused_until
 
     # -- numbering and reading --------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from .restored import RestoreCheck
 from .services import Services, Topics
 from .status_reports import StatusReports
 from .throttle import Throttle
+from .waiting import Waiting
 from .watchdog import Watchdog
 
 logger = get_logger(__name__)
@@ -66,7 +67,7 @@ class Relay:
         services: Services,
         sender: Any,
     ) -> None:
-        self._log, self._session, self._notifier = log, session, notifier
+        self._log, self._session = log, session
         tree, settings = settings.topics, settings.of_vessel(log.vessel_id)
         self._settings = settings
         self._sender = sender
@@ -95,6 +96,7 @@ class Relay:
         #: When to check for entries without a number, in monotonic seconds.
         self._look_at = 0.0
         self._throttle = Throttle()
+        self._waiting = Waiting(notifier, session)
         self._next_poll = 0.0
 
     def stop(self) -> None:
@@ -126,11 +128,11 @@ class Relay:
         try:
             if (attempt := self._connection.step()) is not None:
                 self._attempt(attempt)
-            unread = self._wait()
+            unread, is_readable = self._wait()
             transactions = self._log.transactions
             served = Served()
             if self._session.fileno() is not None:
-                events = self._session.receive()
+                events = self._session.receive() if is_readable else []
                 for event in events:
                     self._take(event, unread)
                 self._connection.acknowledged(events)
@@ -150,16 +152,16 @@ class Relay:
         except SessionError as error:
             self._disconnected(error)
 
-    def _wait(self) -> float:
-        """Wait until there is something to do; return for how long the socket was not read before it was ready."""
+    def _wait(self) -> tuple[float, bool]:
+        """Wait until there is something to do; return for how long the socket was not read, and whether to read it now."""
         # While the relay rests, wake-ups and the socket are ignored: what arrives meanwhile shares the next step.
         rested_from = time.monotonic()
-        if self._stopping.wait(max(0.0, self._throttle.rest_until - rested_from)):
-            return 0.0
+        if (rest := self._throttle.rest_until - rested_from) > 0 and self._stopping.wait(rest):
+            return 0.0, True
         now = time.monotonic()
-        notified = _poll(self._notifier, self._session, max(0.0, self._wake_at - now))
+        ready = self._waiting.wait(max(0.0, self._wake_at - now))
         was_there = self._throttle.rest_until > rested_from and time.monotonic() - now < _AT_ONCE
-        if notified:
+        if ready.is_notified:
             self._look_at = min(self._look_at, self._throttle.look_from)
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
@@ -170,10 +172,10 @@ class Relay:
                 self._router.mind()
                 self._reports.refresh(asked=self._router.status_is_due())
                 self._watchdog.check(time.monotonic())
-                found = self._traits.step(self._publisher.handshake_waits)
+                found = self._traits.step(self._publisher.handshakes.waits)
                 if found is not None:
-                    self._publisher.learn(found)
-        return now - rested_from if was_there else 0.0
+                    self._publisher.handshakes.learnt(found)
+        return now - rested_from if was_there else 0.0, ready.is_readable
 
     @property
     def _wake_at(self) -> float:
@@ -355,14 +357,3 @@ def _readable(sock: int, timeout: float) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(timeout * 1000))
-
-
-def _poll(notifier: NotificationListener, session: Session, timeout: float) -> bool:
-    """Wait for the socket and the notifier; return whether there was a notification."""
-    poll = select.poll()
-    poll.register(notifier.fileno(), select.POLLIN)
-    sock = session.fileno()
-    if sock is not None:
-        poll.register(sock, select.POLLIN | (select.POLLOUT if session.wants_write else 0))
-    ready = poll.poll(timeout * 1000)
-    return any(fd == notifier.fileno() for fd, _ in ready) and notifier.answer()

@@ -80,6 +80,7 @@ class Publisher:
         self._in_flight = InFlight(
             session, self._poison, prefix=self._prefix, max_inflight=settings.max_inflight
         )
+        self.handshakes = self._in_flight.handshakes  #: Those that the broker has open.
         self.budget = _budget(log, session, settings, topics)
         parts = self._in_flight, self.compression, topics.priorities, self.budget
         self._selector = Selector(log, session, *parts)
@@ -133,10 +134,6 @@ class Publisher:
         self._log.reload()
         self.compression.end()
 
-    def learn(self, allowance: Allowance) -> None:
-        """Set how many handshakes the broker was found to accept."""
-        self._in_flight.handshakes.learnt(allowance)
-
     # -- work to do -------------------------------------------------------------------------------
 
     @property
@@ -164,11 +161,6 @@ class Publisher:
         return self._in_flight.has_room_beside
 
     @property
-    def handshake_waits(self) -> int:
-        """How often a change had to wait for a handshake in this connection."""
-        return self._in_flight.handshakes.waits
-
-    @property
     def can_send(self) -> bool:
         """Whether a step now would send something."""
         return (
@@ -190,6 +182,12 @@ class Publisher:
         :param now: monotonic seconds.
         """
         return self._in_flight.trouble(now)
+
+    @property
+    def _only_waits(self) -> bool:
+        """Whether a step would do nothing that can't wait: acknowledgements are to share a transaction within 20 ms."""
+        waits = time.monotonic() < self._in_flight.due_at < math.inf
+        return waits and not self._backlog and not self.can_send
 
     @property
     def wake_at(self) -> float:
@@ -244,6 +242,8 @@ class Publisher:
         :raises LeadershipLostError: nothing was written and nothing sent.
         :raises LogUnavailableError: as above.
         """
+        if feed and not (look or catchup_requested) and self._only_waits:
+            return Step(False, 0, False)
         if self.budget.look():
             self._catchups.resumed()
         sweep = self._numbering.sweep_due
@@ -344,9 +344,9 @@ class Publisher:
 
     def _send_catchups(self) -> None:
         """Send as much of a catch-up as the window has room for; it is journalled once it is acknowledged."""
-        while self.has_room and self._session.buffered < WRITE_AHEAD:
-            size = self._catchups.next_size
-            if size is None or not self.budget.admits(size):
+        while (size := self._catchups.next_size) is not None:
+            is_full = not self.has_room or self._session.buffered >= WRITE_AHEAD
+            if is_full or not self.budget.admits(size):
                 return
             message = self._catchups.next_message()
             assert message is not None, "it has a size"

@@ -76,10 +76,11 @@ class Selector:
         return any(self._has_next(each, now) for each in self._log.topic_queues.values())
 
     def _has_next(self, topic_queue: TopicQueue, now: float) -> bool:
+        if not topic_queue.has_next(now):
+            return False
         if self._aside and self._aside.holds(topic_queue.topic, now):
             return False
-        priority = self._priorities.of(topic_queue.topic)
-        return topic_queue.has_next(now) and self._budget.may_send(priority)
+        return self._budget.may_send(self._priorities.of(topic_queue.topic))
 
     @property
     def resumes_at(self) -> float:
@@ -105,7 +106,7 @@ class Selector:
         :param refill: read more entries when all that were read ahead are selected.
         :param shared: reserve a part of the window for a catch-up.
         """
-        if not self._in_flight.is_worth_filling or not self.has_next:
+        if not self.has_next or not self._in_flight.is_worth_filling:
             return
         if self._aside and not self._may_try():
             return

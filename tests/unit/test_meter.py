@@ -40,3 +40,12 @@ def test_what_was_queued_and_never_left_is_not_counted() -> None:
     meter.queued(Kind.CONNECTION, 20)
     meter.wrote(20)
     assert meter.take() == {Kind.CHANGES: 30, Kind.CONNECTION: 20}
+
+
+def test_a_meter_that_has_counted_nothing_shares_no_count() -> None:
+    idle, busy = Meter(), Meter()
+    assert not idle.take()
+    busy.add(Kind.CHANGES, 7)
+    assert busy.take() == {Kind.CHANGES: 7}
+    assert not busy.take()
+    assert not idle.take()
