@@ -352,8 +352,13 @@ class Session:
 
 
 def has_unread(session: Session) -> bool:
-    """Return whether a session is to `receive` although its socket is not readable: TLS holds data, or it has ended."""
-    return session._ended is not None or has_pending(session.client.socket())
+    """Return whether a session is to `receive` although its socket is not readable.
+
+    It has ended, TLS holds data, or the session itself has answered a message that is too large for the broker.
+    """
+    return (
+        session._ended is not None or bool(session._events) or has_pending(session.client.socket())
+    )
 
 
 def _wait(client: DurableClient, event: int, timeout: float) -> None:
