@@ -92,9 +92,7 @@ class Batch:
 
         :param most: how many, by and large.
         """
-        left = most
-        while left > 0 and self._store.held.has_due():
-            left -= self._held.retry(left)
+        self._held.retry(most)
         self._log()
 
     def _log(self) -> None:

@@ -35,17 +35,19 @@ class HeldRows:
         #: Entities by the names of their tables.
         self._entities = {copy.table.name: entity for entity, copy in copies.items()}
 
-    def retry(self, most: int) -> int:
-        """Try held changes that are due once more; those that fail again stay held.
+    def retry(self, most: int) -> None:
+        """Try held changes that are due, and those that become due by it; those that fail again stay held.
 
         :param most: how many changes are tried, by and large.
-        :returns: how many were tried.
         """
-        due = self._held.due(most)
-        self._take(due)
-        self._writer.flush()
-        self._held.tried()
-        return len(due) + self.close_circles(most - len(due))
+        left = most
+        while left > 0 and self._held.has_due():
+            due = self._held.due(left)
+            self._take(due)
+            self._writer.flush()
+            self._held.tried()
+            left -= len(due)
+            left -= self.close_circles(left)
 
     def close_circles(self, most: int) -> int:
         """Write together the changes that have come to wait for each other.
