@@ -192,6 +192,11 @@ def app(small_database_url: str) -> Iterator[Flask]:
     db.init_app(app)
     sync.init_app(app, db)
     with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            # Making the tables would take a second of waiting for the disk.
+            sa.event.listen(
+                db.engine, "connect", lambda driver, _: driver.execute("PRAGMA synchronous = OFF")
+            )
         db.create_all()
         empty()
         yield app
