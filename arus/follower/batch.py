@@ -331,6 +331,8 @@ class Batch:
             vessel.announced(seq)
             vessel.announced_repairs(status.repairs or {}, self._now)
         else:  # a last will and a retained status may be old
+            if retained and status.online and seq >= vessel.head:  # or the subscription was renewed
+                vessel.announced_repairs(status.repairs or {}, self._now)
             vessel.head = max(vessel.head, seq)
         vessel.heads = None
         if (heads := status.heads) is not None:

@@ -1,4 +1,4 @@
-"""Vessels and a follower that begin at the same time: nothing is sent twice."""
+"""Vessels and a follower that begin at the same time, or after an outage: nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
 from bench.listener import Listener
 from blueprints.crew.models import CrewMember
@@ -28,10 +29,10 @@ def make_vessel(
     migrated_database_url: str,
     mosquitto: Mosquitto,
     tmp_path: Path,
-) -> Callable[[int], Flask]:
+) -> Callable[..., Flask]:
     """Makes a vessel with rows that were never sent; it is not connected yet."""
 
-    def make(number: int) -> Flask:
+    def make(number: int, rows: int = ROWS, **settings: str) -> Flask:
         database = tmp_path / f"ship-{number}.sqlite"
         shutil.copy(migrated_database_url.removeprefix("sqlite:///"), database)
         app = make_app(
@@ -40,17 +41,25 @@ def make_vessel(
             MQTT_BROKER_URL=mosquitto.url,
             MQTT_RECONNECT_PERIOD="0.2",
             MQTT_TOPIC_PREFIX=PREFIX,
+            **settings,
         )
-        with app.app_context():
-            for row in range(ROWS):
-                name = f"{number}/{row}"
-                db.session.add(
-                    CrewMember(name=name) if row % 3 else Equipment(name=name, type="pump")
-                )
-            db.session.commit()
+        _write(app, number, rows)
         return app
 
     return make
+
+
+@pytest.fixture
+def shore(
+    make_app: Callable[..., Flask], migrated_database_url: str, mosquitto: Mosquitto
+) -> Flask:
+    return make_app(
+        migrated_database_url,
+        LOCAL_MODE="false",
+        MQTT_BROKER_URL=mosquitto.url,
+        MQTT_RECONNECT_PERIOD="0.2",
+        MQTT_TOPIC_PREFIX=PREFIX,
+    )
 
 
 @pytest.fixture
@@ -60,30 +69,27 @@ def tap(mosquitto: Mosquitto) -> Iterator[Listener]:
         yield listener
 
 
-def _are_equal(follower: FollowerThread) -> bool:
+def _write(app: Flask, number: int, rows: int) -> None:
+    with app.app_context():
+        for row in range(rows):
+            name = f"{number}/{row}"
+            db.session.add(CrewMember(name=name) if row % 3 else Equipment(name=name, type="pump"))
+        db.session.commit()
+
+
+def _are_equal(follower: FollowerThread, count: int = VESSELS, rows: int = ROWS) -> bool:
     vessels = follower.status().vessels
-    return len(vessels) == VESSELS and all(
-        vessel.seq == ROWS and bool(vessel.audit and vessel.audit["equal"]) for vessel in vessels
+    return len(vessels) == count and all(
+        vessel.seq == rows and bool(vessel.audit and vessel.audit["equal"]) for vessel in vessels
     )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_vessels_that_join_at_once_send_each_row_once(
-    make_app: Callable[..., Flask],
-    make_vessel: Callable[[int], Flask],
-    migrated_database_url: str,
-    mosquitto: Mosquitto,
-    tap: Listener,
+    make_vessel: Callable[..., Flask], shore: Flask, mosquitto: Mosquitto, tap: Listener
 ) -> None:
     ships = [make_vessel(number) for number in range(VESSELS)]
-    shore = make_app(
-        migrated_database_url,
-        LOCAL_MODE="false",
-        MQTT_BROKER_URL=mosquitto.url,
-        MQTT_RECONNECT_PERIOD="0.2",
-        MQTT_TOPIC_PREFIX=PREFIX,
-    )
     # Each vessel's first status goes ahead of its changes, and says that its log is complete.
     with FollowerThread(shore) as follower:
         # Otherwise a vessel might have sent some before anybody listened.
@@ -99,3 +105,30 @@ def test_vessels_that_join_at_once_send_each_row_once(
         if body.get("type") in {"data_change", "catchup"}
     )
     assert kinds == {(f"ship-{number}", "data_change"): ROWS for number in range(VESSELS)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_repair_after_an_overflow_closes_its_gap_and_nothing_is_requested(
+    make_vessel: Callable[..., Flask], shore: Flask, mosquitto: Mosquitto
+) -> None:
+    ship = make_vessel(0, rows=3, MQTT_MAX_QUEUE_SIZE="10")
+
+    def aboard(statement: str) -> list[str]:
+        with ship.app_context():
+            return list(db.session.execute(text(statement)).scalars())
+
+    catchups = "SELECT origin FROM arus_catchup WHERE entity <> '*'"
+    dropped = "SELECT entity FROM arus_change WHERE reason = 'queue full'"
+    with FollowerThread(shore) as follower:
+        sync.start(ship)
+        eventually(lambda: _are_equal(follower, 1, 3), 60, message="it is proved equal")
+        before = Counter(aboard(catchups))
+        mosquitto.stop()
+        _write(ship, 1, 40)
+        eventually(lambda: len(aboard(dropped)) == 30, message="the queue has overflowed")
+        mosquitto.start()
+        eventually(lambda: _are_equal(follower, 1, 43), 60, message="it is proved equal again")
+    assert Counter(aboard(catchups)) - before == {"repair": 2}, (
+        "both topics are repaired, and nothing is requested"
+    )

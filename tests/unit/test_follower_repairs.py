@@ -88,6 +88,29 @@ def test_an_overflow_is_made_up_for_without_a_request(fleet: Overflow, order: st
     fleet.assert_equal()
 
 
+def test_a_repair_that_a_retained_status_announces_is_waited_for(fleet: Overflow) -> None:
+    # While a follower renews its subscription, a status reaches it as a retained one alone.
+    document = fleet.ship.status_document(pending=len(fleet.queue))
+    fleet.shore.take_retained(("system/status", document))
+    fleet.drain()
+    assert fleet.asked() == []
+    fleet.repair()
+    assert fleet.asked() == []
+    fleet.assert_equal()
+
+
+def test_a_retained_status_that_is_older_than_what_is_known_announces_no_repair(
+    fleet: Overflow,
+) -> None:
+    document = fleet.ship.status_document(pending=len(fleet.queue))
+    fleet.ship.repairs()  # lost
+    fleet.change("a", "a2", name="Anna")
+    fleet.shore.take_retained(("system/status", document))
+    assert len(fleet.asked()) == 1
+    fleet.settle()
+    fleet.assert_equal()
+
+
 def test_a_repair_that_does_not_come_is_requested_once_it_is_no_longer_announced(
     fleet: Overflow,
 ) -> None:
