@@ -95,6 +95,8 @@ class Position:
     mark: int = 0
     #: The sweep at the end of the last snapshot, if it waits for a digest.
     sweep: Sweep | None = None
+    #: Rows swept without a digest since this process began, or since an audit has found the copy equal.
+    swept: int = 0
     #: The vessel is about to repair changes above this number; since when it says so, in milliseconds.
     repair_from: int | None = None
     repair_at: int = 0

@@ -25,7 +25,8 @@ from .writer import RowWriter
 
 logger = get_logger(__name__)
 
-#: Rows that are swept without a digest: so many, or this part of the vessel's rows of the entity.
+#: Rows that are swept without a digest before the copy is proved equal again: so many, or this part of the vessel's rows
+#: of the entity.
 FEW_ROWS = 10
 FEW_PART = 10
 
@@ -57,7 +58,10 @@ class Sweeper:
         vessel_id, entity = vessel.vessel_id, position.entity
         unseen = Unseen(proof.high_seq, proof.sweep, _buckets(proof.buckets))
         rows = self._store.count_unseen(vessel_id, entity, unseen)
-        if rows <= max(FEW_ROWS, self._store.count_rows(vessel_id, entity) // FEW_PART):
+        if rows + position.swept <= max(
+            FEW_ROWS, self._store.count_rows(vessel_id, entity) // FEW_PART
+        ):
+            position.swept += rows
             self._sweep(vessel, position, unseen, repairs=proof.buckets is not None)
             return
         repairs = proof.buckets is not None

@@ -178,6 +178,7 @@ class VesselState(Struct):
         """Note that an audit has found the copy equal at a number."""
         self.was_equal = True
         for position in self.positions.values():
+            position.swept = 0
             position.proven = max(position.proven, min(seq, self.reached(position)))
 
     def disproves(self, begin: CatchupBegin) -> bool:
@@ -302,11 +303,9 @@ class VesselState(Struct):
         self.past = [*others, self.epoch][-MAX_PAST:]
         self.epoch = epoch
         self.seq = self.head = self.confirmed = 0
-        self.ahead_of = None
+        self.ahead_of = self.heads = self.audit = None
         self.above.clear()
         self.unread.clear()
-        self.heads = None
-        self.audit = None
         self.history.new_epoch()
         self.changed = True
         for position in self.positions.values():

@@ -166,6 +166,20 @@ def test_a_few_rows_are_swept_at_once(rows: int, gone: int) -> None:
     assert len(fleet.crew()) == rows - gone
 
 
+def test_many_small_sweeps_need_a_digest_too() -> None:
+    fleet = fleet_of(300)
+    for keeps, left in ((290, 290), (275, 275), (265, 275)):
+        answered_by_liar(fleet, keeps)
+        assert len(fleet.crew()) == left
+    (request,) = fleet.shore.ask()
+    assert request["mode"] == "digest"
+    fleet.shore.take(("system/digest", fleet.ships["a"].digest_document(FIELDS)))
+    assert len(fleet.crew()) == 275, "the vessel has those that are left"
+    state(fleet).proved(state(fleet).seq)
+    answered_by_liar(fleet, 265)
+    assert len(fleet.crew()) == 265
+
+
 @pytest.mark.parametrize(("rows", "gone"), [(40, FEW_ROWS + 1), (300, 31), (60, 60)])
 def test_many_rows_are_swept_only_if_the_vessels_digest_agrees(
     rows: int, gone: int, caplog: pytest.LogCaptureFixture
