@@ -25,9 +25,7 @@ from .writer import RowWriter
 
 logger = get_logger(__name__)
 
-#: Rows that are swept without a digest before the copy is proved equal again: so many, or this part of the vessel's rows
-#: of the entity.
-FEW_ROWS = 10
+#: The part of a vessel's rows of an entity that is swept without a digest, until the copy is proved equal again.
 FEW_PART = 10
 
 
@@ -58,9 +56,8 @@ class Sweeper:
         vessel_id, entity = vessel.vessel_id, position.entity
         unseen = Unseen(proof.high_seq, proof.sweep, _buckets(proof.buckets))
         rows = self._store.count_unseen(vessel_id, entity, unseen)
-        if rows + position.swept <= max(
-            FEW_ROWS, self._store.count_rows(vessel_id, entity) // FEW_PART
-        ):
+        few = self._store.count_rows(vessel_id, entity) // FEW_PART
+        if not rows or rows + position.swept <= few:
             position.swept += rows
             self._sweep(vessel, position, unseen, repairs=proof.buckets is not None)
             return
