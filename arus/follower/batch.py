@@ -88,10 +88,7 @@ class Batch:
         self._log()
 
     def retry(self, most: int) -> None:
-        """Try held changes that are due, and those that become due by it; those that fail again stay held.
-
-        :param most: how many, by and large.
-        """
+        """Try held changes that are due, and those that become due by it, `most` by and large."""
         self._held.retry(most)
         self._log()
 

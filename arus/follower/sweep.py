@@ -25,8 +25,10 @@ from .writer import RowWriter
 
 logger = get_logger(__name__)
 
-#: The part of a vessel's rows of an entity that is swept without a digest, until the copy is proved equal again.
+#: The part of a vessel's rows of an entity that is swept without a digest, until the copy is proved equal again; and so many
+#: rows by the repair of an audit, whose buckets a digest has shown to differ.
 FEW_PART = 10
+FEW_ROWS = 10
 
 
 class Sweeper:
@@ -57,6 +59,8 @@ class Sweeper:
         unseen = Unseen(proof.high_seq, proof.sweep, _buckets(proof.buckets))
         rows = self._store.count_unseen(vessel_id, entity, unseen)
         few = self._store.count_rows(vessel_id, entity) // FEW_PART
+        if proof.buckets is not None:
+            few = max(few, FEW_ROWS)
         if not rows or rows + position.swept <= few:
             position.swept += rows
             self._sweep(vessel, position, unseen, repairs=proof.buckets is not None)

@@ -174,14 +174,14 @@ def test_a_made_up_key_fails_its_catch_up_and_the_relay_goes_on(
     assert generation(vessel) == before
 
 
-def test_a_row_that_its_model_cannot_read_fails_the_catch_up_of_its_table_alone(
-    vessel: Vessel,
+def test_a_row_that_its_model_cannot_read_hides_no_other_and_is_named(
+    vessel: Vessel, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = generation(vessel)
-    vessel.query_write("INSERT INTO graded (id, grade) VALUES (1, 'good')")
+    vessel.query_write("INSERT INTO graded (id, grade) VALUES (1, 'good'), (2, 'fair')")
     status = ended(vessel, ask(vessel, "graded", mode="snapshot"))
-    assert status.status == "failed"
-    assert "graded: its rows can't be read ('good' is not among" in (status.reason or "")
+    assert (status.status, status.total) == ("complete", 2)
+    assert "the row 1 of graded can't be read: LookupError: 'good' is not among" in caplog.text
     assert ended(vessel, ask(vessel, "bolt", mode="snapshot")).status == "complete"
     assert generation(vessel) == before
 
