@@ -22,7 +22,7 @@ from .known_vessels import KnownVessels
 from .link import read_filters, save_filters, save_link, save_refused
 from .messages import Message, Reader
 from .outcome import Inbound, Outcome
-from .rows import Copy
+from .rows import Copy, siblings
 from .store import Store
 from .vessels import VesselState
 
@@ -61,6 +61,7 @@ class Applier:
         self._ledger = ledger
         self._store = store
         self._copies = copies
+        self._siblings = siblings(copies)
         self._reader = reader
         self._name = name
         self._admission = admission
@@ -114,7 +115,13 @@ class Applier:
 
     def _batch(self) -> Batch:
         return Batch(
-            self._store, self._copies, self.vessels, self._known, self._ledger, name=self._name
+            self._store,
+            self._copies,
+            self.vessels,
+            self._known,
+            self._ledger,
+            self._siblings,
+            name=self._name,
         )
 
     def expire(self) -> list[str]:

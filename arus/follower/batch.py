@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from arus.logs import get_logger
 from arus.protocol.catchups import link_of
@@ -27,7 +27,7 @@ from .outcome import (
 from .position import Need, Position
 from .records import RowRecords
 from .row_changes import RowChanges, key_of
-from .rows import Copy, siblings
+from .rows import Copy
 from .store import Store
 from .sweep import Sweeper
 from .unread import note_unread, pass_unread
@@ -50,6 +50,7 @@ class Batch:
         vessels: dict[str, VesselState],
         known: KnownVessels,
         ledger: Ledger,
+        siblings: Mapping[str, Sequence[str]],
         *,
         name: str,
     ) -> None:
@@ -59,7 +60,7 @@ class Batch:
         self._known = known
         self._now = now_ms()
         self.outcome = Outcome()
-        self.records = RowRecords(store, ledger, siblings(copies))
+        self.records = RowRecords(store, ledger, siblings)
         self._writer = RowWriter(store, copies, self.records, self.outcome)
         self._refusals = store.refusals
         self._rows = RowChanges(copies, vessels, self.records, self._writer, self.outcome)

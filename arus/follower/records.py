@@ -25,12 +25,10 @@ class RowRecords:
     :param siblings: of an entity, the others whose rows are in the same table: a row belongs to one vessel there.
     """
 
-    def __init__(
-        self, store: Store, ledger: Ledger, siblings: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+    def __init__(self, store: Store, ledger: Ledger, siblings: Mapping[str, Sequence[str]]) -> None:
         self._store = store
         self._ledger = ledger
-        self._siblings = siblings or {}
+        self._siblings = siblings
         self._known: dict[RowKey, Known] = {}
         # The vessel that each row, by entity and id, belongs to.
         self._owners: dict[tuple[str, str], str] = {}

@@ -148,12 +148,7 @@ def named_columns(statement: Update, parameters: Iterable[Mapping[str, Any]]) ->
     keys = {getattr(column, "key", column) for column in given_values(statement)} or told
     subject = subject_of(statement)
     columns = [column_of(subject.mapper, key) for key in keys] if subject is not None else []
-    return (
-        keys
-        | told
-        | {column.key for column in columns if column is not None}
-        | {column.key for column in columns if column is not None}
-    )
+    return keys | told | {column.key for column in columns if column is not None}
 
 
 def may_change_class(registration: Registration, names: Collection[str]) -> bool:
