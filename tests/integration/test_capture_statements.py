@@ -33,7 +33,7 @@ import arus.outbox.capture.writer
 from arus import ReliableSync
 from arus.errors import CaptureError
 from arus.outbox.counters import UNCAPTURED, read_counters
-from tests.support.small_app import new_id
+from tests.support.small_app import empty, new_id, small_app
 
 
 class Base(DeclarativeBase):
@@ -187,35 +187,17 @@ BERTH: Any = Berth.__table__
 
 @pytest.fixture
 def app(small_database_url: str) -> Iterator[Flask]:
-    app = Flask("statements", instance_relative_config=True)
-    app.config.update(SQLALCHEMY_DATABASE_URI=small_database_url, LOCAL_MODE="true")
-    db.init_app(app)
-    sync.init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            sa.event.listen(
-                db.engine, "connect", lambda driver, _: driver.execute("PRAGMA foreign_keys = ON")
-            )
-        db.create_all()
+    with small_app(small_database_url, models=(db, sync), pragma="foreign_keys = ON") as app:
         begin()
         yield app
         db.session.remove()
-        empty()
-        app.extensions["arus"].notifier.close()
-        db.engine.dispose()
-
-
-def empty() -> None:
-    tables = reversed(db.metadata.sorted_tables)
-    with db.engine.begin() as connection:
-        for table in sorted(tables, key=lambda table: table.name.startswith("arus_")):
-            connection.execute(table.delete())
+        empty(db)
 
 
 def begin() -> None:
     """A fleet of two ships with two tanks, two pumps and two valves, all of them in the log."""
     db.session.remove()
-    empty()
+    empty(db)
     session = db.session
     session.add(Fleet(id=1))
     session.flush()

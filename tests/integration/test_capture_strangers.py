@@ -29,6 +29,7 @@ from arus.database import Reader
 from arus.errors import CaptureError
 from arus.outbox.capture.tables import RegisteredTables
 from arus.registry import Registry
+from tests.support.small_app import empty, small_app
 
 
 class Base(DeclarativeBase):
@@ -187,36 +188,17 @@ SPARE: Any = Spare.__table__
 
 @pytest.fixture
 def app(small_database_url: str) -> Iterator[Flask]:
-    app = Flask("strangers", instance_relative_config=True)
-    app.config.update(SQLALCHEMY_DATABASE_URI=small_database_url, LOCAL_MODE="true")
-    db.init_app(app)
-    sync.init_app(app, db)
-    with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            # Making the tables would take a second of waiting for the disk.
-            sa.event.listen(
-                db.engine, "connect", lambda driver, _: driver.execute("PRAGMA synchronous = OFF")
-            )
-        db.create_all()
-        empty()
+    # Making the tables would take a second of waiting for the disk.
+    with small_app(small_database_url, models=(db, sync), pragma="synchronous = OFF") as app:
         yield app
         db.session.remove()
-        empty()
-        app.extensions["arus"].notifier.close()
-        db.engine.dispose()
-
-
-def empty() -> None:
-    db.session.remove()
-    tables = reversed(db.metadata.sorted_tables)
-    with db.engine.begin() as connection:
-        for table in sorted(tables, key=lambda table: table.name.startswith("arus_")):
-            connection.execute(table.delete())
+        empty(db)
 
 
 def added(*rows: Any) -> None:
     """Begin with these rows."""
-    empty()
+    db.session.remove()
+    empty(db)
     db.session.add_all(rows)
     db.session.commit()
     db.session.remove()

@@ -147,12 +147,14 @@ def small_app(
     *,
     models: tuple[SQLAlchemy, ReliableSync] = (db, sync),
     zone: str | None = None,
+    pragma: str | None = None,
     **settings: Any,
 ) -> Iterator[Flask]:
     """The application on a database, emptied; within its context.
 
     :param models: models of a test, and the sync that they are registered with, in place of those of this module.
     :param zone: the ship's time zone.
+    :param pragma: what each of its connections sets on SQLite.
     """
     database, its_sync = models
     app = Flask("small", instance_relative_config=True)
@@ -160,6 +162,10 @@ def small_app(
     database.init_app(app)
     its_sync.init_app(app, database, zone=zone)
     with app.app_context():
+        if pragma is not None and database.engine.dialect.name == "sqlite":
+            sa.event.listen(
+                database.engine, "connect", lambda driver, _: driver.execute(f"PRAGMA {pragma}")
+            )
         database.create_all()
         empty(database)
         try:
