@@ -279,6 +279,7 @@ def test_the_catchup_of_a_follower_takes_half_a_day_at_most_and_is_finished_late
     assert sync.runtime().catchups.recent()[0].catchup_id == run.catchup_id
 
 
+@pytest.mark.slow
 def test_changes_use_the_whole_window_while_a_catchup_waits_for_the_next_day(
     app: Flask, broker: MemoryBroker
 ) -> None:

@@ -255,6 +255,7 @@ def test_what_is_not_read_is_kept_as_far_as_there_is_room_and_arrives_in_order(s
     assert received == [b"".join(sent)]
 
 
+@pytest.mark.slow
 def test_without_room_a_thread_ends_with_a_client_that_takes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -338,6 +338,7 @@ def test_a_number_that_was_never_given_out_does_not_last(kind: str, number: int)
     assert (vessel.seq, vessel.head) == (ship.seq, ship.seq)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(

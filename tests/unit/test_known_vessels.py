@@ -56,6 +56,7 @@ def known(fleet: Fleet) -> set[str]:
     return set(fleet.shore.applier.vessels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [False, True], ids=["statuses", "rows"])
 def test_invented_vessels_lock_out_no_real_one(
     fleet: Fleet, rows: bool, caplog: pytest.LogCaptureFixture

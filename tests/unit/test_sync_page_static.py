@@ -78,6 +78,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_the_mqtt_client_is_loaded_and_checked_when_a_process_becomes_a_candidate() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _CANDIDATE], cwd=ROOT, capture_output=True, text=True
