@@ -18,7 +18,7 @@ from sqlalchemy import MetaData
 from arus.database import open_engine
 from arus.errors import DiskFullError
 from arus.ops.doctor.disk import explain_full_disk
-from arus.outbox.reserve import DiskReserve, reserve_of
+from arus.outbox.reserve import DiskReserve, kept, reserve_of
 from arus.outbox.tables import define
 from tests.support.gunicorn_app import ROOT, clean_environment
 from tests.support.mosquitto import Mosquitto
@@ -106,7 +106,8 @@ def main() -> None:
         broker.stop()  # it saves the session, which a killed one may not have done yet
     with Vessel(url, MQTT_BROKER_URL=broker.url).with_reserve(reserve) as vessel:
         eventually(
-            lambda: vessel.status().owner and (file.exists() or not with_reserve), message="owner"
+            lambda: vessel.status().owner and (kept(disk / "arus.sqlite") or not with_reserve),
+            message="owner and reserve",
         )
         wanted = file.stat().st_size if with_reserve else 1
         found: dict[str, Any] = {"committed": fill(vessel)}
