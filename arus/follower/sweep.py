@@ -25,10 +25,8 @@ from .writer import RowWriter
 
 logger = get_logger(__name__)
 
-#: The part of a vessel's rows of an entity that is swept without a digest, until the copy is proved equal again; and so many
-#: rows by the repair of an audit, whose buckets a digest has shown to differ.
+#: The part of a vessel's rows of an entity that is swept without a digest, until the copy is proved equal again.
 FEW_PART = 10
-FEW_ROWS = 10
 
 
 class Sweeper:
@@ -59,13 +57,11 @@ class Sweeper:
         unseen = Unseen(proof.high_seq, proof.sweep, _buckets(proof.buckets))
         rows = self._store.count_unseen(vessel_id, entity, unseen)
         few = self._store.count_rows(vessel_id, entity) // FEW_PART
-        if proof.buckets is not None:
-            few = max(few, FEW_ROWS)
+        repairs = proof.buckets is not None
         if not rows or rows + position.swept <= few:
             position.swept += rows
-            self._sweep(vessel, position, unseen, repairs=proof.buckets is not None)
+            self._sweep(vessel, position, unseen, repairs=repairs)
             return
-        repairs = proof.buckets is not None
         position.sweep = Sweep(proof.high_seq, proof.sweep, proof.buckets, rows, repairs)
         self._ledger.open(vessel_id, entity)  # so that it reaches back to the digest
         logger.warning(

@@ -237,12 +237,12 @@ class Coast:
             self._hurry()
             for request in self.audits.step(list(self.applier.vessels.values())):
                 self.answer(orjson.loads(encode(request)))
-            verdict = self.vessel(vessel_id).audit
-            if verdict is not None and verdict.seq < self.ships[vessel_id].seq:
+            vessel = self.vessel(vessel_id)
+            if vessel.audit is not None and vessel.audit.seq < self.ships[vessel_id].seq:
                 return None  # on an earlier digest, whose rows were still being compared
-            if verdict is None and not self.vessel(vessel_id).caught_up:
+            if vessel.audit is None and (vessel.is_sweeping or not vessel.caught_up):
                 self.exchange(1)
-            return verdict
+            return vessel.audit
 
         found = eventually(verdict, 5, message="a verdict")
         assert found is not None

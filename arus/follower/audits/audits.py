@@ -326,7 +326,7 @@ class Audits:
         return True
 
     def _finish_repair(self, vessel: VesselState, case: Case) -> None:
-        if any(position.need is Need.ROWS for position in vessel.positions.values()):
+        if any(map(_is_repairing, vessel.positions.values())):
             return
         case.repairing = False
         if self._sweeper == vessel.vessel_id:
@@ -338,7 +338,14 @@ class Audits:
         vessel.audit = with_repaired(vessel.audit, case.repaired)
         vessel.changed = True
         _log_repaired(vessel.vessel_id, case.repaired)
-        case.soon()  # to check the result of the repair
+        case.check_repair()
+
+
+def _is_repairing(position: Position) -> bool:
+    """Whether the rows of a repair are still to come, or a digest that decides on the rows that it left over."""
+    sweep = position.sweep
+    waits = sweep is not None and sweep.repairs and not sweep.disputed
+    return position.need is Need.ROWS or waits
 
 
 def _note_replaced(vessel: VesselState, case: Case) -> None:

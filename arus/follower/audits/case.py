@@ -198,6 +198,15 @@ class Case(Struct):
         self.repairing = True
         self.repaired.clear()
 
+    def check_repair(self) -> None:
+        """Schedule the check of a repair's result.
+
+        By another digest than the one that decided on its sweep: the next verdict would be there before the vessel was
+        told of this one, which names the rows.
+        """
+        self.digest = None
+        self.soon()
+
     def not_repaired(self, entity: str) -> None:
         """Note that the last repair of an entity was not carried out: another one may help."""
         for key in [key for key in self.attempted if key[0] == entity]:
