@@ -107,9 +107,9 @@ class Sweeper:
             self._sweep(vessel, position, these, repairs=sweep.repairs)
         # Rows of an agreed bucket that can't be deleted now are held.
         stay = [number for number in concerned if before[number] == comparable.buckets[number]]
-        self._said(
-            position, unseen._replace(buckets=stay), vessel_id, seq, "contains them: they stay"
-        )
+        staying = unseen._replace(buckets=stay)
+        if self._said(position, staying, vessel_id, seq, "contains them: they stay"):
+            self._outcome.doubted.append((vessel_id, entity))  # the answer to the repair was wrong
         rest = sorted(concerned.difference(agreed, stay))
         unseen = unseen._replace(buckets=rest)
         why = "does not agree with what would be left: they are not deleted"

@@ -312,6 +312,18 @@ def test_an_orphan_makes_every_audit_that_sees_it_say_no_and_is_swept_once(coast
     assert ("crew", "more") not in coast.rows()
 
 
+def test_a_wrong_answer_to_a_repair_deletes_no_row(coast: Coast) -> None:
+    coast.execute("UPDATE crew SET name = 'else' WHERE id = 'a1'")
+    assert not coast.audit("a").equal
+    aboard = coast.ships["a"].rows
+    forgotten = aboard.pop(("crew", "a1"))
+    coast.exchange(1)
+    aboard["crew", "a1"] = forgotten
+    assert coast.rows()["crew", "a1"] == (1, "else")
+    assert coast.audit_until_equal("a").equal
+    assert coast.rows()["crew", "a1"] == (1, "Ann")
+
+
 #: What another program may have written as an id: longer than the column, longer than any, not a text, no UTF-8, NUL.
 STRANGE = ("'x'||hex(zeroblob(20))", "hex(zeroblob(40))", "x'6131'", "CAST(x'ff' AS TEXT)", "'a'||char(0)||'b'")  # fmt: skip
 
