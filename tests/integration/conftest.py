@@ -36,7 +36,10 @@ def small_database_url(database_kind: str, tmp_path: Path, request: pytest.Fixtu
     """A database for `small_app` on SQLite and on PostgreSQL; the latter is one for all tests."""
     if database_kind == "sqlite":
         return f"sqlite:///{tmp_path}/small.sqlite"
-    return str(request.getfixturevalue("_small_postgres_url"))
+    url = str(request.getfixturevalue("_small_postgres_url"))
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    server.end_transactions(url.rpartition("/")[2])
+    return url
 
 
 @pytest.fixture

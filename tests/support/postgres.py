@@ -62,6 +62,14 @@ class PostgresServer(Started):
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         )
 
+    def end_transactions(self, name: str) -> None:
+        """End those that are open in a database: a test that is over may have left one, whose locks others wait for."""
+        self._execute(
+            sql.SQL(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {} AND state <> 'idle'"
+            ).format(name)
+        )
+
     def run(self, program: str, *words: str) -> str:
         """What one of PostgreSQL's own programs prints, as this server's user."""
         beside = self._bin / program
