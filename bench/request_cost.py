@@ -123,7 +123,8 @@ class Side:
         flask("db", "upgrade", settings=settings)
         self.app = GunicornApp(directory, settings, workers=WORKERS)
         self.app._argv[1] = setup.wsgi
-        self._start()
+        self.app.start()
+        self.wait()
         made = self.app.post("/api/equipment", {"name": "Main engine", "type": "engine"})
         order = {
             "equipmentId": made.json["id"],
@@ -134,15 +135,16 @@ class Side:
         self.body = json.dumps(order).encode()
         self.rounds: list[dict[str, Any]] = []
 
-    def _start(self) -> None:
-        self.app.start()
-        if self._connects:
-            self.app.wait_connected()
-
     def restart(self) -> None:
         """Start new processes: where objects lie in their memory makes the same code a tenth faster or slower."""
         self.app.kill_all()
-        self._start()
+        self.app.start(wait=False)
+
+    def wait(self) -> None:
+        """Wait until it can be measured."""
+        self.app.wait_ready()
+        if self._connects:
+            self.app.wait_connected()
 
     def measure(self, requests: int, settled: Callable[[], bool] = lambda: True) -> Slice:
         """POST work orders, and wait until all work caused by them is done."""
@@ -242,9 +244,10 @@ def _measure(
             least,
             is_enough=lambda: _is_precise(sides),
         ):
+            for side in sides if number else ():
+                side.restart()
             for side in sides:
-                if number:
-                    side.restart()
+                side.wait()
                 side.measure(100)  # caches warm up
             if setup.broker == "returns":
                 for side in sides if number % 2 else reversed(sides):

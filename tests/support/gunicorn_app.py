@@ -169,12 +169,16 @@ class GunicornApp(Started):
         with self.log_path.open("ab") as log:
             self._child = Child("gunicorn", self._argv, env=self._env, cwd=self._code, output=log)
         if wait:
-            try:
-                eventually(self._ready, 40, interval=0.05, message="gunicorn is ready")
-            except BaseException as error:
-                self.kill_all()
-                raise AssertionError(f"{error}\n{self.log[-4000:]}") from error
+            self.wait_ready()
         return self
+
+    def wait_ready(self) -> None:
+        """Wait until it answers /readyz and all workers are there."""
+        try:
+            eventually(self._ready, 40, interval=0.05, message="gunicorn is ready")
+        except BaseException as error:
+            self.kill_all()
+            raise AssertionError(f"{error}\n{self.log[-4000:]}") from error
 
     def hup(self) -> None:
         """Have it replace its workers."""
