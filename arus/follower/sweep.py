@@ -76,10 +76,24 @@ class Sweeper:
         """Delete waiting rows where a digest agrees with what would be left; return whether rows were deleted."""
         swept = False
         for position in vessel.positions.values():
-            told = digest.entities.get(position.entity)
-            if position.sweep is not None and told is not None:
-                swept |= self._compare(vessel, position, position.sweep, digest.seq, told)
+            told, sweep = digest.entities.get(position.entity), position.sweep
+            if sweep is None:
+                continue
+            if told is not None:
+                swept |= self._compare(vessel, position, sweep, digest.seq, told)
+            elif digest.seq >= sweep.high_seq:
+                self._absent(vessel.vessel_id, position)
         return swept
+
+    def _absent(self, vessel_id: str, position: Position) -> None:
+        """End a sweep of an entity that the vessel does not have any more: no digest will ever decide on it."""
+        logger.error(
+            "[MQTT Reliable Sync] %s of %s is not swept: the vessel has no entity %s any more",
+            position.entity,
+            vessel_id,
+            position.entity,
+        )
+        position.sweep = None
 
     def _compare(
         self, vessel: VesselState, position: Position, sweep: Sweep, seq: int, told: EntityDigest

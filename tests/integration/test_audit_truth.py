@@ -312,6 +312,16 @@ def test_an_orphan_makes_every_audit_that_sees_it_say_no_and_is_swept_once(coast
     assert ("crew", "more") not in coast.rows()
 
 
+def test_an_orphan_is_swept_though_the_vessel_that_was_to_sweep_it_is_gone(coast: Coast) -> None:
+    coast.execute("INSERT INTO crew (id, version, name) VALUES ('more', 1, 'Ann')")
+    assert not coast.audit("a").equal
+    coast.status("a", online=False)
+    coast.audits._shared.permit._until = 0.0  # a minute later
+    assert coast.audit_until_equal("b").equal
+    assert ("crew", "more") not in coast.rows()
+    assert coast.audit_until_equal("a").equal
+
+
 def test_a_wrong_answer_to_a_repair_deletes_no_row(coast: Coast) -> None:
     coast.execute("UPDATE crew SET name = 'else' WHERE id = 'a1'")
     assert not coast.audit("a").equal
@@ -549,6 +559,41 @@ def test_a_repair_that_somebody_else_has_answered_too_is_requested_again(coast: 
     coast.answer(request)  # by the vessel, which has received it as well
     assert coast.audit_until_equal("a", rounds=4).equal
     assert coast.rows() == before
+
+
+def left_by_a_repair(coast: Coast) -> None:
+    """Have a repair leave rows over that only a digest can decide on: the vessel has lost them meanwhile."""
+    for number in range(5):
+        coast.change("a", f"more-{number}", name="Ann")
+    coast.execute("UPDATE crew SET name = 'ann' WHERE id LIKE 'more%'")
+    assert not coast.audit("a").equal
+    for number in range(5):
+        del coast.ships["a"].rows["crew", f"more-{number}"]
+    coast.answer(requested(coast))
+    assert coast.vessel("a").is_sweeping
+
+
+def test_a_sweep_of_an_entity_that_the_vessel_has_no_longer_ends(coast: Coast) -> None:
+    left_by_a_repair(coast)
+    coast.aboard["a"] = ("equipment",)
+    coast.exchange(1)
+    verdict = coast.audit("a")
+    assert (verdict.equal, verdict.entities["crew"].absent) == (False, "aboard")
+    assert not coast.vessel("a").is_sweeping, "nothing more is requested for it"
+    assert len(coast.rows()) == 8
+
+
+def test_a_repair_whose_digest_never_comes_does_not_end_the_audits(coast: Coast) -> None:
+    left_by_a_repair(coast)
+    digest = coast.digest
+    coast.digest = lambda vessel_id: {**digest(vessel_id), "seq": 0}  # type: ignore[method-assign]
+    coast.exchange(10)
+    assert coast.vessel("a").is_sweeping
+    coast.digest = digest  # type: ignore[method-assign]
+    eventually(
+        lambda: coast.audits.step([coast.vessel("a")]) or not coast.audits._cases["a"].repairing
+    )
+    assert coast.audit_until_equal("a").equal
 
 
 def test_a_digest_that_can_never_be_compared_does_not_end_the_audits(coast: Coast) -> None:

@@ -37,6 +37,8 @@ from .verification import examine
 
 logger = get_logger(__name__)
 
+#: Digests that are requested for the sweep of a repair before the repair counts as over: in some two minutes.
+MAX_DIGESTS = 6
 _NO_ROWS = ("0" * 16,) * 64
 
 
@@ -76,8 +78,6 @@ class Audits:
         self._threads: list[threading.Thread] = []
         #: The claims that were logged.
         self._said: set[tuple[str, str, str]] = set()
-        #: The vessel whose repair deletes the orphans.
-        self._sweeper = ""
 
     def heard(self, digests: Iterable[Digest]) -> None:
         """Note received digests; the last one of each vessel counts."""
@@ -91,6 +91,7 @@ class Audits:
         self._cases.pop(vessel_id, None)
         self._fields.forget(vessel_id)
         self._ledger.forget(vessel_id)
+        self._shared.permit.give(vessel_id)
 
     def repaired(self, vessel_id: str, entity: str, row_ids: Iterable[str]) -> None:
         """Note rows that a repair has changed."""
@@ -121,6 +122,7 @@ class Audits:
                 case.again()
                 case.asked_away = not vessel.online
                 requests.append(_request(vessel, case))
+        self._shared.permit.step()
         self._shared.orphans.step()
         return requests
 
@@ -316,22 +318,14 @@ class Audits:
 
     def _sweeps(self, vessel: VesselState, tables: Mapping[str, Table]) -> bool:
         """Whether this vessel's repair deletes the orphans: one vessel's is enough."""
-        if not any(table.orphans for table in tables.values()):
-            return False
-        if self._sweeper and self._cases[self._sweeper].repairing:
-            return self._sweeper == vessel.vessel_id
-        if not self._sweeper and not self._shared.permit.take():
-            return False
-        self._sweeper = vessel.vessel_id
-        return True
+        there_are = any(table.orphans for table in tables.values())
+        return there_are and self._shared.permit.take(vessel.vessel_id)
 
     def _finish_repair(self, vessel: VesselState, case: Case) -> None:
         if any(map(_is_repairing, vessel.positions.values())):
             return
         case.repairing = False
-        if self._sweeper == vessel.vessel_id:
-            self._sweeper = ""
-            self._shared.permit.give()
+        self._shared.permit.give(vessel.vessel_id)
         _note_replaced(vessel, case)
         if vessel.audit is None:
             return
@@ -342,10 +336,16 @@ class Audits:
 
 
 def _is_repairing(position: Position) -> bool:
-    """Whether the rows of a repair are still to come, or a digest that decides on the rows that it left over."""
+    """Whether the rows of a repair are still to come, or a digest that decides on the rows that it left over.
+
+    Other audits wait for it, so a digest that never comes, or never can be compared, is not waited for.
+    """
+    if position.need is Need.ROWS:
+        return True
     sweep = position.sweep
-    waits = sweep is not None and sweep.repairs and not sweep.disputed
-    return position.need is Need.ROWS or waits
+    if sweep is None or not sweep.repairs or sweep.disputed:
+        return False
+    return sweep.attempts <= MAX_DIGESTS
 
 
 def _note_replaced(vessel: VesselState, case: Case) -> None:

@@ -7,10 +7,11 @@ the third.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, TextClause
 
 from arus.follower.rows import Copy
 from arus.outbox import sql as outbox_sql
@@ -19,6 +20,8 @@ from .orphans import Orphans
 
 #: Verifications that run at a time.
 MAX_RUNNING = 2
+#: Seconds for which a vessel's repair may have the permit to delete orphans.
+TURN = 60.0
 #: The kind of the advisory lock of the permit to delete orphans.
 _ORPHANS = int.from_bytes(b"aruo", "big")
 
@@ -54,26 +57,44 @@ class Slots:
 class Permit:
     """The permit to delete orphans: one vessel's repair at a time is enough.
 
+    A vessel may never answer its repair, so the permit ends after `TURN`. Nothing is wrong if two vessels have it.
+
     :param connection: of a partition, whose session takes an advisory lock; None if there is one process only.
     """
 
     def __init__(self, connection: Connection | None = None) -> None:
         self._connection = connection
+        #: The vessel that has it here, and until when (monotonic seconds).
+        self._holder = ""
+        self._until = 0.0
 
-    def take(self) -> bool:
-        """Take it; return False if another process has it."""
-        return self._connection is None or bool(
-            self._connection.execute(
-                outbox_sql.database.TRY_LOCK_OF, {"kind": _ORPHANS, "number": 0}
-            ).scalar()
-        )
+    def take(self, vessel_id: str) -> bool:
+        """Take it for a vessel; return False if another vessel has it, here or in another process."""
+        if not self._holder:
+            if self._connection is not None and not self._call(outbox_sql.database.TRY_LOCK_OF):
+                return False
+            self._holder, self._until = vessel_id, time.monotonic() + TURN
+        return self._holder == vessel_id
 
-    def give(self) -> None:
-        """Give it back."""
+    def give(self, vessel_id: str) -> None:
+        """Give it back if this vessel has it."""
+        if self._holder == vessel_id:
+            self._end()
+
+    def step(self) -> None:
+        """Give it back if its time is over; to be called now and then."""
+        if self._holder and time.monotonic() >= self._until:
+            self._end()
+
+    def _end(self) -> None:
+        self._holder = ""
         if self._connection is not None:
-            self._connection.execute(
-                outbox_sql.database.UNLOCK_OF, {"kind": _ORPHANS, "number": 0}
-            ).scalar()
+            self._call(outbox_sql.database.UNLOCK_OF)
+
+    def _call(self, statement: TextClause) -> bool:
+        assert self._connection is not None
+        lock = {"kind": _ORPHANS, "number": 0}
+        return bool(self._connection.execute(statement, lock).scalar())
 
 
 class Shared(Struct, frozen=True):
