@@ -31,6 +31,8 @@ MAX_RUNS = 2_000
 #: missing: they are larger than MQTT_MAX_PACKET_SIZE, so a broker that knows it never sends them.
 MAX_MISSING = 100
 ANSWERS = 3
+#: More rows than any sweep may delete without a digest.
+UNKNOWN_SWEPT = 2**53
 #: Items of a catch-up that are recognised if they are sent again.
 _MAX_REPEATED = 4096
 
@@ -95,7 +97,7 @@ class Position:
     mark: int = 0
     #: The sweep at the end of the last snapshot, if it waits for a digest.
     sweep: Sweep | None = None
-    #: Rows swept without a digest since this process began, or since an audit has found the copy equal.
+    #: Rows swept without a digest since an audit has found the copy equal; not saved, so after a restart `UNKNOWN_SWEPT`.
     swept: int = 0
     #: The vessel is about to repair changes above this number; since when it says so, in milliseconds.
     repair_from: int | None = None

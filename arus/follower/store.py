@@ -21,7 +21,7 @@ from .claims import pass_on
 from .held import HeldChanges
 from .messages import Followed
 from .outcome import DeadLetter
-from .position import Need, Position, Request
+from .position import UNKNOWN_SWEPT, Need, Position, Request
 from .ranges import Ranges
 from .refusals import Refusals
 from .runs import Run, Sweep
@@ -380,6 +380,7 @@ def _position(followed: Followed, row: Any) -> Position:
         run=Run(**_with_buckets(row.run)) if row.run else None,
         mark=row.mark,
         sweep=Sweep(**_with_buckets(row.sweep)) if row.sweep else None,
+        swept=UNKNOWN_SWEPT,
     )
 
 

@@ -180,6 +180,16 @@ def test_many_small_sweeps_need_a_digest_too() -> None:
     assert len(fleet.crew()) == 265
 
 
+def test_small_sweeps_before_and_after_a_restart_need_a_digest_too() -> None:
+    fleet = fleet_of(40)
+    answered_by_liar(fleet, 37)
+    fleet.shore.start()
+    answered_by_liar(fleet, 34)
+    assert len(fleet.crew()) == 37
+    fleet.settle()
+    assert not state(fleet).is_sweeping, "the vessel has those that are left"
+
+
 def test_a_snapshot_that_lacks_no_row_waits_for_no_digest() -> None:
     fleet = fleet_of(20)
     answered_by_liar(fleet, 18)
