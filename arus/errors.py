@@ -134,16 +134,18 @@ class RefusedError(SessionError):
 
 #: How the message of a TakenOverError begins.
 ANOTHER_CLIENT = "another client uses the client id"
+#: What to do about it.
+ONE_ID_EACH = (
+    "give each vessel a VESSEL_ID of its own, and each follower a name of its own; MQTT_CLIENT_ID, where it is set, must"
+    " differ too"
+)
 
 
 class TakenOverError(SessionError):
     """Another client uses the same client id."""
 
     def __init__(self, client_id: str) -> None:
-        super().__init__(
-            f"{ANOTHER_CLIENT} {client_id}",
-            fix="give each vessel a VESSEL_ID of its own, and each follower a name of its own",
-        )
+        super().__init__(f"{ANOTHER_CLIENT} {client_id}", fix=ONE_ID_EACH)
 
 
 class ConnectionLostError(SessionError):

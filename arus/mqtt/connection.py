@@ -20,7 +20,13 @@ from enum import Enum
 
 from msgspec import Struct
 
-from arus.errors import ConnectionLostError, ProtocolRefusedError, SessionError, TakenOverError
+from arus.errors import (
+    ONE_ID_EACH,
+    ConnectionLostError,
+    ProtocolRefusedError,
+    SessionError,
+    TakenOverError,
+)
 from arus.logs import get_logger
 from arus.settings import Broker, Settings
 
@@ -49,6 +55,14 @@ UNANSWERED = 3
 _FORBIDDEN = (
     "if it does so each time, before it has acknowledged anything, allow the vessel to publish and to subscribe under its"
     " prefix"
+)
+
+#: Connections in a row that the broker closes soon before that is said to look like another client with our client id,
+#: and what to do then. It need not be: a broker may hide the other's claim from us (`arus.mqtt.rivals`).
+SOON_CLOSES = 6
+_PERHAPS_A_RIVAL = (
+    "if it does so again and again, see at the broker if another client uses the client id {client_id}, and "
+    + ONE_ID_EACH
 )
 
 
@@ -174,6 +188,9 @@ class Connection:
         #: The broker has acknowledged a message in this connection.
         self._is_acknowledged = False
         self._claim_due = False
+        #: The session is subscribed to our own claim, and the packet id of the one that is left unacknowledged.
+        self._is_marked = False
+        self._held_claim: int | None = None
 
     @property
     def state(self) -> State:
@@ -216,6 +233,8 @@ class Connection:
                 raise ConnectionLostError(silent.says, fix=silent.fix)
         else:
             self._session.keep_alive()
+            if self._held_claim is not None and self._rivals.is_past(self._clock()):
+                self._hold_claim(None)
             if self._state is State.LOOKING_BACK:
                 self._check_look_back()
         return None
@@ -279,17 +298,33 @@ class Connection:
         return True
 
     def take_claim(self, received: Received) -> bool:
-        """Note a message of a look-back; return whether it was a claim to the client id."""
-        if self._state is not State.LOOKING_BACK:
+        """Note a message of the broker; return whether it was a claim to the client id.
+
+        :raises TakenOverError: another client uses our client id.
+        """
+        if self._state is State.LOOKING_BACK:
+            self._is_answered = True
+            if received.retain and received.topic in self._topics:
+                # It need not be read again if this look-back does not end.
+                self._topics.remove(received.topic)
+        if not self._rivals.is_claim(received.topic):
             return False
-        self._is_answered = True
-        if received.retain and received.topic in self._topics:
-            # It need not be read again if this look-back does not end.
-            self._topics.remove(received.topic)
         if received.topic != self._rivals.topic:
-            return False
-        self._rivals.heard(received.payload)
+            self._rivals.heard_elsewhere()
+        elif self._state is State.LOOKING_BACK:
+            self._rivals.heard(received.payload)
+        if received.packet_id:
+            if self._rivals.holds(received.payload):
+                self._hold_claim(received.packet_id)
+            else:
+                self._session.acknowledge(received.packet_id)
         return True
+
+    def _hold_claim(self, packet_id: int | None) -> None:
+        """Leave a claim unacknowledged, and acknowledge the one before it: brokers send a limited number at a time."""
+        if self._held_claim not in {None, packet_id}:
+            self._session.acknowledge(self._held_claim)
+        self._held_claim = packet_id
 
     def looked_back(self) -> None:
         """Note that all retained messages were read; call `open` if this does not raise.
@@ -321,6 +356,9 @@ class Connection:
         self._reasons.clear()
         self._reason = None
         self._claim_due = self._rivals.suspicious
+        if self._is_marked and not self._claim_due:
+            self._is_marked = False
+            self._session.forget([self._rivals.topic])
         return Opened(self._connected, self._looks_back)
 
     def ended(self, error: SessionError, idle: IdleTime | None = None) -> Closed:
@@ -334,6 +372,7 @@ class Connection:
         self._session.close()
         self._state = State.WAITING
         self._claim_due = False
+        self._held_claim = None
         self._attempts += 1
         pause = self._settings.reconnect_period * self._rng.uniform(*JITTER)
         if isinstance(error, ProtocolRefusedError):
@@ -355,19 +394,19 @@ class Connection:
         return Closed(error, was_open, self._attempts, pause, stands_down, is_news)
 
     def _explained(self, error: SessionError) -> SessionError:
-        """Add what may be wrong if the broker closes a vessel's connection before it has acknowledged anything.
-
-        In MQTT 3.1.1 it has no other way to say that it forbids a topic.
-        """
-        told = isinstance(error, ConnectionLostError) and error.hung_up and error.code is None
-        if not (told and self.is_accepted and self._all_topics) or self._is_acknowledged:
+        """Add what may be wrong: in MQTT 3.1.1 a broker can only close the connection if it forbids a topic, or displaces us."""
+        if not _is_untold(error) or not self.is_accepted:
             return error
-        return ConnectionLostError(error.says, hung_up=True, fix=_FORBIDDEN)
+        fix = None
+        if self._all_topics and not self._is_acknowledged:
+            fix = _FORBIDDEN
+        elif self._rivals.in_a_row >= SOON_CLOSES:
+            fix = _PERHAPS_A_RIVAL.format(client_id=self._session.client_id)
+        return ConnectionLostError(error.says, hung_up=True, fix=fix) if fix else error
 
     def _idle_close(self, error: SessionError, idle: IdleTime | None) -> SessionError | None:
         """Return the error that says so if connections are closed because they carry nothing."""
-        told = isinstance(error, ConnectionLostError) and error.hung_up and error.code is None
-        if not told or idle is None:
+        if not _is_untold(error) or idle is None:
             self._idle_closes.clear()
             return None
         found = self._idle_closes.closed(idle)
@@ -389,8 +428,15 @@ class Connection:
         return self._claim_due
 
     def publish_claim(self) -> None:
-        """Publish a claim."""
+        """Publish a claim, and have the broker send it to whoever has our session."""
         self._claim_due = False
+        self._is_marked = True
+        self._session.ask([(self._rivals.topic, 1)])
         self._session.publish_beside(
             self._rivals.topic, self._rivals.claim(), retain=True, kind=Kind.CONNECTION
         )
+
+
+def _is_untold(error: SessionError) -> bool:
+    """Whether the broker's side has closed the connection without saying why."""
+    return isinstance(error, ConnectionLostError) and error.hung_up and error.code is None

@@ -14,7 +14,7 @@ from paho.mqtt import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from arus.errors import ConnectionLostError, RefusedError
+from arus.errors import ONE_ID_EACH, ConnectionLostError, RefusedError
 from arus.settings import Settings
 
 from .diagnosis import Diagnosis, quoted
@@ -211,12 +211,12 @@ _FIXES = {
     0x8C: "allow clients without MQTT 5's enhanced authentication at the broker: this one does not use it",
     0x8D: "none needed if the link was down; otherwise lower MQTT_KEEPALIVE if the connection was idle, and raise it"
     " if the link is slow",
-    0x8E: "give each vessel a VESSEL_ID of its own, and each follower a name of its own",
+    0x8E: ONE_ID_EACH,
     0x8F: "check MQTT_TOPIC_PREFIX={prefix} and the filters of the application's subscriptions against"
     " the broker's rules for topics",
     0x90: "check MQTT_TOPIC_PREFIX={prefix} against the broker's rules for topics",
     0x93: "set MQTT_MAX_INFLIGHT lower",
-    0x94: "the broker's log says why: this client sends no topic aliases",
+    0x94: "none needed: the sync uses no topic aliases in its next connection",
     0x95: "raise the broker's limit for the size of a packet",
     0x96: "raise the broker's limit for the rate of messages of a client",
     0x97: "wait, or raise the broker's quota for this client",

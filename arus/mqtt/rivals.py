@@ -7,6 +7,10 @@ ever, and each of them would mistake it for a bad link.
 So a client whose connection ended soon after it was accepted publishes a retained claim, which only a client with
 the same client id overwrites. If it reads a claim at a later connection that is neither its own nor the one that it
 read before, it has a rival. A bad link does not make new claims; it may lose one, so that the older one stays.
+
+Two vessels that have only MQTT_CLIENT_ID in common publish their claims under different prefixes, where neither may read
+the other's. But they share the broker's half of the session. So each subscribes to its own claim too, and does not
+acknowledge it for a while: a client that takes the session over is sent it again, under a prefix that is not its own.
 """
 
 from __future__ import annotations
@@ -39,8 +43,9 @@ class Rivals:
     def __init__(self, client_id: str, prefix: str, period: float) -> None:
         self._client_id = client_id
         self._soon = max(_SOON, _SOON_PERIODS * period)
-        #: Topic name of the claim.
-        self.topic = f"{prefix}/{SESSION}/{level_of(client_id)}"
+        #: Topic name of the claim, and how that of a claim under any prefix ends.
+        self._ending = f"/{SESSION}/{level_of(client_id)}"
+        self.topic = prefix + self._ending
         #: Our last claims, the claim that was read last and, once read, that of this connection.
         self._own: deque[bytes] = deque(maxlen=_OWN_CLAIMS)
         self._before: bytes | None = None
@@ -49,6 +54,8 @@ class Rivals:
         self._accepted_at: float | None = None
         #: The broker closed the last connection soon after accepting it: the claim must be read.
         self.suspicious = False
+        #: For how many connections in a row that was so.
+        self.in_a_row = 0
         self._stood_down = False
 
     def accepted(self, now: float) -> None:
@@ -69,6 +76,27 @@ class Rivals:
         is_known = self._read in (None, before, *self._own)
         if self._own and not is_known:
             raise TakenOverError(self._client_id)
+
+    def is_claim(self, topic: str) -> bool:
+        """Whether a topic is that of a claim to our client id, under any prefix."""
+        return topic.endswith(self._ending)
+
+    def heard_elsewhere(self) -> None:
+        """Note a claim under another prefix, for which only another client can have subscribed our session.
+
+        :raises TakenOverError: the last connection ended as if another client had displaced us. Otherwise the claim may
+            have been left by this client, under a prefix that it had before.
+        """
+        if self.suspicious:
+            raise TakenOverError(self._client_id)
+
+    def holds(self, claim: bytes) -> bool:
+        """Whether a received claim is left unacknowledged for a client that takes the session over: our last one."""
+        return self.suspicious and bool(self._own) and claim == self._own[-1]
+
+    def is_past(self, now: float) -> bool:
+        """Whether no rival has displaced this connection by `now`, in monotonic seconds."""
+        return self._accepted_at is not None and now - self._accepted_at >= self._soon
 
     def claim(self) -> bytes:
         """Return a new claim, to be published and retained."""
@@ -94,6 +122,7 @@ class Rivals:
                 and error.code in {None, _TAKEN_OVER}
             )
             self.suspicious = soon and hung_up
+            self.in_a_row = self.in_a_row + 1 if self.suspicious else 0
             # A client that has stood down and is displaced again need not read the claim: it has a rival.
             if self.suspicious and self._stood_down:
                 return True

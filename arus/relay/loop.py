@@ -226,9 +226,9 @@ class Relay:
             case Subscribed():
                 self._router.answered(event)
             case Received():
-                if self._connection.state is State.LOOKING_BACK and (
-                    self._connection.take_claim(event) or self._restored.take(event)
-                ):
+                if self._connection.take_claim(event):
+                    return
+                if self._connection.state is State.LOOKING_BACK and self._restored.take(event):
                     if self._restored.is_proved:
                         self._looked_back()
                     return

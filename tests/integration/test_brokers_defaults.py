@@ -380,19 +380,33 @@ def test_why_there_is_no_connection_is_kept(start_vessel: StartVessel) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+@pytest.mark.parametrize(
+    ("protocol", "own"),
+    [
+        ("3.1.1", ({}, {})),
+        ("5", ({}, {})),
+        ("3.1.1", ({"VESSEL_ID": "a"}, {"VESSEL_ID": "b"})),
+        ("5", ({"VESSEL_ID": "a"}, {"VESSEL_ID": "b"})),
+    ],
+)
 def test_of_two_vessels_with_one_id_one_stands_down(
     protocol: str,
+    own: tuple[dict[str, str], dict[str, str]],
     start_mosquitto: StartMosquitto,
     migrated_database_url: str,
     shore_database_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     mosquitto = start_mosquitto(as_shipped=True)
-    settings = {"MQTT_BROKER_URL": mosquitto.url, "MQTT_PROTOCOL": protocol}
+    settings = {
+        "MQTT_BROKER_URL": mosquitto.url,
+        "MQTT_PROTOCOL": protocol,
+        "MQTT_CLIENT_ID": "arus_sync_ship-1",
+        "MQTT_TOPIC_PREFIX": "fleet/{vessel_id}/sync",
+    }
     with (
-        Vessel(migrated_database_url, **settings) as one,
-        Vessel(shore_database_url, **settings) as two,
+        Vessel(migrated_database_url, **settings, **own[0]) as one,
+        Vessel(shore_database_url, **settings, **own[1]) as two,
     ):
         eventually(
             lambda: "another client uses the client id arus_sync_ship-1" in caplog.text,

@@ -28,7 +28,16 @@ from arus.errors import (
     TakenOverError,
 )
 from arus.mqtt.client import Session
-from arus.mqtt.connection import JITTER, UNANSWERED, Attempt, Closed, Connection, Opened, State
+from arus.mqtt.connection import (
+    JITTER,
+    SOON_CLOSES,
+    UNANSWERED,
+    Attempt,
+    Closed,
+    Connection,
+    Opened,
+    State,
+)
 from arus.mqtt.events import Connected, Received
 from arus.mqtt.meter import Kind
 from arus.mqtt.packets import Ack
@@ -40,6 +49,7 @@ TIMEOUT = 10.0
 SETTINGS = load({"MQTT_RECONNECT_PERIOD": str(PERIOD), "MQTT_CONNECT_TIMEOUT": str(TIMEOUT)})
 OWN = "vessel/sync/system/status"
 CLAIMS = "vessel/sync/system/session/ship"
+ELSEWHERE = "fleet/other/sync/system/session/ship"
 HUNG_UP = ConnectionLostError("the broker closed the connection", hung_up=True)
 TAKEN_OVER = ConnectionLostError("taken over", 0x8E, hung_up=True)
 CUT = ConnectionLostError("the connection was lost: timed out")
@@ -54,6 +64,9 @@ class RecordedSession:
         self.clean_starts: list[bool] = []
         self.looked_back: list[list[str]] = []
         self.claims: list[bytes] = []
+        #: Filters that were subscribed to and not unsubscribed from, and packet ids that were acknowledged.
+        self.filters: list[tuple[str, int]] = []
+        self.acknowledged: list[int] = []
         self.closed = 0
         self.pings = 0
         #: When the broker last sent anything.
@@ -75,6 +88,16 @@ class RecordedSession:
         assert (topic, retain, kind) == (CLAIMS, True, Kind.CONNECTION)
         self.claims.append(payload)
         return 1
+
+    def ask(self, filters: Iterable[tuple[str, int]]) -> int:
+        self.filters += filters
+        return 1
+
+    def forget(self, filters: Iterable[str]) -> None:
+        self.filters = [each for each in self.filters if each[0] not in set(filters)]
+
+    def acknowledge(self, packet_id: int) -> None:
+        self.acknowledged.append(packet_id)
 
     def keep_alive(self) -> None:
         self._fail()
@@ -515,16 +538,72 @@ def test_a_claim_that_waits_for_room_is_dropped_with_its_connection() -> None:
     assert not scene.connection.claim_due
 
 
-def test_messages_are_claims_in_a_look_back_alone() -> None:
+def test_a_claim_is_for_nobody_else() -> None:
     scene = Scene(look_back=[OWN])
     scene.attempt()
-    assert not scene.connection.take_claim(claim(b"early"))
     scene.accept()
     assert not scene.connection.take_claim(Received(OWN, b"{}", 0, 0, retain=True))
     assert scene.connection.take_claim(claim(b"one"))
     scene.connection.looked_back()
     scene.connection.open()
-    assert not scene.connection.take_claim(claim(b"late"))
+    assert scene.connection.take_claim(claim(b"late"))
+    assert not scene.connection.take_claim(Received(OWN, b"{}", 0, 0, retain=True))
+
+
+def suspicious() -> Scene:
+    """A connection that is open after one that ended soon, and has published its claim."""
+    scene = Scene()
+    scene.open()
+    scene.connection.ended(HUNG_UP)
+    scene.open()
+    scene.connection.publish_claim()
+    return scene
+
+
+def test_a_claim_under_another_prefix_makes_it_stand_down_if_it_was_displaced() -> None:
+    """The session that both share was subscribed to it by the other: MQTT_CLIENT_ID is all that they have in common."""
+    scene = suspicious()
+    with pytest.raises(TakenOverError) as raised:
+        scene.connection.take_claim(Received(ELSEWHERE, b"another's", 7, 1, retain=False))
+    assert scene.connection.ended(raised.value).stands_down
+
+
+def test_closes_that_go_on_are_said_to_look_like_another_client() -> None:
+    """The broker need not send us the other's claim: its access rules may forbid us to read it."""
+    scene = Scene()
+    fixes = []
+    for _ in range(SOON_CLOSES + 1):
+        scene.open()
+        fixes.append(scene.connection.ended(HUNG_UP).error.fix)
+    assert fixes[:-1] == [None] * SOON_CLOSES
+    assert "client id ship" in str(fixes[-1])
+    scene.open()
+    scene.now += 3 * PERIOD
+    scene.connection.ended(CUT)
+    scene.open()
+    assert scene.connection.ended(HUNG_UP).error.fix is None
+
+
+def test_a_claim_that_an_earlier_prefix_has_left_is_acknowledged() -> None:
+    scene = Scene()
+    scene.open()
+    assert scene.connection.take_claim(Received(ELSEWHERE, b"ours", 7, 1, retain=False))
+    assert scene.session.acknowledged == [7]
+
+
+def test_its_last_claim_alone_stays_unacknowledged_as_long_as_a_rival_may_come() -> None:
+    scene = suspicious()
+    assert scene.session.filters == [(CLAIMS, 1)]
+    [own] = scene.session.claims
+    for packet_id, payload in ((1, b"of an owner before"), (2, own), (3, own)):
+        assert scene.connection.take_claim(Received(CLAIMS, payload, packet_id, 1, retain=False))
+    assert scene.session.acknowledged == [1, 2]
+    scene.now += 3 * PERIOD
+    scene.connection.step()
+    assert scene.session.acknowledged == [1, 2, 3]
+    scene.connection.ended(HUNG_UP)
+    scene.open()
+    assert scene.session.filters == []
 
 
 # -- what is logged ---------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ class _Search:
             case LookedBack():
                 self._connection.looked_back()
                 self._opened()
-            case Subscribed():
+            case Subscribed() if not self._is_subscribed:  # the next is about our claim
                 self._is_subscribed = True
                 self._roll_calls.subscribed()
             case Ack() if event.packet_id == self._call_id:
