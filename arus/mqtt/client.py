@@ -27,6 +27,7 @@ from .deliveries import Deliveries
 from .durable_client import DurableClient, check_client_library
 from .events import Discarded, LookedBack, SessionEvent, Subscribed
 from .features import Features
+from .left_out import LeftOut
 from .meter import Kind, Meter
 from .negotiation import Negotiation
 from .packets import (
@@ -87,6 +88,7 @@ class Session:
         self.heard_at = -math.inf
         #: Packet id of the UNSUBSCRIBE that ends a look-back.
         self._look_back_id: int | None = None
+        self._left_out = LeftOut()
         #: When each unacknowledged message of `publish_beside` was queued, in monotonic seconds.
         self._beside: dict[int, float] = {}
         #: Why the connection has ended; raised once all earlier events have been returned.
@@ -124,6 +126,7 @@ class Session:
         self._deliveries.begin()
         self._events.clear()
         self._beside.clear()
+        self._left_out = LeftOut()
         self._look_back_id = self._ended = None
         self._connector.open(clean_start=clean_start, will_topic=will_topic, will=will)
         self.client.on_subscribe = self._on_subscribe
@@ -221,7 +224,8 @@ class Session:
     def _on_subscribe(
         self, _client: Client, _userdata: Any, packet_id: int, reasons: list[ReasonCode], _props: Any
     ) -> None:  # fmt: skip
-        self._events.append(Subscribed(packet_id, tuple(reason.value for reason in reasons)))
+        answers = self._left_out.answers(packet_id, [reason.value for reason in reasons])
+        self._events.append(Subscribed(packet_id, answers))
 
     def _on_unsubscribe(self, _client: Client, _userdata: Any, packet_id: int, *_: Any) -> None:
         if packet_id == self._look_back_id:
@@ -335,12 +339,10 @@ class Session:
         The broker sends retained messages for a subscription that is new to it, not for one that it already has
         (MQTT 5, 3.8.3.1; MQTT 3.1.1 sends them each time).
 
-        :param filters: topic filters, each with its QoS.
+        :param filters: topic filters, each with its QoS. One that the broker does not take is left out, and counts as refused.
         :param others_only: filters for which the broker need not send our own messages; MQTT 3.1.1 sends them.
         """
-        wanted: Any = _with_options(filters, others_only) if self.v5 else list(filters)
-        _, packet_id = self.client.subscribe(wanted)
-        return cast("int", packet_id)
+        return _subscribe(self, list(filters), others_only)
 
     def forget(self, filters: Iterable[str]) -> None:
         """Queue an UNSUBSCRIBE."""
@@ -390,6 +392,19 @@ def _discard(connector: Connector, deadline: float) -> None:
         _wait(connector.client, select.POLLIN, left)
         with contextlib.suppress(BlockingIOError):
             connector.read()
+
+
+def _subscribe(session: Session, asked: list[tuple[str, int]], others_only: Collection[str]) -> int:
+    """Queue a SUBSCRIBE to those filters that the broker takes; return its packet id."""
+    taken = [each for each in asked if session.features.takes(each[0])]
+    wanted: Any = _with_options(taken, others_only) if session.v5 else taken
+    client = session.client
+    packet_id = client.subscribe(wanted)[1] if taken else client.next_packet_id()
+    assert packet_id is not None, "there is a connection"
+    session._left_out.note(packet_id, [each not in taken for each in asked])
+    if not taken:
+        session._events.append(Subscribed(packet_id, session._left_out.answers(packet_id)))
+    return packet_id
 
 
 def _with_options(

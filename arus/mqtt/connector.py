@@ -227,6 +227,7 @@ class Connector(Mqtt):
         self.features.connected(
             maximum_qos=connected.maximum_qos,
             retains=connected.retains,
+            wildcards=getattr(properties, "WildcardSubscriptionAvailable", 1) != 0,
             session_present=connected.session_present,
             now=now_ms(),
         )

@@ -1,4 +1,4 @@
-"""What a broker supports: the highest QoS, and retained messages; by its answers or by a trial.
+"""What a broker supports: the highest QoS, retained messages and wildcards; by its answers or by a trial.
 
 A broker may announce it (MQTT 5, 3.2.2.3.4 and 3.2.2.3.5), refuse a packet that goes beyond it (0x9A, 0x9B), or
 answer a QoS 2 PUBLISH with PUBACK. Others, such as NATS, close the connection on each QoS 2 PUBLISH. A link that is
@@ -25,6 +25,7 @@ EXACTLY_ONCE = 2
 #: Reason codes of CONNACK and DISCONNECT (MQTT 5, 3.2.2.2 and 3.14.2.1).
 RETAIN_NOT_SUPPORTED = 0x9A
 QOS_NOT_SUPPORTED = 0x9B
+WILDCARDS_NOT_SUPPORTED = 0xA2
 
 
 class FoundQos(NamedTuple):
@@ -53,6 +54,9 @@ class Features:
         self._retains = True
         #: When it last refused a retained message, in milliseconds since the epoch.
         self._refused_retain_at = -math.inf
+        #: The same of filters with wildcards.
+        self._wildcards = True
+        self._refused_wildcards_at = -math.inf
         #: Connections that ended on an unanswered QoS 2 PUBLISH, since one was last answered.
         self._hung_up = 0
         self._is_stale = False
@@ -70,10 +74,21 @@ class Features:
         """Whether to send messages with the retain flag."""
         return self._retains and self._refused_retain_at == -math.inf
 
+    def takes(self, topic_filter: str) -> bool:
+        """Whether to subscribe to a filter: a broker without wildcards ends the connection on one (MQTT 5, 3.2.2.3.11)."""
+        lacks = not self._wildcards or self._refused_wildcards_at > -math.inf
+        return not (lacks and ("+" in topic_filter or "#" in topic_filter))
+
     # -- learning -----------------------------------------------------------------------------------
 
     def connected(
-        self, *, maximum_qos: int | None, retains: bool, session_present: bool, now: int
+        self,
+        *,
+        maximum_qos: int | None,
+        retains: bool,
+        wildcards: bool = True,
+        session_present: bool,
+        now: int,
     ) -> None:
         """Note what a CONNACK announces.
 
@@ -83,9 +98,12 @@ class Features:
         """
         self._announced = EXACTLY_ONCE if maximum_qos is None else maximum_qos
         self._retains = retains
+        self._wildcards = wildcards
         self._is_stale = self._is_stale or not session_present
         if now - self._refused_retain_at >= BELIEVED:
             self._refused_retain_at = -math.inf
+        if now - self._refused_wildcards_at >= BELIEVED:
+            self._refused_wildcards_at = -math.inf
 
     def confirmed(self, now: int) -> None:
         """Note that the broker has confirmed a message of QoS 2 (PUBREC)."""
@@ -100,12 +118,14 @@ class Features:
         self.tried(1, now)
 
     def refused(self, reason: int, now: int) -> None:
-        """Note the reason code of a refusal or of a DISCONNECT; only 0x9A and 0x9B tell anything."""
+        """Note the reason code of a refusal or of a DISCONNECT; only 0x9A, 0x9B and 0xA2 tell anything."""
         if reason == QOS_NOT_SUPPORTED:
             self.lowers_qos = False
             self.tried(1, now)
         elif reason == RETAIN_NOT_SUPPORTED:
             self._refused_retain_at = now
+        elif reason == WILDCARDS_NOT_SUPPORTED:
+            self._refused_wildcards_at = now
 
     def hung_up(self) -> None:
         """Note that the broker has closed a connection in which a QoS 2 PUBLISH was not answered."""

@@ -35,6 +35,16 @@ PASSING = {
     0x9F: "connection rate exceeded",
     0xA0: "maximum connect time",
 }
+#: About the client or its subscriptions: in a DISCONNECT no message is to blame.
+OF_THE_CLIENT = {
+    0x8A: "banned",
+    0x8C: "bad authentication method",
+    0x8F: "topic filter invalid",
+    0x94: "topic alias invalid",
+    0x9E: "shared subscriptions not supported",
+    0xA1: "subscription identifiers not supported",
+    0xA2: "wildcard subscriptions not supported",
+}
 #: The broker is asked too much: clients that come back at once make it worse.
 BUSY = frozenset({0x89, 0x96, QUOTA_EXCEEDED, 0x9F})
 
@@ -44,16 +54,23 @@ UNCLEAR = {0x80: "unspecified error", 0x83: "implementation specific error"}
 
 def name_of(reason: int) -> str:
     """Return a reason code in words."""
-    names = OF_THE_MESSAGE | PASSING | UNCLEAR
+    names = OF_THE_MESSAGE | PASSING | UNCLEAR | OF_THE_CLIENT
     return names.get(reason, f"reason code 0x{reason:02x}")
 
 
 def refusal_in(error: SessionError) -> str | None:
     """Return what the broker's DISCONNECT says against a message, in words; None if it says nothing of that kind."""
     code = error.code if isinstance(error, ConnectionLostError) else None
-    return None if code is None or code < REFUSED or code in PASSING else name_of(code)
+    return None if code is None or code < REFUSED or _blames_nothing(code) else name_of(code)
 
 
 def is_hang_up(error: SessionError) -> bool:
     """Whether the broker's side closed the connection, and no DISCONNECT says that it was for no message's sake."""
-    return isinstance(error, ConnectionLostError) and error.hung_up and error.code not in PASSING
+    return (
+        isinstance(error, ConnectionLostError) and error.hung_up and not _blames_nothing(error.code)
+    )
+
+
+def _blames_nothing(code: int | None) -> bool:
+    """Whether the reason code of a DISCONNECT is about no message."""
+    return code in PASSING or code in OF_THE_CLIENT

@@ -205,6 +205,28 @@ def test_a_broker_without_retained_messages_gets_everything(
         assert not read_broker(connection, broker.url).retains
 
 
+# -- no subscriptions with wildcards ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_broker_without_wildcards_gets_everything_and_no_filter_that_has_one(
+    announced: bool,
+    start_broker: StartBroker,
+    start_vessel: StartVessel,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = start_broker(takes_wildcards=False, announces_wildcards=announced)
+    vessel = start_vessel(broker.url, MQTT_PROTOCOL="5")
+    vessel.commit(3)
+    vessel.wait_drained()
+    assert len(vessel.heard("disconnected")) == (not announced)
+    refused = "refuses the subscription to vessel/sync/watermarks/+ (reason code 0xa2)"
+    eventually(lambda: refused in caplog.text)
+    held = vessel.query("SELECT topic_filter FROM arus_subscription")
+    assert ("vessel/sync/catchup_requests",) in held
+    assert not [each for (each,) in held if "+" in each]
+
+
 # -- refused for the moment -------------------------------------------------------------------------
 
 

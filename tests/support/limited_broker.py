@@ -33,6 +33,9 @@ class Abilities:
     #: Announced in CONNACK (MQTT 5); None for nothing.
     maximum_qos: int | None = None
     retain_available: bool | None = None
+    #: It has no subscriptions with wildcards, and announces that or not (MQTT 5).
+    takes_wildcards: bool = True
+    announces_wildcards: bool = False
     #: It closes the connection on each QoS 2 PUBLISH; with this reason code, if any.
     hangs_up_on_qos_2: bool = False
     hang_up_reason: int | None = None
@@ -101,6 +104,9 @@ class LimitedBroker(ScriptedBroker):
             properties += bytes((0x24, abilities.maximum_qos))
         if abilities.retain_available is not None:
             properties += bytes((0x25, abilities.retain_available))
+        if abilities.announces_wildcards:
+            properties += bytes((0x28, abilities.takes_wildcards))
+        link.takes_wildcards = abilities.takes_wildcards
         tail = encode_remaining(len(properties)) + properties if link.level == 5 else b""
         link.send(packet(CONNACK, bytes((0, 0)) + tail))
 

@@ -109,6 +109,8 @@ class Link:
         #: The filters of each SUBSCRIBE, and those that are refused.
         self.filters: list[list[str]] = []
         self.refused: set[str] = set()
+        #: Whether a filter with a wildcard does not end the connection.
+        self.takes_wildcards = True
 
     def next(self, timeout: float = PATIENCE) -> Connect | Publish | Packet | None:
         """The next packet; None when none comes, ConnectionError when none will.
@@ -155,6 +157,9 @@ class Link:
             reader.at += header & 0xF0 == SUBSCRIBE
         if header & 0xF0 == SUBSCRIBE:
             self.filters.append(filters)
+            if not self.takes_wildcards and any("+" in each for each in filters):
+                self.send(packet(DISCONNECT, b"\xa2\x00"))
+                raise ConnectionError("no wildcards")
         properties = b"\x00" if self.level == 5 else b""
         codes = bytes(0x80 * (each in self.refused) for each in filters)
         if header & 0xF0 == UNSUBSCRIBE and self.level != 5:

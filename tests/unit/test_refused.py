@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from arus.mqtt.refusals import OF_THE_MESSAGE, PASSING, UNCLEAR, name_of
+from arus.errors import ConnectionLostError
+from arus.mqtt.refusals import (
+    OF_THE_CLIENT,
+    OF_THE_MESSAGE,
+    PASSING,
+    UNCLEAR,
+    is_hang_up,
+    name_of,
+    refusal_in,
+)
 from arus.outbox.topic_queue import FIRST_PAUSE, LONGEST_PAUSE, TopicQueue
 from arus.protocol.entries import Entry, Operation
 from arus.relay.refused import UNCLEAR_REFUSALS, Refused
@@ -26,9 +35,15 @@ def test_a_reason_code_is_final_passes_or_is_unclear(reason: int) -> None:
 
 
 def test_no_reason_code_is_in_two_lists() -> None:
-    assert len(OF_THE_MESSAGE | PASSING | UNCLEAR) == sum(
-        map(len, (OF_THE_MESSAGE, PASSING, UNCLEAR))
-    )
+    lists = (OF_THE_MESSAGE, PASSING, UNCLEAR, OF_THE_CLIENT)
+    assert len({code for codes in lists for code in codes}) == sum(map(len, lists))
+
+
+@pytest.mark.parametrize("code", [0x8A, 0x8C, 0x8F, 0x94, 0x9E, 0xA1, 0xA2])
+def test_a_disconnect_about_the_client_or_its_subscriptions_blames_no_change(code: int) -> None:
+    error = ConnectionLostError("ended", code, hung_up=True)
+    assert refusal_in(error) is None
+    assert not is_hang_up(error)
 
 
 def test_an_unclear_refusal_is_final_only_if_the_broker_accepts_others() -> None:

@@ -67,7 +67,9 @@ def check_subscriptions(
         qos = held.get(f"{prefix}/{name}")
         if qos is None:
             says = f"the broker refuses the subscription to {prefix}/{name}: {what} do not arrive"
-            yield Finding("topics", Verdict.WARN, says, "allow the vessel to subscribe to it")
+            fix = "allow the vessel to subscribe to it"
+            fix += ", and wildcards in filters" if "+" in name else ""
+            yield Finding("topics", Verdict.WARN, says, fix)
         elif qos == 0:
             says = f"the broker lowers the subscription to {prefix}/{name} to QoS 0: {what} may be lost"
             yield Finding("topics", Verdict.WARN, says, "allow QoS 1 in the broker's configuration")
