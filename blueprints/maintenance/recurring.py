@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from flask import current_app, has_app_context
 from sqlalchemy import event, exists, inspect, select
 from sqlalchemy.orm import Session
 
@@ -66,10 +68,15 @@ def _date_after(schedule: MaintenanceSchedule, done: datetime) -> datetime:
     if days is None:
         assert schedule.interval_hours is not None
         days = max(1, round(schedule.interval_hours / 24))
-    due = schedule.scheduled_date
-    return done.replace(
-        hour=due.hour, minute=due.minute, second=due.second, microsecond=due.microsecond
-    ) + timedelta(days=days)
+    # By the ship's clock: in UTC another day may have begun, and the hour would move when clocks are set to winter time.
+    zone = _ships_zone()
+    day = done.astimezone(zone).date() + timedelta(days=days)
+    at = schedule.scheduled_date.astimezone(zone).time()
+    return datetime.combine(day, at, zone).astimezone(UTC)
+
+
+def _ships_zone() -> tzinfo:
+    return ZoneInfo(current_app.config["SHIP_TIMEZONE"]) if has_app_context() else UTC
 
 
 def _settle_open(session: Session, equipment: Equipment) -> None:

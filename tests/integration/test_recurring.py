@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
+from blueprints.maintenance.models import MaintenanceSchedule
+from blueprints.maintenance.recurring import next_of
 from extensions import db
 from extensions.database import utcnow
 
@@ -68,6 +71,31 @@ def test_completing_plans_the_next_from_the_day_it_was_done(
     assert (following["status"], following["workOrderId"]) == ("scheduled", None)
     assert changes_of(app, schedule["id"]) == ["create", "update"]
     assert changes_of(app, following["id"]) == ["create"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "due", "done", "days", "following"),
+    [
+        # The clocks are set back meanwhile: midnight stays midnight.
+        ("Europe/Athens", "2026-09-01T00:00", "2026-10-10T15:00", 30, "2026-11-09T00:00"),
+        # In UTC it was still the day before.
+        ("Pacific/Auckland", "2026-06-10T14:00", "2026-06-12T08:00", 7, "2026-06-19T14:00"),
+        ("America/Los_Angeles", "2026-06-10T08:00", "2026-06-12T20:00", 7, "2026-06-19T08:00"),
+        ("UTC", "2028-02-29T08:00", "2028-02-29T09:00", 366, "2029-03-01T08:00"),
+    ],
+)
+def test_the_next_is_due_at_the_same_time_by_the_ships_clock(
+    zone: str, due: str, done: str, days: int, following: str
+) -> None:
+    clock = ZoneInfo(zone)
+    at, end = (datetime.fromisoformat(each).replace(tzinfo=clock) for each in (due, done))
+    schedule = MaintenanceSchedule(scheduled_date=at.astimezone(UTC), interval_days=days)
+    app = Flask(__name__)
+    app.config["SHIP_TIMEZONE"] = zone
+    with app.app_context():
+        found = next_of(schedule, end.astimezone(UTC), None).scheduled_date
+    assert f"{found.astimezone(clock):%Y-%m-%dT%H:%M}" == following
+    assert found.tzinfo is UTC
 
 
 def test_a_completed_work_order_plans_the_next_too(
