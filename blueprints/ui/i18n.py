@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale, negotiate_locale
 from babel.dates import format_date, format_datetime
-from babel.numbers import get_decimal_symbol
+from babel.numbers import get_decimal_symbol, get_group_symbol
 from flask import Flask, Response, g, has_request_context, request, url_for
 from flask_babel import (
     Babel,
@@ -59,6 +59,8 @@ LANGUAGES: dict[str, Language] = {
         Language("el", "Ελληνικά", "el", "d MMM", "d MMM y"),
     )
 }
+#: A number whose point may separate thousands.
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")
 #: Languages that browsers request, with the language of the pages that their readers understand.
 _ALIASES = {"no": "nb", "nn": "nb"}
 
@@ -250,9 +252,12 @@ def number_input(value: float | str | None) -> str:
 def typed_number(text: str) -> str:
     """Return a typed number with a decimal point, as the schemas expect it; other text unchanged.
 
-    `2,5` is two and a half in any language; `1,234` is refused in languages where it could mean a thousand.
+    `2,5` is two and a half in any language; `1,234` is refused in languages where it could mean a thousand, and so is
+    `1.234` where the pages write thousands with a point.
     """
     plain = re.sub(r"\s", "", text)
+    if _THOUSANDS.fullmatch(plain) and get_group_symbol(get_locale()) == ".":
+        return plain.replace(".", ",")  # which no schema takes for a number: as typed it were one and a bit
     if not re.fullmatch(r"[+-]?\d+,\d+", plain):
         return plain if re.fullmatch(r"[+-]?\d+(\.\d+)?", plain) else text
     comma_is_decimal = get_decimal_symbol(get_locale()) == ","

@@ -189,6 +189,10 @@ def _plain(text: str) -> bool:
 
 def _scalar_of(text: str) -> Any:
     try:
-        return orjson.loads(text)
+        value = orjson.loads(text)
     except ValueError:
         return text
+    # As numbers, version 1.10 would become 1.1, and a part number lose its last digits.
+    if type(value) in {int, float} and json.dumps(value) != text:
+        return text
+    return value

@@ -148,6 +148,23 @@ def test_what_is_typed_is_read_as_the_reader_means_it(
         assert i18n.typed_number(typed) == norwegian
 
 
+@pytest.mark.parametrize(
+    ("typed", "greek"),
+    [("12.480", ""), ("-1.250", ""), ("2.5", "2.5"), ("0.125", "0.125"), ("12,480", "12.480")],
+)
+def test_what_may_be_a_thousand_is_refused_where_pages_write_thousands_so(
+    reading: Reading, typed: str, greek: str
+) -> None:
+    with reading("/?lang=el"):
+        assert i18n.local_number(12480) == "12.480"
+        read = i18n.typed_number(typed)
+        if greek:
+            assert read == greek
+        else:
+            with pytest.raises(ValueError, match="could not convert"):
+                float(read)
+
+
 def test_a_fields_error_is_translated_with_its_values(reading: Reading) -> None:
     schema = Schema.from_dict(
         {

@@ -30,6 +30,21 @@ def test_a_form_reads_as_one_would_write_it() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        *((each, each) for each in ("1.10", "1234567890123456789012345", "1e5", "-0")),
+        ("1.5", 1.5),
+        ("-3", -3),
+        ("1e+22", 1e22),
+        ("[1.5, 2]", [1.5, 2]),
+    ],
+)
+def test_what_would_not_be_written_so_as_a_number_is_a_text(typed: str, read: object) -> None:
+    assert pairs_of(f"firmware: {typed}") == {"firmware": read}
+    assert pairs_text({"firmware": read}) == f"firmware: {typed}"
+
+
 @pytest.mark.parametrize("text", ["no colon", ": no name", "a: 1\na: 2", "{not json", "[1]"])
 def test_what_is_no_document_is_refused_with_a_reason(text: str) -> None:
     app = Flask(__name__)
