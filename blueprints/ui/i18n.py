@@ -257,7 +257,8 @@ def typed_number(text: str) -> str:
     """
     plain = re.sub(r"\s", "", text)
     if _THOUSANDS.fullmatch(plain) and get_group_symbol(get_locale()) == ".":
-        return plain.replace(".", ",")  # which no schema takes for a number: as typed it were one and a bit
+        # Which no schema takes for a number: as it was typed it would be one and a bit.
+        return plain.replace(".", ",")
     if not re.fullmatch(r"[+-]?\d+,\d+", plain):
         return plain if re.fullmatch(r"[+-]?\d+(\.\d+)?", plain) else text
     comma_is_decimal = get_decimal_symbol(get_locale()) == ","

@@ -14,6 +14,7 @@ from sqlalchemy import Index, Select, String, Text, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.datastructures import MultiDict
 
+from arus.database import insert_of
 from blueprints.access.rights import of_request
 from blueprints.common.fields import Line
 from extensions import db
@@ -67,16 +68,11 @@ def save_filter(kind: str) -> Answer:
     except ValidationError:
         return go(place, _("A name has 1 to %(longest)s characters.", longest=LONGEST))
     key = fold(name)[:LONGEST_KEY]  # a ligature can become 18 letters
-    found = db.session.scalar(_own(described).where(SavedFilter.key == key))
-    if found is None:
+    if db.session.scalar(_own(described).where(SavedFilter.key == key)) is None:
         count = _own(described).with_only_columns(func.count())
         if (db.session.scalar(count) or 0) >= MOST:
             return go(place, _("There are %(most)s filters already: remove one first.", most=MOST))
-        owner = of_request().user_id
-        found = SavedFilter(owner=owner, kind=kind, key=key)
-        db.session.add(found)
-    found.name, found.query = name, query
-    db.session.commit()
+    _write(key, owner=of_request().user_id, kind=kind, name=name, query=query)
     return go(place, _("The filter %(name)s was saved.", name=name))
 
 
@@ -90,6 +86,15 @@ def remove_filter(kind: str, filter_id: str) -> Answer:
     db.session.commit()
     said = _("The filter %(name)s was removed.", name=found.name)
     return go(url_for("ui.rows", kind=kind), said)
+
+
+def _write(key: str, **values: str) -> None:
+    # In one statement: somebody else may save one with this name at the same moment.
+    insert = insert_of(db.engine.dialect)(SavedFilter).values(id=new_id(), key=key, **values)
+    unique = ("owner", "kind", "key")
+    replaced = {name: insert.excluded[name] for name in ("name", "query")}
+    db.session.execute(insert.on_conflict_do_update(index_elements=unique, set_=replaced))
+    db.session.commit()
 
 
 def _own(kind: Kind) -> Select[SavedFilter]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
+
+from extensions import db
 
 from .test_access import FROM_PAGE, logged_in, login_app
 from .test_ui_forms import browser
@@ -78,6 +83,30 @@ def test_a_query_that_no_list_has_is_refused(browser: FlaskClient, query: str) -
 def test_only_what_a_list_understands_is_saved(browser: FlaskClient) -> None:
     save(browser, "a", "q=pump&after=x&unknown=1&//elsewhere.example")
     assert saved(browser) == {"a": "/work-orders?q=pump"}
+
+
+def test_a_name_that_two_save_at_the_same_time_is_saved_once(
+    browser: FlaskClient, app: Flask
+) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def wait(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("INSERT INTO saved_filters"):
+            both.wait()
+
+    def post(query: str) -> int:
+        answer = app.test_client().post(
+            "/ui/filters/work-orders",
+            data={"name": "Urgent", "query": query},
+            headers={**FROM_PAGE, "Accept": "text/html"},
+        )
+        return answer.status_code
+
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", wait)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(post, ["q=pump", "q=valve"])) == [303, 303]
+    assert saved(browser)["Urgent"] in {"/work-orders?q=pump", "/work-orders?q=valve"}
 
 
 def test_there_is_a_limit(browser: FlaskClient) -> None:
