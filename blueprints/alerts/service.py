@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blueprints.common.resource import Resource, Written
-from extensions.api import Errors
+from extensions.api import Errors, ProblemError
 from extensions.database import utcnow
 
 from .models import Alert
@@ -26,4 +26,10 @@ def acknowledge(alert_id: str, by: str | None) -> Written[Alert]:
     """Acknowledge an alert; the first acknowledgement stands."""
     if alerts.get(alert_id).acknowledged:
         return Written(alerts.get(alert_id))
-    return alerts.update(alert_id, {"acknowledged": True, "acknowledged_by": by})
+    try:
+        return alerts.update(alert_id, {"acknowledged": True, "acknowledged_by": by})
+    except ProblemError as error:
+        # Somebody else may have acknowledged it at the same moment.
+        if error.code != 409 or not alerts.get(alert_id).acknowledged:
+            raise
+        return Written(alerts.get(alert_id))

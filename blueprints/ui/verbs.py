@@ -80,4 +80,6 @@ def order_of_schedule(schedule_id: str, _matches: Matches) -> Written[Any]:
     schedule: MaintenanceSchedule = maintenance_schedules.get(schedule_id)
     if schedule.work_order_id:
         return Written(work_orders.get(schedule.work_order_id), replayed=True)
+    if schedule.status in MaintenanceSchedule.OVER:
+        raise ProblemError(409, f"The maintenance is {schedule.status}.")
     return raise_work_order(schedule_id, {})

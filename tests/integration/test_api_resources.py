@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
+
+from extensions import db
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -324,6 +329,29 @@ def test_acknowledge(client: FlaskClient, equipment_id: str) -> None:
     assert (undone["acknowledgedAt"], undone["acknowledgedBy"]) == (None, None)
     assert client.post(f"{path}/acknowledge").get_json()["acknowledged"] is True
     assert client.post(f"/api/alerts/{NOBODY}/acknowledge").status_code == 404
+
+
+def test_two_who_acknowledge_at_the_same_time_get_the_first_one(
+    app: Flask, client: FlaskClient, equipment_id: str
+) -> None:
+    path = client.post("/api/alerts", json=body("alerts", equipment_id)).headers["Location"]
+    both = threading.Barrier(2, timeout=20)
+
+    def wait(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("UPDATE alerts"):
+            both.wait()
+
+    def acknowledge(name: str) -> Any:
+        answer = app.test_client().post(f"{path}/acknowledge", json={"acknowledgedBy": name})
+        assert answer.status_code == 200, answer.text
+        return answer.get_json()
+
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", wait)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(acknowledge, ["Maria", "Rajesh"])
+    assert first == second == client.get(path).get_json()
+    assert first["version"] == 2
 
 
 def test_a_schedule_raises_its_work_order_once(client: FlaskClient, equipment_id: str) -> None:

@@ -375,6 +375,20 @@ def test_a_schedule_makes_its_work_order_once(browser: FlaskClient, equipment_id
     assert click(browser, url, "work-order").location == order
 
 
+@pytest.mark.parametrize("status", ["completed", "cancelled"])
+def test_a_stale_page_makes_no_work_order_of_maintenance_that_is_over(
+    browser: FlaskClient, equipment_id: str, status: str
+) -> None:
+    url = made(browser, "schedules", equipment_id)
+    shown = row(browser, url)
+    browser.patch(f"/api/maintenance-schedules/{shown['id']}", json={"status": status})
+    answer = browser.post(
+        f"{url}/work-order", data={"version": str(shown["version"])}, follow_redirects=True
+    )
+    assert "changed in the meantime" in answer.text
+    assert row(browser, url)["workOrderId"] is None
+
+
 def test_who_acknowledges_is_asked_once_and_remembered(
     browser: FlaskClient, equipment_id: str
 ) -> None:
