@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import bindparam, func, literal_column, select, union_all
+from sqlalchemy import bindparam, case, func, literal_column, select, union_all
 
 from blueprints.alerts.models import Alert
 from blueprints.common.fields import Priority
@@ -17,9 +17,10 @@ from extensions import db
 from extensions.database import UtcDateTime, utcnow
 
 from . import who
-from .choices import OPEN_ORDER, OPEN_SCHEDULE, overdue_schedules
+from .choices import OPEN_ORDER, OPEN_SCHEDULE, hours_reached, overdue_schedules
 from .kinds import KINDS
 from .lists import Item, items
+from .once import once_a_page
 
 #: Maximum number of rows of each kind on the dashboard; the lists show the rest.
 SHOWN = 8
@@ -30,6 +31,8 @@ class Counts(Struct, frozen=True):
     """The figures at the top."""
 
     overdue: int
+    #: Of these, what only running hours make so: by its date it is due after `SOON`.
+    overdue_by_hours: int
     #: Due within `SOON`, without the overdue.
     due: int
     #: Unfinished work orders by priority, and in total.
@@ -40,9 +43,13 @@ class Counts(Struct, frozen=True):
 
 
 def counts() -> Counts:
-    """Count the outstanding work."""
+    """Count the outstanding work; once a page."""
+    return once_a_page("counts", _count)
+
+
+def _count() -> Counts:
     now = utcnow()
-    singles: dict[str, int] = {}
+    due, overdue = 0, {0: 0, 1: 0}
     orders = dict.fromkeys(Priority.LEVELS, 0)
     severities: dict[str, int] = {}
     for name, priority, severity, count in db.session.execute(
@@ -52,11 +59,14 @@ def counts() -> Counts:
             orders[priority] = count
         elif name == "alerts":
             severities[severity] = count
+        elif name == "overdue":
+            overdue[priority] = count
         else:
-            singles[name] = count
+            due = count
     return Counts(
-        singles["overdue"],
-        singles["due"],
+        sum(overdue.values()),
+        overdue[1],
+        due,
         orders,
         sum(orders.values()),
         severities.get("critical", 0),
@@ -70,13 +80,14 @@ def _counting() -> Any:
     schedule, order, alert = MaintenanceSchedule, WorkOrder, Alert
     now, soon = bindparam("now", type_=UtcDateTime), bindparam("soon", type_=UtcDateTime)
     no_priority: Any = literal_column("0")
+    is_later = case((schedule.scheduled_date >= soon, 1), else_=0)
     no_severity: Any = literal_column("''")
 
     def count(name: str, priority: Any = no_priority, severity: Any = no_severity) -> Any:
         return select(literal_column(f"'{name}'"), priority, severity, func.count())
 
     return union_all(
-        count("overdue").where(overdue_schedules(now)),
+        count("overdue", priority=is_later).where(overdue_schedules(now)).group_by(is_later),
         count("due").where(
             schedule.status.in_(OPEN_SCHEDULE),
             schedule.scheduled_date >= now,
@@ -156,12 +167,17 @@ def pressing_alerts() -> list[Item]:
 
 
 def pressing_schedules() -> list[Item]:
-    """Return maintenance that is overdue or due soon, the earliest first."""
-    schedule = MaintenanceSchedule
+    """Return maintenance that is overdue or due soon: first what only running hours make so, then the earliest."""
+    schedule, soon = MaintenanceSchedule, utcnow() + SOON
+    found: list[MaintenanceSchedule] = []
     query = (
         select(schedule)
-        .where(schedule.status.in_(OPEN_SCHEDULE), schedule.scheduled_date < utcnow() + SOON)
+        .where(schedule.status.in_(OPEN_SCHEDULE))
         .order_by(schedule.scheduled_date, schedule.id)
         .limit(SHOWN)
     )
-    return items(KINDS["schedules"], db.session.scalars(query).all(), "li")
+    if counts().overdue_by_hours:  # to look for it, all schedules are read
+        found += db.session.scalars(query.where(schedule.scheduled_date >= soon, hours_reached()))
+    if len(found) < SHOWN:
+        found += db.session.scalars(query.where(schedule.scheduled_date < soon))
+    return items(KINDS["schedules"], found[:SHOWN], "li")

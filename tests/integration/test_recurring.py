@@ -185,6 +185,20 @@ def test_an_interval_that_is_none_is_refused(
     assert client.post(SCHEDULES, json={**given, **body}).status_code == 422
 
 
+def test_the_dashboard_shows_what_is_overdue_by_running_hours(
+    client: FlaskClient, pump: dict[str, Any]
+) -> None:
+    for number in range(9):
+        scheduled(client, pump, description=f"by date {number}")
+    late = {"equipmentId": pump["id"], "scheduledDate": "2190-01-01", "intervalHours": 500}
+    made(client, SCHEDULES, **late, maintenanceType="worn seal", dueHours=11_900)
+    made(client, SCHEDULES, **late, maintenanceType="not yet worn", dueHours=12_900)
+    text = client.get("/", headers={"Accept": "text/html"}).text
+    shown = text[text.index('id="schedules"') :]
+    assert "worn seal" in shown
+    assert "not yet worn" not in shown
+
+
 def test_hours_alone_are_not_overdue_by_the_date(client: FlaskClient, pump: dict[str, Any]) -> None:
     schedule = scheduled(client, pump, intervalHours=500)
     patched(client, SCHEDULES, schedule, scheduledDate="2020-01-01T08:00:00Z")
