@@ -81,5 +81,5 @@ def order_of_schedule(schedule_id: str, _matches: Matches) -> Written[Any]:
     if schedule.work_order_id:
         return Written(work_orders.get(schedule.work_order_id), replayed=True)
     if schedule.status in MaintenanceSchedule.OVER:
-        raise ProblemError(409, f"The maintenance is {schedule.status}.")
+        raise ProblemError(412, "The maintenance schedule was changed since: read it again.")
     return raise_work_order(schedule_id, {})

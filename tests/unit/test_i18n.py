@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -190,6 +191,47 @@ def test_a_fields_error_is_translated_with_its_values(reading: Reading) -> None:
         assert i18n.translated("Written by a user.") == "Written by a user."
     with reading("/"):
         assert [i18n.translated(message) for message in said] == said
+
+
+#: What only programs are told.
+FOR_PROGRAMS = (
+    "1 to 200 printable characters are expected.",
+    "Log in, or send a valid token.",
+    "No rule says who may do this.",
+    "The body is not valid JSON: x",
+)
+
+
+def literals(node: ast.expr) -> Iterator[str]:
+    """The texts in an expression, `x` in place of their values."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.JoinedStr(values=values):
+            yield "".join(v.value if isinstance(v, ast.Constant) else "x" for v in values)  # type: ignore[misc]
+        case ast.List(elts=values) | ast.Tuple(elts=values) | ast.Dict(values=values):
+            for value in values:
+                yield from literals(value)
+
+
+def refusals() -> Iterator[str]:
+    """The texts with which requests are refused, as the sources have them."""
+    for folder in ("blueprints", "extensions"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Call(func=ast.Name(id="ProblemError" | "InvalidError" | "problem")):
+                        for argument in node.args:
+                            yield from literals(argument)
+                    case ast.Assign(targets=[ast.Name(id="default_error_messages")]):
+                        yield from (re.sub(r"\{\w+\}", "x", text) for text in literals(node.value))
+
+
+@pytest.mark.parametrize("code", translations.languages())
+def test_each_refusal_is_translated(reading: Reading, code: str) -> None:
+    with reading(f"/?lang={code}"):
+        english = {text for text in refusals() if i18n.translated(text) == text}
+    assert english - set(FOR_PROGRAMS) == set()
 
 
 @pytest.mark.parametrize("code", translations.languages())
