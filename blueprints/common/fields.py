@@ -97,6 +97,11 @@ class Reference(Text):
         raise self.make_error("id")
 
 
+def _is_python(value: Any) -> bool:
+    """Return whether a text is a number in Python alone: `1_000`."""
+    return isinstance(value, str) and "_" in value
+
+
 class Whole(fields.Integer):
     """A whole number within limits; 3 and "3" are accepted, 3.5 is not."""
 
@@ -104,7 +109,7 @@ class Whole(fields.Integer):
         super().__init__(validate=validate.Range(minimum, maximum), **kwargs)
 
     def _validated(self, value: Any) -> int:
-        if isinstance(value, float) and not value.is_integer():
+        if _is_python(value) or (isinstance(value, float) and not value.is_integer()):
             raise self.make_error("invalid", input=value)
         return super()._validated(value)
 
@@ -124,6 +129,11 @@ class Real(fields.Float):
 
     def __init__(self, minimum: float = -1e15, maximum: float = 1e15, **kwargs: Any) -> None:
         super().__init__(validate=validate.Range(minimum, maximum), **kwargs)
+
+    def _validated(self, value: Any) -> float:
+        if _is_python(value):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
 
 
 class Timestamp(fields.Field[datetime]):

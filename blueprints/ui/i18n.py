@@ -255,7 +255,7 @@ def typed_number(text: str) -> str:
     `2,5` is two and a half in any language; `1,234` is refused in languages where it could mean a thousand, and so is
     `1.234` where the pages write thousands with a point.
     """
-    plain = re.sub(r"\s", "", text)
+    plain = re.sub(r"\s", "", text).replace("\N{MINUS SIGN}", "-")
     if _THOUSANDS.fullmatch(plain) and get_group_symbol(get_locale()) == ".":
         # Which no schema takes for a number: as it was typed it would be one and a bit.
         return plain.replace(".", ",")

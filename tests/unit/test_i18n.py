@@ -132,6 +132,7 @@ def test_numbers_are_written_as_the_reader_writes_them(reading: Reading) -> None
         ("2.5", "2.5", "2.5"),
         ("2,5", "2.5", "2.5"),
         (" -0,25 ", "-0.25", "-0.25"),
+        ("\N{MINUS SIGN}0,25", "-0.25", "-0.25"),  # as Norwegian pages write it
         ("1 250,5", "1250.5", "1250.5"),
         ("1,250", "1,250", "1.250"),  # a thousand and more? In English that can't be told
         ("1,250.5", "1,250.5", "1,250.5"),
