@@ -180,6 +180,15 @@ def test_a_list_is_searched_sorted_and_paged_in_the_address(app: GunicornApp, pa
     expect(titles).to_have_count(25)
     assert titles.all_inner_texts() == first
 
+    # Where the rows are cards, too.
+    page.set_viewport_size({"width": 412, "height": 800})
+    sort = page.get_by_role("columnheader", name="Priority").get_by_role("link")
+    expect(sort).to_be_in_viewport()
+    sort.click()
+    expect(page.get_by_role("columnheader", name="Priority")).to_have_attribute(
+        "aria-sort", "descending"
+    )
+
 
 def test_an_open_list_shows_what_others_do(app: GunicornApp, page: Page) -> None:
     equipment = pump(app)
