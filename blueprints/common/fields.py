@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -42,6 +43,11 @@ def shown(label: Any, *, shape: str = "", hint: Any = "", initial: str = "") -> 
     return {name: value for name, value in given.items() if value}
 
 
+def is_blank(text: str) -> bool:
+    """Return whether nothing is seen of a text: it has only spaces and characters without a width."""
+    return all(each.isspace() or unicodedata.category(each) == "Cf" for each in text)
+
+
 class Text(fields.String):
     """A text without surrounding whitespace; a blank text counts as missing."""
 
@@ -59,7 +65,7 @@ class Text(fields.String):
 
     def deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the text; a blank one is treated as null, before validation."""
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and is_blank(value):
             value = None
         return super().deserialize(value, *args, **kwargs)
 

@@ -10,7 +10,7 @@ import orjson
 from msgspec import Struct
 
 from arus.protocol.casing import camel
-from blueprints.common.fields import one_line
+from blueprints.common.fields import is_blank, one_line
 
 from .i18n import _, lazy, number_input, ship_input, ship_moment, typed_number
 
@@ -139,7 +139,7 @@ def step_mark(step: dict[str, Any]) -> str:
 
 def lines_of(text: str) -> list[str]:
     """Return the lines of a text that are not blank, each as it is stored as a step."""
-    return [one_line(line) for line in text.split("\n") if line.strip()]
+    return [one_line(line) for line in text.split("\n") if not is_blank(line)]
 
 
 def pairs_text(document: dict[str, Any]) -> str:

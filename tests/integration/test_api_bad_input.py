@@ -86,6 +86,7 @@ def test_unknown_and_read_only_fields(client: FlaskClient) -> None:
     [
         ("crew", "name", ""),
         ("crew", "name", "   "),
+        ("crew", "name", "\u200b \u2060"),
         ("crew", "name", None),
         ("crew", "name", 7),
         ("crew", "name", ["x"]),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blueprints.ui.i18n import init_i18n
-from blueprints.ui.inputs import pairs_of, pairs_text
+from blueprints.ui.inputs import lines_of, pairs_of, pairs_text
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20)
 DOCUMENTS = st.dictionaries(
@@ -43,6 +43,10 @@ def test_a_form_reads_as_one_would_write_it() -> None:
 def test_what_would_not_be_written_so_as_a_number_is_a_text(typed: str, read: object) -> None:
     assert pairs_of(f"firmware: {typed}") == {"firmware": read}
     assert pairs_text({"firmware": read}) == f"firmware: {typed}"
+
+
+def test_a_line_in_which_nothing_is_seen_is_no_step() -> None:
+    assert lines_of(" Drain \n\u200b\n \nClose\u200b") == ["Drain", "Close\u200b"]
 
 
 @pytest.mark.parametrize("text", ["no colon", ": no name", "a: 1\na: 2", "{not json", "[1]"])
