@@ -209,14 +209,19 @@ def ship_input(value: datetime | str | float | None) -> str:
 
 
 def ship_moment(typed: str) -> str:
-    """Return the ship's time typed into a `datetime-local` as UTC in ISO 8601; other text unchanged."""
+    """Return the ship's time typed into a `datetime-local` as UTC in ISO 8601; other text unchanged.
+
+    :raises ValueError: there is no such time by the ship's clocks, which were put forward; the message says so.
+    """
+    zone = get_timezone()
     try:
-        moment = datetime.fromisoformat(typed.strip())
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=get_timezone())
-        moment = moment.astimezone(UTC)
+        read = datetime.fromisoformat(typed.strip())
+        moment = (read if read.tzinfo else read.replace(tzinfo=zone)).astimezone(UTC)
+        is_skipped = not read.tzinfo and moment.astimezone(zone).replace(tzinfo=None) != read
     except (ValueError, OverflowError):
         return typed
+    if is_skipped:
+        raise ValueError(gettext("The ship's clocks skip this time."))
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

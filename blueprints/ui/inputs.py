@@ -115,7 +115,7 @@ class Input(Struct, frozen=True):
     def value_of(self, text: str) -> Any:
         """Return the typed text as the schemas expect it; blank is null.
 
-        :raises ValueError: the text is not valid as pairs; the message says why.
+        :raises ValueError: the text is not valid as pairs or as a time; the message says why.
         """
         if not text.strip():
             return None

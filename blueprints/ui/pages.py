@@ -233,8 +233,11 @@ def create(kind: Kind, form: Form) -> Row | Form:
     except ProblemError as error:
         if error.code not in {409, 410, 422}:
             raise
+        said = str(error.description)
+        if error.code == 422:  # of the key, of which people know nothing
+            said = _("This form was saved before, with other values. Saving it makes another one.")
         # The outcome for this key is final: the next attempt needs a new key.
-        return form.refused({"": [str(error.description)]}, new_key=True)
+        return form.refused({"": [said]}, new_key=True)
     return row
 
 

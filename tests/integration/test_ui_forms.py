@@ -222,6 +222,13 @@ def test_a_form_sent_twice_makes_one_row(browser: FlaskClient, equipment_id: str
     places = {browser.post("/work-orders/new", data=form).location for _ in range(2)}
     assert len(places) == 1
     assert len(browser.get("/api/work-orders").get_json()["items"]) == 1
+    # Its answer was lost, and then something was corrected.
+    answer = browser.post("/work-orders/new", data=form | {"reason": "Leaking gland"})
+    assert answer.status_code == 422
+    assert "This form was saved before, with other values." in answer.text
+    again = inputs(answer.text)
+    assert again["reason"] == "Leaking gland"
+    assert browser.post("/work-orders/new", data=again).location not in places
 
 
 # --- two people ----------------------------------------------------------------------------------

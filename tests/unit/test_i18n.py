@@ -111,6 +111,10 @@ def test_a_moment_is_typed_and_shown_in_a_form_on_the_ships_clock(reading: Readi
         assert i18n.ship_moment("2020-07-01T12:00") == "2020-07-01T10:00:00.000Z"
         assert i18n.ship_moment("2020-07-01T12:00:00+00:00") == "2020-07-01T12:00:00.000Z"
         assert i18n.ship_moment("tomorrow") == "tomorrow"
+        with pytest.raises(ValueError, match="clocks skip this time"):
+            i18n.ship_moment("2026-03-29T02:30")
+        assert i18n.ship_moment("2026-03-29T03:00") == "2026-03-29T01:00:00.000Z"
+        assert i18n.ship_moment("2026-10-25T02:30") == "2026-10-25T00:30:00.000Z"
         assert i18n.ship_input(None) == ""
 
 
