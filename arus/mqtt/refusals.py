@@ -35,16 +35,9 @@ PASSING = {
     0x9F: "connection rate exceeded",
     0xA0: "maximum connect time",
 }
-#: About the client or its subscriptions: in a DISCONNECT no message is to blame.
-OF_THE_CLIENT = {
-    0x8A: "banned",
-    0x8C: "bad authentication method",
-    0x8F: "topic filter invalid",
-    0x94: "topic alias invalid",
-    0x9E: "shared subscriptions not supported",
-    0xA1: "subscription identifiers not supported",
-    0xA2: "wildcard subscriptions not supported",
-}
+#: About the client or its subscriptions: in a DISCONNECT no message is to blame. Banned, authentication method, topic
+#: filter, topic alias, shared subscriptions, subscription identifiers, wildcards.
+OF_THE_CLIENT = frozenset({0x8A, 0x8C, 0x8F, 0x94, 0x9E, 0xA1, 0xA2})
 #: The broker is asked too much: clients that come back at once make it worse.
 BUSY = frozenset({0x89, 0x96, QUOTA_EXCEEDED, 0x9F})
 
@@ -54,7 +47,7 @@ UNCLEAR = {0x80: "unspecified error", 0x83: "implementation specific error"}
 
 def name_of(reason: int) -> str:
     """Return a reason code in words."""
-    names = OF_THE_MESSAGE | PASSING | UNCLEAR | OF_THE_CLIENT
+    names = OF_THE_MESSAGE | PASSING | UNCLEAR
     return names.get(reason, f"reason code 0x{reason:02x}")
 
 
