@@ -77,6 +77,8 @@ class Broker(Struct, frozen=True):
     path: str
     username: str | None
     password: str | None
+    #: Query of a WebSocket endpoint. It may contain a token, so it is never shown.
+    query: str = ""
 
     @property
     def tls(self) -> bool:
@@ -87,6 +89,11 @@ class Broker(Struct, frozen=True):
     def websockets(self) -> bool:
         """Whether MQTT runs inside a WebSocket."""
         return self.scheme in {"ws", "wss"}
+
+    @property
+    def target(self) -> str:
+        """What a WebSocket handshake requests."""
+        return f"{self.path}?{self.query}" if self.query else self.path
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -132,11 +139,13 @@ def _broker(text: str) -> Broker:
         raise ValueError(text)
     return Broker(
         scheme=url.scheme,  # type: ignore[arg-type]  # membership was checked on the line above
-        host=url.hostname,
+        # The zone of a link-local address is escaped in a URL (RFC 6874).
+        host=unquote(url.hostname) if ":" in url.hostname else url.hostname,
         port=url.port or _PORTS[url.scheme],
         path=url.path or "/mqtt",
         username=unquote(url.username) if url.username else None,
         password=unquote(url.password) if url.password else None,
+        query=url.query,
     )
 
 

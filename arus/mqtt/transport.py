@@ -41,7 +41,7 @@ def prepare(client: Client, settings: Settings) -> None:
         client.tls_set_context(tls_context(settings))
         client.tls_insecure_set(not settings.tls_verify)
     if settings.broker.websockets:
-        client.ws_set_options(path=settings.broker.path)
+        client.ws_set_options(path=settings.broker.target)
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:

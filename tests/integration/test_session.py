@@ -457,6 +457,19 @@ def test_websockets(start_mosquitto: Callable[..., Mosquitto], start_vessel: Sta
 
 
 @pytest.mark.slow
+def test_the_query_of_a_websocket_is_requested_and_never_said(
+    broker: ScriptedBroker, start_vessel: StartVessel, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"ws://127.0.0.1:{broker.port}/mqtt?token=s3cret"
+    vessel = start_vessel(url)
+    link = broker.accept()
+    assert link.received().startswith(b"GET /mqtt?token=s3cret HTTP/1.1")
+    link.close()
+    eventually(lambda: "WebSocket handshake" in (vessel.status().reason or ""))
+    assert "s3cret" not in caplog.text + str(vessel.status()) + repr(vessel.settings.broker)
+
+
+@pytest.mark.slow
 def test_websockets_over_tls(
     start_mosquitto: Callable[..., Mosquitto],
     certificates: Certificates,

@@ -167,6 +167,11 @@ class Link:
         kind = SUBACK if header & 0xF0 == SUBSCRIBE else UNSUBACK
         self.send(packet(kind, packet_id + properties + codes))
 
+    def received(self) -> bytes:
+        """The bytes that come next, of a client that does not speak MQTT here."""
+        self._sock.settimeout(PATIENCE)
+        return self._sock.recv(65_536)
+
     def connect(self) -> Connect:
         """The CONNECT that must come now."""
         got = self.next()

@@ -142,6 +142,8 @@ def test_the_defaults_need_nothing_set() -> None:
         ("ws://h", "ws://h:80/mqtt", False, True),
         ("wss://h:9/path", "wss://h:9/path", True, True),
         ("mqtt://[::1]:5", "mqtt://[::1]:5", False, False),
+        ("mqtt://[fe80::1%25eth0]:5", "mqtt://[fe80::1%eth0]:5", False, False),
+        ("wss://h/path?token=secret", "wss://h:443/path", True, True),
     ],
 )
 def test_a_broker_url_says_port_tls_and_websockets(
