@@ -22,6 +22,8 @@ from sqlalchemy.exc import DBAPIError
 
 from arus.errors import FollowError, LogUnavailableError
 from arus.follower import Follower
+from arus.follower.audits import sharing
+from arus.follower.audits.sharing import Permit
 from arus.follower.partitions.lease import Keeper, Lease
 from arus.follower.partitions.locks import Kind, end_silent, open_session, read_holders, take
 from tests.support.compressing import CompressingVessel
@@ -357,6 +359,26 @@ def _is_there(shore: Shore, pid: int) -> bool:
 
 def _pid(connection: Connection) -> int:
     return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+@on_postgresql
+def test_the_permit_to_delete_orphans_ends_with_its_time_and_with_its_loop(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make_url(database_url)
+    with open_session(url) as one, open_session(url) as other:
+        first, second = Permit(one), Permit(other)
+        assert [first.take("a"), first.take("b"), second.take("c")] == [True, False, False]
+        first.step()
+        first.give("b")
+        second.end()
+        assert not second.take("c"), "vessel a has it"
+        first.end()  # the vessels of the partition change; its session goes on
+        monkeypatch.setattr(sharing, "TURN", 0.0)
+        assert second.take("c")
+        assert not Permit(one).take("a")
+        second.step()
+        assert Permit(one).take("a")
 
 
 @on_postgresql

@@ -79,17 +79,18 @@ class Permit:
     def give(self, vessel_id: str) -> None:
         """Give it back if this vessel has it."""
         if self._holder == vessel_id:
-            self._end()
+            self.end()
 
     def step(self) -> None:
         """Give it back if its time is over; to be called now and then."""
         if self._holder and time.monotonic() >= self._until:
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
-        self._holder = ""
-        if self._connection is not None:
+    def end(self) -> None:
+        """Give it back, whoever has it here: its loop has ended, but the session goes on."""
+        if self._holder and self._connection is not None:
             self._call(outbox_sql.database.UNLOCK_OF)
+        self._holder = ""
 
     def _call(self, statement: TextClause) -> bool:
         assert self._connection is not None

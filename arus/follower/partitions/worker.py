@@ -123,7 +123,9 @@ class Worker:
         with closing(Lease(connection, self._resources.keeper)) as lease:
             while not self._stopping.is_set():
                 if members := self.members.take():
-                    self._loop(connection, lease, members).run()
+                    permit = Permit(connection)
+                    self._loop(connection, lease, members, permit).run()
+                    permit.end()
                 else:
                     self._wait(lease)
         logger.info("[MQTT Reliable Sync] gives partition %d back", self.number)
@@ -135,10 +137,14 @@ class Worker:
         poll.poll(BEAT * 1000)
 
     def _loop(
-        self, connection: Connection, lease: Lease, members: Mapping[str, str | None]
+        self,
+        connection: Connection,
+        lease: Lease,
+        members: Mapping[str, str | None],
+        permit: Permit,
     ) -> PartitionLoop:
         resources, vessels = self._resources, set(members)
-        shared = Shared(resources.slots, resources.orphans, Permit(connection))
+        shared = Shared(resources.slots, resources.orphans, permit)
         parts = make_parts(
             resources.common, connection, vessels=vessels, partition=self.number, shared=shared
         )
