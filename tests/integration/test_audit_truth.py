@@ -583,6 +583,18 @@ def test_a_sweep_of_an_entity_that_the_vessel_has_no_longer_ends(coast: Coast) -
     assert len(coast.rows()) == 8
 
 
+def test_a_last_change_that_is_lost_while_a_sweep_waits_is_requested(coast: Coast) -> None:
+    left_by_a_repair(coast)
+    coast.ships["a"].log_change("crew", {"name": "Ada"}, row_id="last")  # the broker drops it
+    coast.exchange(2)
+    vessel = coast.vessel("a")
+    assert vessel.is_sweeping
+    vessel.look_for_lost_tail(now_ms() + 10_000, 3.0)
+    coast.exchange(2)
+    assert not vessel.is_sweeping
+    assert coast.audit_until_equal("a").equal
+
+
 def test_a_repair_whose_digest_never_comes_does_not_end_the_audits(coast: Coast) -> None:
     left_by_a_repair(coast)
     digest = coast.digest
