@@ -313,9 +313,6 @@ class Batch:
         self.outcome.digests.append(digest)
         if retained or not any(position.sweep for position in vessel.positions.values()):
             return False
-        if not vessel.is_draining and vessel.behind(digest.heads):
-            # Its last changes may be lost, and the sweep waits for them.
-            vessel.heads, vessel.heads_at = digest.heads, self._now
         self._writer.flush()
         return self._sweeper.compare(vessel, digest)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from arus.logs import get_logger
 from arus.protocol.digests import BUCKETS, SetDigest, row_token
 from arus.protocol.messages import Digest, EntityDigest
+from arus.protocol.times import now_ms
 
 from .audits.fields import common_fields, usable
 from .audits.ledger import Ledger
@@ -75,6 +76,9 @@ class Sweeper:
     def compare(self, vessel: VesselState, digest: Digest) -> bool:
         """Delete waiting rows where a digest agrees with what would be left; return whether rows were deleted."""
         swept = False
+        if not vessel.is_draining and vessel.behind(digest.heads):
+            # Its last changes may be lost, and the sweep waits for them.
+            vessel.heads, vessel.heads_at = digest.heads, now_ms()
         for position in vessel.positions.values():
             told, sweep = digest.entities.get(position.entity), position.sweep
             if sweep is None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
-from sqlalchemy import Connection, Engine, TextClause
+from sqlalchemy import Connection, Engine, Executable
 
 from arus.follower.rows import Copy
 from arus.outbox import sql as outbox_sql
@@ -92,7 +92,7 @@ class Permit:
             self._call(outbox_sql.database.UNLOCK_OF)
         self._holder = ""
 
-    def _call(self, statement: TextClause) -> bool:
+    def _call(self, statement: Executable) -> bool:
         assert self._connection is not None
         lock = {"kind": _ORPHANS, "number": 0}
         return bool(self._connection.execute(statement, lock).scalar())
