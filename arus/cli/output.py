@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from arus.escapes import escaped, escaped_json
@@ -21,6 +23,11 @@ def echo_json(document: bytes | str) -> None:
     click.echo(escaped_json(document if isinstance(document, str) else document.decode()))
 
 
+#: Its message is a help text: our own, in several lines. Older releases of click print the text themselves.
+_HELP: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def escape_errors(error: click.ClickException) -> None:
     """Escape control characters in the message of an error that click is going to print."""
-    vars(error)["message"] = escaped(error.message)
+    if not isinstance(error, _HELP):
+        vars(error)["message"] = escaped(error.message)

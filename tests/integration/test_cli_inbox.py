@@ -119,3 +119,9 @@ def test_usage(run: Run, words: list[str]) -> None:
     done = run(*words)
     assert done.exit_code == 2
     assert done.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_without_a_command_the_help_is_shown_in_lines(run: Run) -> None:
+    done = run()
+    assert done.stderr.splitlines()[0] == "Usage: small sync inbox [OPTIONS] COMMAND [ARGS]..."
+    assert "  replay " in done.stderr
