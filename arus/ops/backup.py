@@ -21,7 +21,7 @@ def back_up(database: Path, target: Path) -> int:
     The copy is the database as of one moment; in WAL mode nobody waits for it. Without WAL, writers wait.
 
     :returns: the copy's size in bytes.
-    :raises BackupError: the target exists, there is no such database, or it is damaged or can't be read.
+    :raises BackupError: the target exists, there is no such database, or it is empty or damaged, or can't be read.
     :raises OSError: the target can't be written.
     """
     if os.path.lexists(target):
@@ -50,7 +50,8 @@ def _copy(database: Path, target: Path) -> None:
     ):
         # With an open read transaction, the copy does not begin again whenever somebody commits.
         source.execute("BEGIN")
-        source.execute(sql.database.FIRST_READ).fetchone()
+        if source.execute(sql.database.FIRST_READ).fetchone() is None:
+            raise BackupError(f"{database} has no tables: is it the database that is meant?")
         source.backup(copy, pages=_STEP)
         found = copy.execute(sql.database.QUICK_CHECK).fetchone()[0]
         if found != "ok":

@@ -123,6 +123,14 @@ def test_a_damaged_database_is_not_a_backup(database: Path, tmp_path: Path) -> N
     assert not (tmp_path / "ship.sqlite").exists()
 
 
+def test_an_empty_database_is_not_a_backup(tmp_path: Path) -> None:
+    """SQLite makes one where a wrong path is opened: whoever copied that would believe to have a backup."""
+    (tmp_path / "arus.sqlite").touch()
+    with pytest.raises(BackupError, match="has no tables"):
+        back_up(tmp_path / "arus.sqlite", tmp_path / "ship.sqlite")
+    assert not (tmp_path / "ship.sqlite").exists()
+
+
 def test_ctrl_c_leaves_no_unfinished_copy(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
