@@ -163,14 +163,15 @@ def one_line() -> Iterator[None]:
         EpochError,
         FleetError,
         FollowError,
-        LogUnavailableError,
         UnknownMessageError,
     ) as error:
         raise click.ClickException(str(error)) from error
+    except LogUnavailableError as error:
+        raise click.ClickException(f"{error}; {_tables_hint()}") from error
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split())
         raise click.ClickException(
-            f"the database can't be used ({reason}); {tables_hint()}"
+            f"the database can't be used ({reason}); {_tables_hint()}"
         ) from error
     except BrokenPipeError:
         raise  # the reader of a pipe has closed it: click ends quietly
@@ -178,7 +179,7 @@ def one_line() -> Iterator[None]:
         raise click.ClickException(f"{error.filename or 'writing'}: {error.strerror}") from error
 
 
-def tables_hint() -> str:
+def _tables_hint() -> str:
     """Return what makes the tables in this application."""
     if "migrate" in current_app.extensions:
         return as_given("is it migrated? flask db upgrade")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 from flask import current_app
 
-from arus.errors import FollowError, LogUnavailableError
 from arus.follower.admission import not_followed
 from arus.follower.audits.fields import told_difference
 from arus.follower.follower import Follower
@@ -18,7 +15,7 @@ from arus.follower.partitions.report import counted, numbers, sharers
 from arus.follower.report import FollowedVessel, FollowerStatus
 from arus.protocol.times import iso, now_ms
 
-from .common import stopped_by_signals, sync_commands, tables_hint, visible_log
+from .common import one_line, stopped_by_signals, sync_commands, visible_log
 from .output import echo, echo_json
 
 
@@ -68,7 +65,7 @@ def follow_command(
         raise click.UsageError("--timeout goes with --once")
     if partitions is not None and once:
         raise click.UsageError("--partitions follows until it is stopped: without --once")
-    with _one_line():
+    with one_line():
         app = current_app._get_current_object()  # type: ignore[attr-defined]
         follower = Follower(app, name, partitions=None if show else partitions)
         if show:
@@ -80,16 +77,6 @@ def follow_command(
         _show(follower.status(), as_json=False)
         if not level:
             raise click.ClickException("not caught up with all vessels")
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    try:
-        yield
-    except FollowError as error:
-        raise click.ClickException(str(error)) from error
-    except LogUnavailableError as error:
-        raise click.ClickException(f"{error}; {tables_hint()}") from error
 
 
 def _show(status: FollowerStatus, *, as_json: bool) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import click
 from flask import current_app
 
-from arus.errors import FollowError, LogUnavailableError
 from arus.follower import Follower
 
-from .common import sync_commands, tables_hint
+from .common import one_line, sync_commands
 from .output import echo
 
 
@@ -32,13 +31,9 @@ def hand_over_command(giver: str, receiver: str, entity: str | None, name: str) 
       flask sync hand-over imo-9321483 aurora
       flask sync hand-over imo-9321483 aurora equipment
     """  # noqa: D301  # a backspace tells click to keep the lines
-    try:
+    with one_line():
         follower = Follower(current_app._get_current_object(), name)  # type: ignore[attr-defined]
         done = follower.hand_over(giver, receiver, entity)
-    except FollowError as error:
-        raise click.ClickException(str(error)) from error
-    except LogUnavailableError as error:
-        raise click.ClickException(f"{error}; {tables_hint()}") from error
     rows = ", ".join(f"{count} {one}" for one, count in done.rows.items())
     echo(f"{rows or 'no rows'} of {giver} belong to {receiver} now")
     if done.retired:
