@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from .negotiation import BELIEVED
 
 #: Connections that end on an unanswered QoS 2 PUBLISH before a trial is made: if nothing is known of the broker, and
@@ -40,6 +42,26 @@ class FoundQos(NamedTuple):
         return 0 <= now - self.at < BELIEVED
 
 
+class _Option(Struct):
+    """What a broker may do without."""
+
+    #: It has not announced in this connection that it does.
+    is_announced: bool = True
+    #: When it last refused it, in milliseconds since the epoch.
+    refused_at: float = -math.inf
+
+    @property
+    def is_there(self) -> bool:
+        """Whether to use it."""
+        return self.is_announced and self.refused_at == -math.inf
+
+    def connected(self, *, is_announced: bool, now: int) -> None:
+        """Note what a CONNACK announces; an older refusal is not believed for ever."""
+        self.is_announced = is_announced
+        if now - self.refused_at >= BELIEVED:
+            self.refused_at = -math.inf
+
+
 class Features:
     """What one broker supports, as far as it is known."""
 
@@ -50,13 +72,8 @@ class Features:
         self.lowers_qos = False
         #: The maximum that it has announced in this connection; 2 if none.
         self._announced = EXACTLY_ONCE
-        #: It has announced in this connection that it has no retained messages.
-        self._retains = True
-        #: When it last refused a retained message, in milliseconds since the epoch.
-        self._refused_retain_at = -math.inf
-        #: The same of filters with wildcards.
-        self._wildcards = True
-        self._refused_wildcards_at = -math.inf
+        #: Retained messages, and filters with wildcards.
+        self._retained, self._wildcards = _Option(), _Option()
         #: Connections that ended on an unanswered QoS 2 PUBLISH, since one was last answered.
         self._hung_up = 0
         self._is_stale = False
@@ -72,12 +89,11 @@ class Features:
     @property
     def retains(self) -> bool:
         """Whether to send messages with the retain flag."""
-        return self._retains and self._refused_retain_at == -math.inf
+        return self._retained.is_there
 
     def takes(self, topic_filter: str) -> bool:
         """Whether to subscribe to a filter: a broker without wildcards ends the connection on one (MQTT 5, 3.2.2.3.11)."""
-        lacks = not self._wildcards or self._refused_wildcards_at > -math.inf
-        return not (lacks and ("+" in topic_filter or "#" in topic_filter))
+        return self._wildcards.is_there or not ("+" in topic_filter or "#" in topic_filter)
 
     # -- learning -----------------------------------------------------------------------------------
 
@@ -97,13 +113,9 @@ class Features:
         :param now: milliseconds since the epoch.
         """
         self._announced = EXACTLY_ONCE if maximum_qos is None else maximum_qos
-        self._retains = retains
-        self._wildcards = wildcards
+        self._retained.connected(is_announced=retains, now=now)
+        self._wildcards.connected(is_announced=wildcards, now=now)
         self._is_stale = self._is_stale or not session_present
-        if now - self._refused_retain_at >= BELIEVED:
-            self._refused_retain_at = -math.inf
-        if now - self._refused_wildcards_at >= BELIEVED:
-            self._refused_wildcards_at = -math.inf
 
     def confirmed(self, now: int) -> None:
         """Note that the broker has confirmed a message of QoS 2 (PUBREC)."""
@@ -123,9 +135,9 @@ class Features:
             self.lowers_qos = False
             self.tried(1, now)
         elif reason == RETAIN_NOT_SUPPORTED:
-            self._refused_retain_at = now
+            self._retained.refused_at = now
         elif reason == WILDCARDS_NOT_SUPPORTED:
-            self._refused_wildcards_at = now
+            self._wildcards.refused_at = now
 
     def hung_up(self) -> None:
         """Note that the broker has closed a connection in which a QoS 2 PUBLISH was not answered."""
