@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-import orjson
-
 from tests.fleet.hostile import IMPOSSIBLE, MOST, Hostile, all_topics
 from tests.fleet.shore import NAME
+from tests.fleet.tap import json_object
 from tests.support.ship_model import ENTITIES
 from tests.support.waiting import eventually
 
@@ -525,8 +524,8 @@ def repeats_and_reorderings(hostile: Hostile) -> None:
 def _request_ids(hostile: Hostile, vessel_id: str) -> list[str]:
     """The last request of the follower to a vessel: it is fulfilled."""
     topic = f"{hostile.fleet.prefix_of(vessel_id)}/catchup_requests"
-    found = [orjson.loads(payload) for at, payload in hostile.recorded() if at == topic and payload]
-    asked = [each["requestId"] for each in found if isinstance(each, dict) and _is_asked(each)]
+    found = [json_object(payload) for at, payload in hostile.recorded() if at == topic]
+    asked = [each["requestId"] for each in found if each is not None and _is_asked(each)]
     return [each for each in asked if isinstance(each, str)][-1:]
 
 

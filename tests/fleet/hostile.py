@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 from uuid import uuid4
 
-import orjson
 from paho.mqtt.client import CallbackAPIVersion, Client, MQTTMessage, MQTTProtocolVersion
 
 from arus.protocol.times import iso, now_ms
 from tests.fleet.fleet import Fleet
 from tests.fleet.shore import NAME
+from tests.fleet.tap import json_object
 from tests.support.follower import ScriptedVessel
 from tests.support.lifecycle import Started
 from tests.support.ship_model import DEFAULTS, ENTITIES
@@ -222,11 +222,8 @@ class Hostile(Started):
         answer = self._on_request
         if answer is None or not message.topic.endswith("/catchup_requests"):
             return
-        try:
-            document = orjson.loads(message.payload)
-        except orjson.JSONDecodeError:
-            return
-        if isinstance(document, dict) and document.get("consumer") == NAME:
+        document = json_object(message.payload)
+        if document is not None and document.get("consumer") == NAME:
             answer(document)
 
     def wait(self, seconds: float) -> None:

@@ -161,13 +161,19 @@ class Tap(Started):
         return _CATCHUP_TYPES.get(str(document.get("type")), "other"), None
 
 
-def _object(payload: bytes) -> dict[str, Any] | None:
-    """A JSON object; None if it is none, or one with a row or fields that can't be compared."""
+def json_object(payload: bytes | bytearray) -> dict[str, Any] | None:
+    """The JSON object that a payload is; None if it is none, as rubbish of an attack."""
     try:
         document = orjson.loads(payload)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(document, dict) or not isinstance(document.get("data", {}), dict):
+    return document if isinstance(document, dict) else None
+
+
+def _object(payload: bytes) -> dict[str, Any] | None:
+    """A JSON object; None if it is none, or one with a row or fields that can't be compared."""
+    document = json_object(payload)
+    if document is None or not isinstance(document.get("data", {}), dict):
         return None
     plain = (str, int, float, type(None))
     told = (*(document.get(key) for key in ("vesselId", "entity", "version")),)

@@ -313,7 +313,9 @@ def test_a_newer_dictionary_is_made_only_if_it_saves_a_tenth_and_the_older_goes_
     # Others: the new one takes its place.
     other_work(vessel, 3 * ENOUGH)
     _, second = wait_trained(vessel, 2)
+    # Both are written by the turn after its acknowledgement, in two statements.
     eventually(lambda: dictionaries(vessel)[1].acknowledged, PATIENCE)
+    eventually(lambda: dictionaries(vessel)[0].retired_at is not None, PATIENCE)
     assert dictionaries(vessel)[0].retired_seq >= ENOUGH
     a_day_passes(False)
     # It is deleted with the last change that was sent with it, here and at the broker.
