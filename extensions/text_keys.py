@@ -37,7 +37,7 @@ from arus.outbox.capture.versions import CAPTURED
 from arus.partial_index import partial_index
 
 from .database import Row, db
-from .texts import MAX_KEY, fold, sort_key
+from .texts import MAX_KEY, fold, search_form, sort_key
 from .upgrades import after_upgrade
 
 logger = logging.getLogger(__name__)
@@ -105,11 +105,11 @@ def search_indexes(table: str, *texts: str) -> tuple[Index, ...]:
 
 def has_text(model: type[Any], text: str) -> Any:
     """Return the condition that one of a row's searched texts contains `text`."""
-    return _contains(model.search_key, fold(text))
+    return _contains(model.search_key, search_form(text))
 
 
 def equals_text(model: type[Any], name: str, text: str) -> Any:
-    """Return the condition that the text `name` of a row is `text`, but for case and Unicode form."""
+    """Return the condition that the text `name` of a row is `text`, but for case and Unicode form; marks tell letters apart."""
     column = key_column(model, name)
     if column is not None:
         return column == sort_key(text)
@@ -134,18 +134,21 @@ def keys_of(model: type[Any], values: Mapping[str, Any]) -> dict[str, str | None
     if any(not isinstance(values.get(name), str | None) for name in _texts(model)):
         # SQL expressions: what they become is known after the statement.
         return dict.fromkeys(["search_key", *(column for column, _name in _key_names(model))])
-    texts = [values.get(name) for name in model.searched]
     keys: dict[str, str | None] = {
-        "search_key": "".join(
-            f"{chr(_FIRST + place)}{fold(text)}{_END}"
-            for place, text in enumerate(texts)
-            if text is not None
-        )
+        "search_key": _search_key([values.get(name) for name in model.searched])
     }
     for column, name in _key_names(model):
         value = values.get(name)
         keys[column] = None if value is None else sort_key(value)
     return keys
+
+
+def _search_key(texts: Sequence[str | None]) -> str:
+    """Return the searched texts, folded and marked, and those again whose letters have marks, without these."""
+    folded = [(place, fold(text)) for place, text in enumerate(texts) if text is not None]
+    parts = [f"{chr(_FIRST + place)}{text}{_END}" for place, text in folded]
+    parts += [f"{form}{_END}" for _place, text in folded if (form := search_form(text)) != text]
+    return "".join(parts)
 
 
 def complete_keys(model: Any, most: float = MOST_AT_ONCE) -> None:

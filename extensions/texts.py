@@ -18,7 +18,7 @@ _CONTROL = re.compile("[\0-\x08\x0e-\x1b]")
 #: The dotted and the dotless i of Turkish have one upper case form each, which other languages share.
 _DOTLESS = str.maketrans({"\N{LATIN SMALL LETTER DOTLESS I}": "i"})
 _DOTTED = "i\N{COMBINING DOT ABOVE}"
-#: Letters that sort with another one but do not decompose, as in the Unicode collation's root order.
+#: Letters that sort and are found with another one but do not decompose, as in the Unicode collation's root order.
 _BASES = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h"})
 _MARKS = range(0x0300, 0x0370)
 _DIGITS = re.compile(r"[0-9]+")
@@ -45,6 +45,15 @@ def fold(text: str) -> str:
             folded = _without_greek_marks(folded)
         folded = unicodedata.normalize("NFKC", folded)
     return " ".join(_CONTROL.sub("", folded).split())
+
+
+def search_form(text: str) -> str:
+    """Return `text` in the form in which a part of it is searched: folded, and each letter with marks as its base letter.
+
+    So "cafe" finds "Café", for people without that key on their keyboard, and "CAFÉ" finds "cafe".
+    """
+    folded = fold(text)
+    return folded if folded.isascii() else unicodedata.normalize("NFC", _base(folded))
 
 
 def sort_key(text: str) -> str:

@@ -21,7 +21,7 @@ from blueprints.work_orders.models import WorkOrder
 from extensions import db
 from extensions.database import utcnow
 from extensions.text_keys import complete_keys, equals_text, has_text, key_column
-from extensions.texts import fold, sort_key
+from extensions.texts import search_form, sort_key
 
 from .i18n import _, lazy
 from .inputs import Options, words
@@ -141,7 +141,7 @@ def present_values(model: type[Any], name: str) -> Choosing:
                 spellings[each] = (count, text)
         values = {each: text for each, (_count, text) in spellings.items()}
         chosen = {sort_key(text): text for text in present}
-        found = [text for text in values.values() if not q or fold(q) in fold(text)]
+        found = [text for text in values.values() if not q or search_form(q) in search_form(text)]
         return _offered(
             _pairs(found[:MOST_OFFERED]),
             _pairs(values.get(each, text) for each, text in chosen.items()),

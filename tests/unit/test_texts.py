@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extensions.texts import MAX_KEY, fold, sort_key
+from extensions.texts import MAX_KEY, fold, search_form, sort_key
 
 TEXTS = st.text(max_size=60)
 
@@ -42,6 +42,29 @@ def test_two_ways_to_write_one_word_are_the_same(one: str, other: str) -> None:
 def test_different_words_are_different(one: str, other: str) -> None:
     assert fold(one) != fold(other)
     assert sort_key(one) != sort_key(other)
+
+
+@pytest.mark.parametrize(
+    ("sought", "text"),
+    [
+        ("cafe", "Café 2"),
+        ("CAFÉ", "cafe"),
+        ("muller", "Jörg Müller"),
+        ("mal", "Mål"),
+        ("orsted", "ØRSTED"),
+        ("елка", "Ёлка"),
+        ("καπετανιος", "Καπετάνιος"),
+        ("ハ\N{COMBINING KATAKANA-HIRAGANA VOICED SOUND MARK}ルブ", "バルブ"),
+        ("펌프", "주 펌프"),
+    ],
+)
+def test_a_text_is_found_without_the_accents_on_its_letters(sought: str, text: str) -> None:
+    assert search_form(sought) in search_form(text)
+
+
+@pytest.mark.parametrize(("sought", "text"), [("ий", "ии"), ("가", "각"), ("ハ", "バ")])
+def test_letters_of_their_own_are_not_taken_for_others(sought: str, text: str) -> None:
+    assert search_form(sought) not in search_form(text)
 
 
 @pytest.mark.parametrize(
