@@ -50,6 +50,24 @@ def text_of(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
+def is_written_alike(one: Any, other: Any) -> bool:
+    """Whether two equal values are the same in JSON.
+
+    It tells `true` from 1, 1.50 from 1.5, a moment in one zone from the same in another, and the order of keys.
+    """
+    if one is None or type(one) is type(other) is str:  # as nearly always
+        return True
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(map(is_written_alike, one.items(), other.items()))
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return all(map(is_written_alike, one, other))
+    if type(one) is not type(other):
+        return False
+    if type(one) is datetime and one.tzinfo is other.tzinfo:  # repr takes much longer
+        return True
+    return repr(one) == repr(other)
+
+
 def typed_value(kind: Any, value: Any) -> Any:
     """Return a loaded value as the type of its column: a schema's field may have left it as it was received.
 

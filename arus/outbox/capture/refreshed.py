@@ -8,7 +8,6 @@ models need no look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import inspect, select
@@ -16,11 +15,10 @@ from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 
 from arus.database import chunks
+from arus.protocol.rows import is_written_alike
 
 from .engines import connection_of
 from .pending import Change
-
-_NUMBERS = (int, float, Decimal)
 
 
 def refresh_objects(session: Session, changes: Iterable[Change]) -> None:
@@ -61,19 +59,6 @@ def _differing(state: InstanceState[Any], names: Sequence[str], values: Sequence
         if name in state.dict
         and not (
             properties[name].columns[0].type.compare_values(state.dict[name], value)
-            and _is_written_alike(state.dict[name], value)
+            and is_written_alike(state.dict[name], value)
         )
     ]
-
-
-def _is_written_alike(one: Any, other: Any) -> bool:
-    """Whether two equal values are the same in JSON, which tells `true` from 1, 1.50 from 1.5, and keeps the order of keys."""
-    if one is None or type(one) is str:  # as nearly always
-        return True
-    if isinstance(one, dict) and isinstance(other, dict):
-        return all(map(_is_written_alike, one.items(), other.items()))
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return all(map(_is_written_alike, one, other))
-    if isinstance(one, _NUMBERS):
-        return type(one) is type(other) and str(one) == str(other)
-    return True

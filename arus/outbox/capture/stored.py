@@ -7,33 +7,54 @@ its change is logged.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy import Column, Connection, Dialect, inspect, select
 from sqlalchemy.orm import ColumnProperty, InstanceState, Mapper
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from arus.protocol.entries import Operation
+from arus.protocol.rows import is_written_alike
 from arus.registry import Registration
 
 #: Whether the database surely returns a value (not None) as it is.
 Check = Callable[[Any], bool]
 
+#: The type whose values, and no others, the database surely returns as they are; or a check of the value.
+Trusted = type[Any] | Check
+
 #: Decimal digits that a double-precision number holds exactly: SQLite stores numerics as such.
 _DOUBLE_DIGITS = 15
 #: Decimals that SQLAlchemy reads from SQLite if the column has no scale.
 _RETURN_SCALE = 10
-#: Types whose values are returned as they were given.
-_TRUSTED = (sa.Integer, sa.Boolean)
+#: How a type of the application's own may convert values, and what of a decorator says the same.
+_CONVERSIONS = {
+    "bind_processor": "process_bind_param",
+    "result_processor": "process_result_value",
+    "bind_expression": None,
+    "column_expression": None,
+}
+#: A moment that a type must return as it is, before any other is believed: a storage format may have no microseconds.
+_MOMENT = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
+#: Some zone that a session may be in.
+_ELSEWHERE = timezone(timedelta(hours=9, minutes=30))
 
-_checks: weakref.WeakKeyDictionary[Mapper[Any], dict[str, dict[str, Check]]] = (
-    weakref.WeakKeyDictionary()
-)
+
+class _Checks(Struct, frozen=True):
+    """The checks of a mapper's attributes on one kind of database."""
+
+    by_name: dict[str, Trusted]
+    #: The attributes that an UPDATE may write by itself.
+    on_update: tuple[str, ...]
+
+
+_checks: weakref.WeakKeyDictionary[Mapper[Any], dict[str, _Checks]] = weakref.WeakKeyDictionary()
 
 
 def reloaded_attributes(
@@ -47,13 +68,19 @@ def reloaded_attributes(
     checks = by_dialect.get(dialect.name)
     if checks is None:
         checks = by_dialect[dialect.name] = _checks_of(mapper, dialect)
-    written = checks if operation is Operation.CREATE else _written(mapper, state, checks)
-    values = state.dict
-    return [
-        name
-        for name in written
-        if (value := values.get(name)) is not None and not checks[name](value)
-    ]
+    trusted, values = checks.by_name, state.dict
+    written: Iterable[str] = trusted
+    if operation is not Operation.CREATE:
+        written = {*state.committed_state, *checks.on_update}
+    reloaded = []
+    # This runs for each flushed row: most values are of the type that their column is trusted with.
+    for name in written:
+        value, trust = values.get(name), trusted.get(name)
+        if value is None or trust is None or type(value) is trust:
+            continue
+        if isinstance(trust, type) or not trust(value):
+            reloaded.append(name)
+    return reloaded
 
 
 def stored_key(connection: Connection, registration: Registration, key: Any) -> Any:
@@ -63,42 +90,33 @@ def stored_key(connection: Connection, registration: Registration, key: Any) -> 
     return key if found is None else found
 
 
-def _written(
-    mapper: Mapper[Any], state: InstanceState[Any], checks: Mapping[str, Check]
-) -> Iterable[str]:
-    """Return the checked attributes that an UPDATE has written, by itself or by the column's `onupdate`."""
-    return [
-        name
-        for name in checks
-        if name in state.committed_state or mapper.columns[name].onupdate is not None
-    ]
+def _checks_of(mapper: Mapper[Any], dialect: Dialect) -> _Checks:
+    columns = {
+        prop.key: column
+        for prop in mapper.column_attrs
+        if isinstance(prop, ColumnProperty) and isinstance(column := prop.columns[0], Column)
+    }
+    return _Checks(
+        {name: _check(column.type, dialect) for name, column in columns.items()},
+        tuple(name for name, column in columns.items() if column.onupdate is not None),
+    )
 
 
-def _checks_of(mapper: Mapper[Any], dialect: Dialect) -> dict[str, Check]:
-    found = {}
-    for prop in mapper.column_attrs:
-        if isinstance(prop, ColumnProperty) and isinstance(column := prop.columns[0], Column):
-            check = _check(column.type, dialect)
-            if check is not None:
-                found[prop.key] = check
-    return found
-
-
-def _check(kind: TypeEngine[Any], dialect: Dialect) -> Check | None:
-    """Return the check of a column's values; None if all of them are returned as they were given."""
+def _check(kind: TypeEngine[Any], dialect: Dialect) -> Trusted:
+    """Return what is trusted of a column's values."""
     if isinstance(kind, sa.Interval):  # a decorator too
         return _interval(kind, dialect)
+    if _converts(kind):
+        return _never
     if isinstance(kind, TypeDecorator):
         return _decorated(kind, dialect)
     if isinstance(kind, sa.CHAR | sa.NCHAR):  # psycopg's own type for it is that of any text
         return _padded(kind)
     kind = kind.dialect_impl(dialect)  # a variant, perhaps
     if isinstance(kind, sa.Enum):
-        return _enum(kind)
+        return kind.enum_class or str
     if isinstance(kind, sa.String):
-        return _padded(kind) if isinstance(kind, sa.CHAR | sa.NCHAR) else None
-    if isinstance(kind, _TRUSTED):
-        return None
+        return _padded(kind) if isinstance(kind, sa.CHAR | sa.NCHAR) else str
     if _is_postgresqls(kind, "INTERVAL"):
         return _interval(kind, dialect)
     # Before the numbers: in older releases a Float is a Numeric.
@@ -106,6 +124,17 @@ def _check(kind: TypeEngine[Any], dialect: Dialect) -> Check | None:
         if isinstance(kind, known):
             return make(kind, dialect)
     return _never
+
+
+def _converts(kind: TypeEngine[Any]) -> bool:
+    """Whether a class of the application's own converts a type's values in a way that nothing is known of."""
+    named = {
+        name
+        for each in type(kind).__mro__
+        if not each.__module__.startswith("sqlalchemy.")
+        for name in vars(each)
+    }
+    return any(name in named and same not in named for name, same in _CONVERSIONS.items())
 
 
 def _is_postgresqls(kind: TypeEngine[Any], name: str) -> bool:
@@ -121,36 +150,64 @@ def _decorated(kind: TypeDecorator[Any], dialect: Dialect) -> Check:
     """Check by the decorator's own conversions, and its column's type if it converts in one direction only."""
     converts_back = type(kind).process_result_value is not TypeDecorator.process_result_value
     binds = type(kind).process_bind_param is not TypeDecorator.process_bind_param
-    impl = None if converts_back else _check(kind.impl_instance, dialect)
+    impl = kind.load_dialect_impl(dialect)
+    trust = _check(impl, dialect)
+    if isinstance(impl, sa.DateTime) and impl.timezone and _keeps_utc(kind, trust, dialect):
+        trust = _is_utc
 
     def check(value: Any) -> bool:
         stored = kind.process_bind_param(value, dialect) if binds else value
-        if converts_back:
-            return bool(kind.process_result_value(stored, dialect) == value)
-        return bool(stored == value) and (impl is None or impl(stored))
+        if stored is None:
+            return False
+        if type(stored) is not trust and (isinstance(trust, type) or not trust(stored)):
+            return False
+        returned = kind.process_result_value(stored, dialect) if converts_back else stored
+        return bool(returned == value) and is_written_alike(returned, value)
 
     return check
 
 
-def _enum(kind: sa.Enum) -> Check | None:
-    if kind.enum_class is None:
-        return None
-    members = kind.enum_class
-    return lambda value: isinstance(value, members)
+def _keeps_utc(kind: TypeDecorator[Any], trust: Trusted, dialect: Dialect) -> bool:
+    """Whether a decorator returns moments in UTC as such, in whichever zone the database does."""
+    returned = _MOMENT.astimezone(_ELSEWHERE)
+    if dialect.name == "sqlite":
+        returned = _MOMENT.replace(tzinfo=None)
+        if isinstance(trust, type) or not trust(returned):
+            return False
+    elif getattr(kind.load_dialect_impl(dialect), "precision", None) is not None:
+        return False
+    try:
+        found = kind.process_result_value(returned, dialect)
+    except Exception:  # noqa: BLE001  # the decorator is the application's
+        return False
+    return bool(found == _MOMENT) and is_written_alike(found, _MOMENT)
+
+
+def _is_utc(value: Any) -> bool:
+    return type(value) is datetime and value.tzinfo is UTC
 
 
 def _padded(kind: sa.String) -> Check:
-    return lambda value: len(value) == kind.length  # PostgreSQL fills the rest with spaces
+    # PostgreSQL fills the rest with spaces.
+    return lambda value: type(value) is str and len(value) == kind.length
 
 
-def _float(kind: Any, _dialect: Dialect) -> Check | None:
+def _integer(_kind: Any, _dialect: Dialect) -> Trusted:
+    return int
+
+
+def _boolean(_kind: Any, _dialect: Dialect) -> Trusted:
+    return bool
+
+
+def _float(kind: Any, _dialect: Dialect) -> Trusted:
     single = isinstance(kind, sa.REAL) or (kind.precision or 53) <= 24
-    return _never if single or kind.asdecimal else None
+    return _never if single or kind.asdecimal else float
 
 
-def _numeric(kind: Any, dialect: Dialect) -> Check | None:
+def _numeric(kind: Any, dialect: Dialect) -> Trusted:
     if not kind.asdecimal:
-        return _never if kind.scale is not None else None
+        return _never if kind.scale is not None else float
     is_sqlite = dialect.name == "sqlite"
     scale = kind.scale
     if is_sqlite:
@@ -176,12 +233,23 @@ def _moment(kind: Any, dialect: Dialect) -> Check:
     # PostgreSQL returns times in the time zone of the session.
     if kind.timezone and dialect.name != "sqlite":
         return _never
-    precise = getattr(kind, "precision", None) is None
-    return lambda value: precise and isinstance(value, datetime | time) and value.tzinfo is None
+    moment = _MOMENT.replace(tzinfo=None)
+    probe = moment if isinstance(kind, sa.DateTime) else moment.time()
+    if getattr(kind, "precision", None) is not None or not _returns(kind, dialect, probe):
+        return _never
+    expected = type(probe)
+    return lambda value: type(value) is expected and value.tzinfo is None
 
 
-def _day(_kind: Any, _dialect: Dialect) -> Check:
-    return lambda value: type(value) is date
+def _returns(kind: TypeEngine[Any], dialect: Dialect, value: Any) -> bool:
+    """Whether a type reads a value back from what it has written."""
+    write, read = kind.bind_processor(dialect), kind.result_processor(dialect, None)
+    written = write(value) if write is not None else value
+    return bool((read(written) if read is not None else written) == value)
+
+
+def _day(_kind: Any, _dialect: Dialect) -> Trusted:
+    return date
 
 
 def _interval(kind: Any, _dialect: Dialect) -> Check:
@@ -190,8 +258,8 @@ def _interval(kind: Any, _dialect: Dialect) -> Check:
     return lambda value: precise and type(value) is timedelta
 
 
-def _uuid(kind: Any, _dialect: Dialect) -> Check | None:
-    return None if kind.as_uuid else _is_canonical
+def _uuid(kind: Any, _dialect: Dialect) -> Trusted:
+    return UUID if kind.as_uuid else _is_canonical
 
 
 def _is_canonical(value: Any) -> bool:
@@ -202,18 +270,18 @@ def _is_canonical(value: Any) -> bool:
         return False
 
 
-def _binary(_kind: Any, _dialect: Dialect) -> Check:
-    return lambda value: type(value) is bytes
+def _binary(_kind: Any, _dialect: Dialect) -> Trusted:
+    return bytes
 
 
 def _json(kind: Any, dialect: Dialect) -> Check:
     # JSONB has an order of keys of its own.
     if _is_postgresqls(kind, "JSONB"):
         return _never
-    # SQLite takes a document that is a number alone for a number: 1.0 is stored as 1.
-    return (
-        _is_plain if dialect.name != "sqlite" else lambda v: type(v) is not float and _is_plain(v)
-    )
+    if dialect.name != "sqlite":
+        return _is_plain
+    # SQLite takes a document that is a number alone for a number: 1.0 is stored as 1, and 2**70 inexactly.
+    return lambda value: not isinstance(value, int | float) and _is_plain(value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -225,7 +293,9 @@ def _is_plain(value: Any) -> bool:
     return value is None or kind is str or kind is int or kind is float or kind is bool
 
 
-_MAKERS: tuple[tuple[Any, Callable[[Any, Dialect], Check | None]], ...] = (
+_MAKERS: tuple[tuple[Any, Callable[[Any, Dialect], Trusted]], ...] = (
+    (sa.Integer, _integer),
+    (sa.Boolean, _boolean),
     (sa.Float, _float),
     (sa.Numeric, _numeric),
     (sa.DateTime, _moment),
