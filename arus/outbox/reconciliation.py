@@ -204,7 +204,7 @@ def _is_same(content: Content, entry: Row[Any]) -> bool:
 def _hold(connection: Connection, registration: Registration, keys: Mapping[Any, Any]) -> None:
     """Lock rows until the transaction ends."""
     (column,) = inspect(registration.model).primary_key
-    lock(connection, column)
+    lock(connection)
     if connection.dialect.name != "sqlite":
         connection.execute(select(column).where(column.in_(list(keys))).with_for_update())
 

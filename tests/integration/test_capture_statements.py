@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -17,6 +18,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from marshmallow import Schema, fields
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError, ResourceClosedError
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -940,3 +942,96 @@ def test_a_primary_key_that_the_database_would_change_along_with_another_row_is_
     db.session.rollback()
     in_session(sa.update(Tank).where(Tank.id == "b").values(code="z"))
     assert replayed()["tanks", "b"]["code"] == "z"
+
+
+@contextmanager
+def just_before(beginning: str, other: Callable[[Session], Any]) -> Iterator[None]:
+    """Have another session commit a change just before a statement is executed, unless the database makes it wait."""
+    waiting = [beginning]
+
+    def interfere(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if not waiting or not text.startswith(beginning):
+            return
+        waiting.clear()
+        is_sqlite = db.engine.dialect.name == "sqlite"
+        with Session(db.engine) as session, suppress(OperationalError):
+            driver = session.connection().exec_driver_sql
+            driver("PRAGMA busy_timeout = 0" if is_sqlite else "SET LOCAL lock_timeout = 1")
+            try:
+                other(session)
+                session.commit()
+            finally:
+                if is_sqlite:
+                    session.rollback()
+                    session.connection().exec_driver_sql("PRAGMA busy_timeout = 5000")
+
+    sa.event.listen(db.engine, "before_cursor_execute", interfere)
+    try:
+        yield
+    finally:
+        sa.event.remove(db.engine, "before_cursor_execute", interfere)
+    assert not waiting, f"{beginning} was executed"
+
+
+def new_pump(session: Session) -> None:
+    session.add(Pump(id=109, version=1, name="new"))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "change", "other"),
+    [
+        ("DELETE FROM s_ship", lambda: deleted(Ship, 1), lambda s: s.add(Tank(ship_id=1))),
+        ("DELETE FROM s_ship", lambda: on_engine(SHIP.delete()), lambda s: s.add(Valve(tank_id="a"))),
+        ("UPDATE s_pump", lambda: in_session(PUMP.update().values(name="all")), new_pump),
+        ("DELETE FROM s_pump", lambda: in_session(PUMP.delete()), new_pump),
+        ("DELETE FROM s_pump", lambda: on_engine(PUMP.delete()), new_pump),
+        (
+            "UPDATE s_pump",
+            lambda: in_session(sa.update(Pump).values(name="all").returning(Pump.id)),
+            new_pump,
+        ),
+    ],
+)  # fmt: skip
+def test_what_others_commit_while_a_statement_begins_is_captured_when_it_changes_that_too(
+    app: Flask,
+    beginning: str,
+    change: Callable[[], Any],
+    other: Callable[[Session], Any],
+) -> None:
+    with just_before(beginning, other):
+        change()
+    assert replayed() == in_tables()
+    assert uncaptured() == 0
+
+
+def test_a_statement_is_refused_if_its_rows_can_neither_be_returned_nor_were_read(
+    app: Flask,
+) -> None:
+    named = sa.update(Pump).values(name="all").returning(Pump.name)
+    if db.engine.dialect.name == "sqlite":
+        return  # no other can come in between
+    with just_before("UPDATE s_pump", new_pump), pytest.raises(CaptureError, match="repeat the"):
+        in_session(named)
+    db.session.rollback()
+    in_session(named)
+    assert replayed() == in_tables()
+
+
+def test_a_statement_whose_condition_is_another_each_time_is_captured(app: Flask) -> None:
+    saved("add_all", [Pump(id=number, version=1, name="n") for number in range(20)])
+    some = PUMP.c.id.in_(sa.select(PUMP.c.id).order_by(sa.func.random()).limit(10))
+    for statement in (PUMP.update().values(name="some"), PUMP.delete()):
+        result: Any = db.session.execute(statement.where(some))
+        assert result.rowcount == 10
+        with pytest.raises(ResourceClosedError):
+            result.all()
+        db.session.commit()
+        assert replayed() == in_tables()
+        changed = [row for row in replayed().values() if row["version"] > 1]
+    assert uncaptured() == 0
+    assert len(changed) <= 10, "what did not change has no entry"
+    saved("add_all", [Pump(id=number, version=1, name="n") for number in range(200, 220)])
+    on_engine(sa.text("DELETE FROM arus_change"))  # as retention does
+    with pytest.raises(CaptureError, match="the condition is not the same each time"):
+        in_session(PUMP.delete().where(some))
+    db.session.rollback()

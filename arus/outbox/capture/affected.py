@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct, field
-from sqlalchemy import Column, Connection, false, inspect, select, update
+from sqlalchemy import Column, Connection, inspect, select
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
@@ -22,7 +22,7 @@ from arus.protocol.entries import Operation
 from arus.registry import Registration, Registry
 
 from .pending import Change, Content
-from .versions import CAPTURED, raise_versions, version_of
+from .versions import raise_versions, version_of
 from .writer import content_of
 
 
@@ -40,14 +40,13 @@ class Affected(Struct):
     is_unsure: bool = False
 
 
-def lock(connection: Connection, column: Column[Any]) -> None:
+def lock(connection: Connection) -> None:
     """Take SQLite's write lock, so that no other writer changes the rows between reading and the statement."""
-    if connection.dialect.name != "sqlite":
+    if connection.dialect.name != "sqlite" or connection._is_autocommit_isolation():
         return
     driver: Any = connection.connection.dbapi_connection
     if not driver.in_transaction:
-        nothing = update(column.table).values({column: column}).where(false())
-        connection.execute(nothing, execution_options={CAPTURED: True})
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def matching_keys(

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Delete, Update, UpdateBase, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Select,
+    Update,
+    UpdateBase,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import Session
 
 from arus.database import chunks
 from arus.registry import Registry
 
-from .affected import Affected, contents
+from .affected import Affected, contents, lock
 from .flush import changed_key
 from .tables import Cascade, RegisteredTables, key_column, named_columns, table_of
 
@@ -57,6 +66,8 @@ def reached_rows(
         return []
     found: dict[str, Affected] = {}
     seen: set[tuple[Any, Any]] = set()
+    # Nobody may add rows that refer to these, or to what is reached, between reading them and the statement.
+    lock(connection)
     waiting = [(direct, _matching(connection, direct, statement, parameters))]
     while waiting:
         cascades, rows = waiting.pop()
@@ -84,7 +95,7 @@ def _matching(
     """Return what the rows that a statement is about to delete or change are referred to by."""
     table = table_of(statement)
     names = dict.fromkeys(column.key for each in cascades for column in each.referred)
-    query = select(*(table.c[name] for name in names))
+    query = _locking(connection, select(*(table.c[name] for name in names)), table)
     if statement.whereclause is not None:
         query = query.where(statement.whereclause)
     return [
@@ -111,11 +122,16 @@ def _children(
     columns |= {column for each in further for column in each.referred}
     columns |= {key for one in tables.of(child) if (key := key_column(child, one)) is not None}
     named = {column.key: column for column in columns}
+    query = _locking(connection, select(*named.values()), child)
     return [
         dict(zip(named, row, strict=True))
         for chunk in chunks(values)
-        for row in connection.execute(select(*named.values()).where(_refers(cascade, chunk)))
+        for row in connection.execute(query.where(_refers(cascade, chunk)))
     ]
+
+
+def _locking(connection: Connection, query: Select[Any], table: Any) -> Select[Any]:
+    return query if connection.dialect.name == "sqlite" else query.with_for_update(of=table)
 
 
 def _refers(cascade: Cascade, values: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:

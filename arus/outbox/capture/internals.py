@@ -17,6 +17,7 @@ from sqlalchemy import (
     insert,
     update,
 )
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import CompileState
 from sqlalchemy.sql.lambdas import StatementLambdaElement
@@ -51,9 +52,10 @@ TOUCHED = (
             ),
         ),
     ),
-    (update(_TABLE), (*_RETURNING, "_values")),
-    (delete(_TABLE), _RETURNING),
+    (update(_TABLE), (*_RETURNING, "_propagate_attrs", "_return_defaults", "_values")),
+    (delete(_TABLE), (*_RETURNING, "_propagate_attrs", "_return_defaults")),
     (CursorResult, ("_rewind",)),
+    (DefaultExecutionContext, ("_rowcount",)),
     (StatementLambdaElement, ("_resolved",)),
     (Row, ("_mapping",)),
 )

@@ -14,3 +14,12 @@ def kept_rows(result: CursorResult[Any]) -> Sequence[Row[Any]]:
     # As SQLAlchemy itself does for a RETURNING that it needs as well.
     result._rewind(rows)
     return rows
+
+
+def without_rows(result: CursorResult[Any], count: int) -> None:
+    """Close a result whose rows were read, and for which the application has not asked; it tells their number."""
+    context: Any = result.context
+    context._rowcount = (
+        count  # SQLite's driver knows it only now, and SQLAlchemy has asked it before
+    )
+    result.close()

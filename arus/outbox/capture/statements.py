@@ -45,10 +45,11 @@ from .inserts import (
     returns_key,
     upserted_columns,
     with_keys,
+    with_returned_key,
 )
 from .logged import logged_contents
 from .pending import Change, innermost, note, pending_of
-from .results import kept_rows
+from .results import kept_rows, without_rows
 from .tables import RegisteredTables, key_column, may_change_class, named_columns, table_of
 from .textual import NOTHING, SqlTexts
 from .uncaptured import is_migrating, place_of_caller, report_uncaptured
@@ -114,12 +115,17 @@ class Statements:
         if session is not None and not session._flushing:
             session.flush()  # or the rows would be read, and expired, without unflushed changes
         watched = _Watched(self._registry, self._tables, connection, session, registrations)
+        # The mappers' own statements are by key.
+        may_return = "compiled_cache" not in options and len(parameters) == 1
         try:
-            return watched.begin(statement, parameters)
+            executed, finish = watched.begin(statement, parameters, may_return=may_return)
         except CaptureError:
             if session is not None:
                 raise
             return statement, lambda _: report_uncaptured(connection, entities)
+        if session is not None:
+            return executed, finish
+        return executed, _reporting(connection, entities, finish)
 
     def refuse_wrapped(self, connection: Connection, statement: Any) -> None:
         """Refuse to execute `select().from_statement()` of a statement that changes registered rows.
@@ -166,6 +172,18 @@ class Statements:
             report_uncaptured(connection, written.reached)
 
 
+def _reporting(connection: Connection, entities: set[str], finish: _Finish) -> _Finish:
+    """Return what to call instead of `finish` on a connection without a session: it refuses nothing."""
+
+    def call(result: CursorResult[Any]) -> None:
+        try:
+            finish(result)
+        except CaptureError:
+            report_uncaptured(connection, entities)
+
+    return call
+
+
 def is_flushed(session: Session | None, options: Any) -> bool:
     """Whether a flush executes a statement whose rows the mappers report.
 
@@ -193,10 +211,11 @@ class _Watched:
         self._deletes = False
 
     def begin(
-        self, statement: UpdateBase, parameters: _Parameters
-    ) -> tuple[UpdateBase, Callable[[CursorResult[Any]], None]]:
+        self, statement: UpdateBase, parameters: _Parameters, *, may_return: bool
+    ) -> tuple[UpdateBase, _Finish]:
         """Read the rows that are about to change; return the statement to execute, and what to call with its result.
 
+        :param may_return: an UPDATE or DELETE may be given a RETURNING of its keys.
         :raises CaptureError: the changes can't be captured.
         """
         self._deletes = isinstance(statement, Delete)
@@ -207,9 +226,53 @@ class _Watched:
             _refuse_keys(statement, parameters, self._registrations, keys)
         with open_reader(self._connection) as reader:
             rows = self._matching(reader, statement, parameters, keys)
+            reached: list[Affected] = []
             if isinstance(statement, Delete | Update):
-                rows += reached_rows(reader, self._registry, self._tables, statement, parameters)
-        return statement, lambda _: self._capture(rows)
+                reached = reached_rows(reader, self._registry, self._tables, statement, parameters)
+        key = next(iter(keys.values()), None)
+        if key is None:
+            return statement, lambda _: self._capture(reached)
+        executed = statement
+        if may_return and isinstance(statement, Delete | Update):
+            executed = with_returned_key(self._connection, statement, key)
+
+        def finish(result: CursorResult[Any]) -> None:
+            if returns_key(executed, key):
+                returned = returned_keys(result, executed, key)
+                self._correct(rows, {*returned})
+                if executed is not statement:
+                    without_rows(result, len(returned))
+            elif len(parameters) == 1 and result.rowcount > len(
+                rows[0].before.keys() | rows[0].created
+            ):
+                raise _unread(self._registrations[0])
+            self._capture([*rows, *reached])
+
+        return executed, finish
+
+    def _correct(self, rows: list[Affected], changed: set[Any]) -> None:
+        """Correct which rows a statement has changed, after it was executed.
+
+        Others may have committed rows that meet its condition since that was read, or the condition is not the same
+        each time (`random()`).
+
+        :param changed: the keys that the statement has returned.
+        :raises CaptureError: it has deleted rows that the log does not know.
+        """
+        unread = changed.difference(rows[0].before, rows[0].created)
+        for one in rows:
+            one.before = {key: content for key, content in one.before.items() if key in changed}
+            one.created &= changed
+        if not unread:
+            return
+        unknown = unread
+        for registration in self._registrations:
+            logged = logged_contents(self._connection, registration, unread)
+            unknown = unknown - logged.keys()
+            made = unread - logged.keys()
+            rows.append(Affected(registration, logged, made, is_unsure=True))
+        if self._deletes and unknown:
+            raise _unread(self._registrations[0])
 
     def _key_columns(self, statement: UpdateBase) -> dict[str, Column[Any]]:
         """Return the statement's column with the key of each entity."""
@@ -243,7 +306,7 @@ class _Watched:
         names = named_columns(statement, parameters) if isinstance(statement, Update) else set()
         for registration in self._registrations:
             column = keys[registration.entity]
-            lock(self._connection, column)
+            lock(self._connection)
             matching = matching_keys(self._connection, column, statement.whereclause, parameters)
             data = isinstance(statement, Delete) or may_change_class(registration, names)
             before = contents(reader, self._registry, registration, matching, data=data)
@@ -254,7 +317,7 @@ class _Watched:
 
     def _begin_insert(
         self, statement: Insert, parameters: _Parameters, keys: Mapping[str, Column[Any]]
-    ) -> tuple[Insert, Callable[[CursorResult[Any]], None]]:
+    ) -> tuple[Insert, _Finish]:
         key = next(iter(keys.values()))
         given = given_keys(statement, parameters, key)
         name = self._registrations[0].model.__name__
@@ -285,7 +348,7 @@ class _Watched:
         existing = [Affected(one, written=is_exact) for one in self._registrations]
         if is_upsert(statement) and given is not None:
             with open_reader(self._connection) as reader:
-                lock(self._connection, key)
+                lock(self._connection)
                 names = upserted_columns(statement)
                 for one in existing:
                     data = not is_exact or may_change_class(one.registration, names)
@@ -361,6 +424,15 @@ def _note_all(session: Session, changes: Sequence[Change], *, deletes: bool) -> 
         note(session, change)
     if not in_flush:
         write_if_sealed(session)
+
+
+def _unread(registration: Registration) -> CaptureError:
+    """Return the error for a statement that has changed rows which were not read before it."""
+    return CaptureError(
+        f"a statement on {registration.model.__name__} has changed rows that did not meet its condition just before: others have"
+        " committed them meanwhile, or the condition is not the same each time; repeat the transaction, or select the"
+        " keys first"
+    )
 
 
 def _refuse_keys(
