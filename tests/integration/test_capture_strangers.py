@@ -17,6 +17,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from marshmallow import Schema, fields
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -211,6 +212,27 @@ class GaugeSchema(Schema):
     key = fields.UUID()
 
 
+class Rack(Base):
+    """Its values tell it of their changes."""
+
+    __tablename__ = "x_rack"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int | None]
+    items = mapped_column(MutableList.as_mutable(sa.JSON))
+    places = mapped_column(
+        MutableDict.as_mutable(sa.JSON().with_variant(postgresql.JSONB(), "postgresql"))
+    )
+    pickled = mapped_column(MutableSet.as_mutable(sa.PickleType))
+
+
+class RackSchema(Schema):
+    id = fields.Integer()
+    version = fields.Integer()
+    items = fields.Raw()
+    places = fields.Raw()
+    pickled = fields.Function(lambda rack: sorted(rack.pickled))
+
+
 class LampSchema(Schema):
     id = fields.Integer()
     version = fields.Integer()
@@ -254,6 +276,7 @@ MODELS: dict[str, tuple[Any, type[Schema]]] = {
     "seals": (Seal, NamedSchema),
     "lamps": (Lamp, LampSchema),
     "gauges": (Gauge, GaugeSchema),
+    "racks": (Rack, RackSchema),
 }
 for entity, (model, schema) in MODELS.items():
     sync.register(model, entity, schema=schema)
@@ -548,6 +571,27 @@ def test_a_value_is_told_as_its_column_has_it_whatever_its_object_was_given(app:
             setattr(row, name, value)
     db.session.commit()
     assert len(log()) == 3 * len(given)
+
+
+def test_a_value_that_tells_its_row_of_changes_does_so_after_a_flush_and_a_commit_too(
+    app: Flask,
+) -> None:
+    added()
+    with Session(db.engine, expire_on_commit=False) as session:
+        rack = Rack(id=1, items=[1, (2,)], places={"long": 1, "b": 1.5}, pickled={1})
+        session.add(rack)
+        items, places, pickled = rack.items, rack.places, rack.pickled
+        for number, end in enumerate(
+            (session.flush, session.commit, session.flush, session.commit)
+        ):
+            items.append(number)
+            places[f"key {number}"] = number
+            pickled.add(number)
+            end()
+    rack = db.session.get_one(Rack, 1)
+    assert (rack.items, rack.pickled) == ([1, [2], 0, 1, 2, 3], {0, 1, 2, 3})
+    assert (len(rack.places), items, places) == (6, rack.items, rack.places)
+    assert log() == [("racks", "create", "1"), ("racks", "update", "1")]
 
 
 def test_a_deletion_has_the_row_as_it_last_was_and_not_as_its_object_was(app: Flask) -> None:

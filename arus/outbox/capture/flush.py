@@ -27,6 +27,7 @@ from arus.registry import Registration, Registry, loaded_value
 
 from .engines import find_engine
 from .pending import find_pending, note
+from .refreshed import expire_attributes
 from .stored import reloaded_attributes, stored_key
 from .versions import grows_by_itself, is_counted_by_mapper, version_column
 from .writer import change_of, content_of, write_if_sealed
@@ -262,7 +263,7 @@ def after_flush_postexec(session: Session, _context: UOWTransaction) -> None:
         row, attributes = pending.incomplete.pop()
         attributes = attributes or list(instance_state(row).unloaded)
         if attributes and row in session:
-            session.expire(row, attributes)
+            expire_attributes(session, row, attributes)
     # Another before_commit hook may have changed rows after ours had run.
     if pending.sealed:
         write_if_sealed(session)

@@ -1,4 +1,4 @@
-"""Objects that a flush has updated, brought up to date before they are logged.
+"""Objects that a flush has written, brought up to date before they are logged.
 
 An UPDATE of the ORM writes the changed columns alone. What other transactions have written to the others since the
 object was loaded is in the row, and must be in its entry. A `version_id_col` refuses such an UPDATE, so the rows of these
@@ -11,11 +11,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import inspect, select
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm import InstanceState, Mapper, Session
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
 
 from arus.database import chunks
 from arus.protocol.rows import is_written_alike
+from arus.registry import loaded_value
 
 from .engines import connection_of
 from .pending import Change
@@ -33,6 +36,43 @@ def refresh_objects(session: Session, changes: Iterable[Change]) -> None:
             _refresh(session, mapper, states)
 
 
+def expire_attributes(session: Session, row: Any, names: Sequence[str]) -> None:
+    """Have attributes of an object loaded again when they are next used."""
+    held = _mutables(row, names)
+    session.expire(row, names)
+    _keep(session, row, held)
+
+
+def _mutables(row: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return an object's values that tell it of their changes."""
+    values = instance_state(row).dict
+    kinds = (MutableDict, MutableList, MutableSet)
+    return {name: values[name] for name in names if isinstance(values.get(name), kinds)}
+
+
+def _keep(session: Session, row: Any, held: dict[str, Any]) -> None:
+    """Load values again into the same objects: the application may hold one, and what it writes to another is lost."""
+    with session.no_autoflush:
+        for name, value in held.items():
+            try:
+                found = loaded_value(row, name)
+            except InvalidRequestError:
+                return  # a trigger has deleted the row
+            if type(found) is type(value):
+                _replace(value, found)
+                set_committed_value(row, name, value)
+
+
+def _replace(value: Any, found: Any) -> None:
+    """Replace a value's content, without telling its row of it."""
+    if isinstance(value, list):
+        list.__setitem__(value, slice(None), found)
+    else:
+        kind: Any = dict if isinstance(value, dict) else set
+        kind.clear(value)
+        kind.update(value, found)
+
+
 def _refresh(session: Session, mapper: Mapper[Any], states: dict[Any, InstanceState[Any]]) -> None:
     (key,) = mapper.primary_key
     key_name = mapper.get_property_by_column(key).key
@@ -47,7 +87,10 @@ def _refresh(session: Session, mapper: Mapper[Any], states: dict[Any, InstanceSt
             state = states.get(row[0])
             differing = _differing(state, names, row[1:]) if state is not None else []
             if state is not None and differing:
-                session.refresh(state.obj(), differing)
+                obj = state.obj()
+                held = _mutables(obj, differing)
+                session.refresh(obj, differing)
+                _keep(session, obj, held)
 
 
 def _differing(state: InstanceState[Any], names: Sequence[str], values: Sequence[Any]) -> list[str]:

@@ -286,7 +286,7 @@ def _json(kind: Any, dialect: Dialect) -> Check:
 
 def _is_plain(value: Any) -> bool:
     kind = type(value)
-    if kind is list:
+    if isinstance(value, list):
         return all(map(_is_plain, value))
     if isinstance(value, dict):
         return all(type(key) is str and _is_plain(item) for key, item in value.items())
