@@ -198,6 +198,16 @@ class Gauge(Base):
     key = mapped_column(sa.Uuid)
 
 
+class Bolt(Base):
+    """SQLAlchemy does not fetch its keys by itself."""
+
+    __tablename__ = "x_bolt"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int | None]
+    name: Mapped[str | None]
+    __table_args__ = {"implicit_returning": False}  # noqa: RUF012
+
+
 class GaugeSchema(Schema):
     id = fields.Integer()
     version = fields.Integer()
@@ -277,6 +287,7 @@ MODELS: dict[str, tuple[Any, type[Schema]]] = {
     "lamps": (Lamp, LampSchema),
     "gauges": (Gauge, GaugeSchema),
     "racks": (Rack, RackSchema),
+    "bolts": (Bolt, OrderSchema),
 }
 for entity, (model, schema) in MODELS.items():
     sync.register(model, entity, schema=schema)
@@ -285,6 +296,7 @@ CRAFT: Any = Craft.__table__
 PART: Any = Part.__table__
 ORDER: Any = Order.__table__
 LAMP: Any = Lamp.__table__
+BOLT: Any = Bolt.__table__
 SPARE: Any = Spare.__table__
 
 
@@ -547,6 +559,43 @@ def test_a_row_has_one_id_in_the_log_whatever_form_its_key_was_given_in(
     db.session.delete(row)
     db.session.commit()
     assert [operation for _, operation, _ in log()] == ["create", "update", "update", "delete"]
+
+
+def test_rows_whose_keys_sqlalchemy_does_not_fetch_are_captured(app: Flask) -> None:
+    added()
+    two = [{"name": "a"}, {"name": "b"}]
+    in_session(sa.insert(BOLT), two)
+    in_session(sa.insert(Bolt), two)
+    db.session.bulk_insert_mappings(sa.inspect(Bolt), two)
+    db.session.commit()
+    with db.engine.begin() as connection:
+        connection.execute(sa.insert(BOLT), two)
+        connection.execute(sa.insert(BOLT).values(name="c"))
+    assert len(log()) == 9
+
+
+def test_a_session_on_the_connection_of_another_is_captured_as_its_transaction_ends(
+    app: Flask,
+) -> None:
+    added()
+
+    def note_order(_mapper: Any, connection: sa.Connection, order: Order) -> None:
+        with Session(connection) as session:  # what it flushes is committed along with the order
+            session.add(Lamp(id=order.id, name=order.name))
+            session.flush()
+
+    sa.event.listen(Order, "after_insert", note_order)
+    try:
+        db.session.add_all([Order(id=1, name="a"), Order(id=2, name="b")])
+        db.session.flush()
+    finally:
+        sa.event.remove(Order, "after_insert", note_order)
+    db.session.execute(sa.update(ORDER).values(name=ORDER.c.name + "!"))
+    db.session.commit()
+    assert sorted(log()) == [
+        ("lamps", "create", "1"), ("lamps", "create", "2"),
+        ("orders", "create", "1"), ("orders", "create", "2"),
+    ]  # fmt: skip
 
 
 def test_a_value_is_told_as_its_column_has_it_whatever_its_object_was_given(app: Flask) -> None:

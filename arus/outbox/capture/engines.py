@@ -19,6 +19,8 @@ _ENGINE = "arus_engine"
 _SESSION = "arus_used_by"
 #: Where a session keeps its only connection on a captured engine; None if it has several.
 _CONNECTION = "arus_connection"
+#: Where a session keeps the connection that another session has used before it, in the same transaction, and that one.
+_USED_BEFORE = "arus_used_before"
 #: Marks the sessions of `open_reader`.
 _OURS = "arus_reader"
 
@@ -95,13 +97,28 @@ def after_begin(session: Session, _transaction: SessionTransaction, connection: 
         session.info[_ENGINE] = captured
         known = session.info.get(_CONNECTION, connection)
         session.info[_CONNECTION] = connection if known is connection else None
+        other = session_of(connection)
+        if other is not None and other is not session:
+            session.info[_USED_BEFORE] = connection, weakref.ref(other)
         setattr(connection, _SESSION, weakref.ref(session))
-        if connection._is_autocommit_isolation():
-            # A rollback would undo nothing: what a flush changes is written with it.
+        if connection._is_autocommit_isolation() or _joins(session, connection):
+            # Without a commit nothing would be undone: what a flush changes is written with it.
             pending_of(session).sealed = True
+
+
+def _joins(session: Session, connection: Connection) -> bool:
+    """Whether the transaction of a session is the one of the connection that it was given, which may commit what it does not."""
+    mode = session.join_transaction_mode
+    if not isinstance(session.bind, Connection):
+        return False
+    is_joining = mode == "conditional_savepoint" and not connection.in_nested_transaction()
+    return is_joining or mode == "rollback_only"
 
 
 def forget_engine(session: Session) -> None:
     """Note that a session's transaction has ended."""
     session.info.pop(_ENGINE, None)
     session.info.pop(_CONNECTION, None)
+    connection, other = session.info.pop(_USED_BEFORE, (None, None))
+    if connection is not None:
+        setattr(connection, _SESSION, other)

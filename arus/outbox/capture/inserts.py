@@ -21,11 +21,16 @@ from sqlalchemy.sql.visitors import iterate
 from .results import kept_rows
 
 
-def with_keys(statement: Insert, key: Column[Any]) -> Insert:
-    """Return the statement, made to return the keys of its rows."""
+def with_keys(statement: Insert, executions: int, key: Column[Any]) -> Insert:
+    """Return the statement, made to return the keys of its rows.
+
+    :param executions: how often it is executed.
+    """
     if statement._returning:
         return statement
     is_many = bool(statement._multi_values) or statement.select is not None
+    # Without `implicit_returning`, SQLAlchemy knows the last key alone.
+    is_many = is_many or (executions > 1 and not key.table.implicit_returning)
     # A mapper may name another key than its table, whose own is the one that the defaults have.
     if is_upsert(statement) or is_many or statement._inline or not key.primary_key:
         return statement.returning(key)

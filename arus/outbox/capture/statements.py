@@ -328,10 +328,7 @@ class _Watched:
             )
         is_exact = not statement._returning or returns_key(statement, key)
         if given is None and not is_exact:
-            raise CaptureError(
-                f"an insert of {name} with a RETURNING of its own can't be captured: its rows have no known keys;"
-                " let it return its key too, give them their keys, or add the rows to the session"
-            )
+            raise _without_keys(self._registrations[0])
         if may_change_key(statement, key):
             raise changed_key(self._registrations[0])
         if self._reaches_others(statement):
@@ -355,10 +352,12 @@ class _Watched:
                     one.before = contents(
                         reader, self._registry, one.registration, given, data=data
                     )
-        executed = with_keys(statement, key)
+        executed = with_keys(statement, len(parameters), key)
 
         def finish(result: CursorResult[Any]) -> None:
             made = {*(returned_keys(result, executed, key) if is_exact else given or ())}
+            if None in made:
+                raise _without_keys(self._registrations[0])
             # An upsert may have found a row by another key: only of those that it was given it is known.
             unsure = made.difference(given or ()) if is_upsert(executed) else set()
             self._finish_insert(existing, made, unsure)
@@ -424,6 +423,14 @@ def _note_all(session: Session, changes: Sequence[Change], *, deletes: bool) -> 
         note(session, change)
     if not in_flush:
         write_if_sealed(session)
+
+
+def _without_keys(registration: Registration) -> CaptureError:
+    """Return the error for an INSERT whose rows can't be found."""
+    return CaptureError(
+        f"an insert of {registration.model.__name__} can't be captured: its rows have no known keys; if it has a"
+        " RETURNING of its own, let it return its key too, else give the rows their keys, or add them to the session"
+    )
 
 
 def _unread(registration: Registration) -> CaptureError:
