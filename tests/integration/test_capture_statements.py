@@ -34,6 +34,8 @@ import arus.outbox.capture.uncaptured
 import arus.outbox.capture.writer
 from arus import ReliableSync
 from arus.errors import CaptureError
+from arus.outbox.capture.tables import RegisteredTables
+from arus.outbox.capture.textual import SqlTexts
 from arus.outbox.counters import UNCAPTURED, read_counters
 from tests.support.small_app import empty, new_id, small_app
 
@@ -749,6 +751,31 @@ def test_a_cascade_of_a_sql_text_is_counted(app: Flask) -> None:
     text("DELETE FROM s_ship")
     db.session.commit()
     assert uncaptured() == 1
+
+
+def test_a_sql_text_writes_each_table_that_it_names_and_those_that_it_reaches() -> None:
+    texts = SqlTexts(RegisteredTables(sync._registry))
+    named = {
+        "TRUNCATE s_fleet, s_pump": {"pumps"},
+        'TRUNCATE TABLE ONLY s_fleet * , ONLY public."s_pump", s_tank RESTART IDENTITY': {"pumps", "tanks"},
+        "EXPLAIN (ANALYZE, BUFFERS) UPDATE s_pump SET name = 'x'": {"pumps"},
+        "EXPLAIN UPDATE s_pump SET name = 'x'": set(),
+        "ALTER TABLE s_ship ADD note TEXT; UPDATE s_pump SET name = 'x'": {"pumps"},
+        "CREATE TABLE copied AS SELECT ';' AS sign; DROP TABLE s_old": set(),
+        "CREATE OR REPLACE FUNCTION f() AS $$ UPDATE s_pump SET name = 'x'; $$": set(),
+        "CREATE TRIGGER t AFTER DELETE ON s_ship BEGIN DELETE FROM s_pump; END": set(),
+        r"UPDATE s_ship SET name = E'it\'s'; UPDATE s_pump SET name = 'x'": {"pumps"},
+        r"UPDATE s_ship SET name = 'a\'; UPDATE s_pump SET name = 'x'": {"pumps"},
+    }  # fmt: skip
+    assert {text: set(texts.written(text).entities) for text in named} == named
+    reached = {
+        "TRUNCATE s_ship": set(),
+        "TRUNCATE s_berth, s_fleet CASCADE": {"tanks", "pumps", "valves", "links", "buoys"},
+        "DELETE FROM s_fleet": {"tanks", "pumps", "valves"},
+    }
+    found = {text: set(texts.written(text).reached) for text in reached}
+    assert {text: entities & found[text] for text, entities in reached.items()} == reached
+    assert "links" not in found["DELETE FROM s_fleet"], "no action of a deletion"
 
 
 def test_statements_whose_rows_are_not_known_are_refused_in_a_session(app: Flask) -> None:

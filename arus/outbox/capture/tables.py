@@ -35,6 +35,8 @@ class _Maps(Struct):
     #: Of `ON DELETE`, and of `ON UPDATE`.
     cascades: dict[TableName, list[Cascade]] = field(default_factory=dict)
     updates: dict[TableName, list[Cascade]] = field(default_factory=dict)
+    #: All foreign keys: `TRUNCATE ... CASCADE` follows each.
+    references: dict[TableName, list[Cascade]] = field(default_factory=dict)
     #: By name in lower case, for SQL texts.
     entities: dict[str, list[tuple[str | None, str]]] = field(default_factory=dict)
 
@@ -71,12 +73,19 @@ class RegisteredTables:
             if schema is None or known is None or schema.lower() == known.lower()
         }
 
-    def reached_from(self, schema: str | None, name: str) -> set[str]:
-        """Return the entities whose rows may change when rows of the named table are deleted."""
+    def reached_from(
+        self, schema: str | None, name: str, *, whatever_they_say: bool = False
+    ) -> set[str]:
+        """Return the entities whose rows may change when rows of the named table are deleted.
+
+        :param whatever_they_say: by each foreign key, whatever it says of deletions.
+        """
+        maps = self._current()
+        by = maps.references if whatever_they_say else maps.cascades
         found: set[str] = set()
-        for known_schema, known in self._current().cascades:
+        for known_schema, known in by:
             if known.lower() == name.lower() and (schema is None or schema == known_schema):
-                found |= set(self._reached((known_schema, known), set()))
+                found |= set(self._reached(by, (known_schema, known), set()))
         return found
 
     @property
@@ -84,14 +93,16 @@ class RegisteredTables:
         """Grows with each registration and mapping."""
         return self._registry.revision + _mappings.configured
 
-    def _reached(self, name: TableName, seen: set[TableName]) -> Iterator[str]:
+    def _reached(
+        self, by: Mapping[TableName, list[Cascade]], name: TableName, seen: set[TableName]
+    ) -> Iterator[str]:
         if name in seen:
             return
         seen.add(name)
-        for cascade in self._maps.cascades.get(name, []):
+        for cascade in by.get(name, []):
             child = _name(cascade.child)
             yield from (one.entity for one in self._maps.registrations.get(child, []))
-            yield from self._reached(child, seen)
+            yield from self._reached(by, child, seen)
 
     def _current(self) -> _Maps:
         state = self.state
@@ -194,16 +205,15 @@ def _maps_of(registry: Registry) -> _Maps:
                     known.append(registration)
                     named = maps.entities.setdefault(table.name.lower(), [])
                     named.append((table.schema, registration.entity))
-    deletions, updates = _all_cascades(metadatas.values())
-    maps.cascades = _leading_to(set(maps.registrations), deletions)
-    maps.updates = _leading_to(set(maps.registrations), updates)
+    wanted = set(maps.registrations)
+    found = _all_cascades(metadatas.values())
+    maps.references, maps.cascades, maps.updates = (_leading_to(wanted, each) for each in found)
     return maps
 
 
-def _all_cascades(
-    metadatas: Iterable[MetaData],
-) -> tuple[dict[TableName, list[Cascade]], dict[TableName, list[Cascade]]]:
-    """Return the foreign keys with an action by the table that they refer to: of `ON DELETE`, and of `ON UPDATE`."""
+def _all_cascades(metadatas: Iterable[MetaData]) -> tuple[dict[TableName, list[Cascade]], ...]:
+    """Return the foreign keys by the table that they refer to: all, those with an action of `ON DELETE`, and of `ON UPDATE`."""
+    every: dict[TableName, list[Cascade]] = {}
     deletions: dict[TableName, list[Cascade]] = {}
     updates: dict[TableName, list[Cascade]] = {}
     for child in (table for metadata in metadatas for table in metadata.tables.values()):
@@ -214,11 +224,13 @@ def _all_cascades(
                 continue  # defined nowhere, so not in this database
             columns = tuple(element.parent for element in constraint.elements)
             cascade = Cascade(child, columns, referred)
+            parent = _name(referred[0].table)
+            every.setdefault(parent, []).append(cascade)
             for action, found in ((constraint.ondelete, deletions), (constraint.onupdate, updates)):
                 # PostgreSQL has SET NULL of some of the columns, too.
                 if (action or "").upper().partition("(")[0].strip() in _ACTIONS:
-                    found.setdefault(_name(referred[0].table), []).append(cascade)
-    return deletions, updates
+                    found.setdefault(parent, []).append(cascade)
+    return every, deletions, updates
 
 
 def _leading_to(

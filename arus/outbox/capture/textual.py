@@ -10,16 +10,28 @@ from .tables import RegisteredTables
 #: Texts whose verdicts are remembered.
 _MAX_KNOWN = 1_000
 
-_NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
-#: Statements that only define something: a trigger's body is no write.
-_DEFINES = re.compile(r"\s*(CREATE|ALTER|DROP|COMMENT|GRANT|EXPLAIN|PRAGMA)\b", re.IGNORECASE)
+_NOISE = re.compile(r"\b[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
+#: Statements that only define something, and those with a body: a trigger's is no write.
+_DEFINES = re.compile(
+    r"\s*(CREATE|ALTER|DROP|COMMENT|GRANT|EXPLAIN(?!.*\bANALYZE\b)|PRAGMA)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_HAS_BODY = re.compile(
+    r"\s*CREATE\s+(?:\w+\s+){0,3}(?:TRIGGER|FUNCTION|PROCEDURE|RULE)\b", re.IGNORECASE
+)
 _IDENTIFIER = r'(?:"(?:[^"]|"")+"|`[^`]+`|\[[^\]]+\]|\w+)'
 _WRITE = re.compile(
     r"\b(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\s+INTO|UPDATE(?:\s+OR\s+\w+)?|(?P<delete>DELETE\s+FROM)"
-    r"|MERGE\s+INTO|TRUNCATE(?:\s+TABLE)?|COPY)(?:\s+ONLY)?\s+"
+    r"|MERGE\s+INTO|(?P<truncate>TRUNCATE(?:\s+TABLE)?)|COPY)(?:\s+ONLY)?\s+"
     rf"(?:(?P<schema>{_IDENTIFIER})\s*\.\s*)?(?P<name>{_IDENTIFIER})",
     re.IGNORECASE,
 )
+#: The next one of the tables that a TRUNCATE names.
+_NEXT = re.compile(
+    rf"\s*\*?\s*,\s*(?:ONLY\s+)?(?:(?P<schema>{_IDENTIFIER})\s*\.\s*)?(?P<name>{_IDENTIFIER})",
+    re.IGNORECASE,
+)
+_CASCADE = re.compile(r"[^;]*\bCASCADE\b", re.IGNORECASE)
 
 
 class Written(NamedTuple):
@@ -61,9 +73,10 @@ class SqlTexts:
         return known
 
     def _judge(self, text: str) -> Written:
-        if _DEFINES.match(text):
+        if _HAS_BODY.match(text):
             return NOTHING
-        plain = _NOISE.sub(" ", text)
+        statements = _NOISE.sub(" ", text).split(";")
+        plain = ";".join("" if _DEFINES.match(each) else each for each in statements)
         entities: set[str] = set()
         reached: set[str] = set()
         outermost: list[bool] = []
@@ -71,9 +84,7 @@ class SqlTexts:
             is_outermost = _is_outermost(plain[: found.start()])
             if is_outermost and self._in_ctes:
                 continue
-            schema, name = _plain(found["schema"]), _plain(found["name"]) or ""
-            written = self._tables.entities(schema, name)
-            along = self._tables.reached_from(schema, name) if found["delete"] else set()
+            written, along = self._tables_of(plain, found)
             entities |= written
             reached |= along
             if written or along:
@@ -81,6 +92,21 @@ class SqlTexts:
         if not outermost:
             return NOTHING
         return Written(frozenset(entities), frozenset(reached - entities), outermost == [True])
+
+    def _tables_of(self, plain: str, found: re.Match[str]) -> tuple[set[str], set[str]]:
+        """Return the entities whose tables a write names, and those that the database may change along with them."""
+        written: set[str] = set()
+        along: set[str] = set()
+        truncates = found["truncate"] is not None
+        cascades = truncates and _CASCADE.match(plain, found.end()) is not None
+        named: re.Match[str] | None = found
+        while named is not None:
+            schema, name = _plain(named["schema"]), _plain(named["name"]) or ""
+            written |= self._tables.entities(schema, name)
+            if cascades or found["delete"]:
+                along |= self._tables.reached_from(schema, name, whatever_they_say=cascades)
+            named = _NEXT.match(plain, named.end()) if truncates else None
+        return written, along
 
 
 def _is_outermost(before: str) -> bool:
