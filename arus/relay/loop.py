@@ -166,6 +166,8 @@ class Relay:
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
             self._next_poll = time.monotonic() + POLL_INTERVAL
+            # While nothing is written to a database that somebody has replaced, no transaction notices it.
+            self._log.check_files()
             self._retention.step()
             self._publisher.compression.mind()
             if self._connection.is_open:
