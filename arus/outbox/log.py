@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, RowMapping
 
-from arus.database import check_files, shorten_wal, transaction, translated
+from arus.database import shorten_wal, transaction, translated
 from arus.errors import DiskFullError, LeadershipLostError, LogUnavailableError
 from arus.logs import get_logger
 from arus.protocol.entries import ChangeState, Entry, Operation
@@ -162,13 +162,6 @@ class ChangeLog(LogReader):
             raise
         finally:
             self._reserve.take_back(self._connection)
-
-    def check_files(self) -> None:
-        """Check that the database is still at its path; `_transaction` does so too.
-
-        :raises LogUnavailableError: it is not.
-        """
-        check_files(self._connection)
 
     def tidy(self) -> None:
         """Keep SQLite's write-ahead log short; to be called between transactions."""
