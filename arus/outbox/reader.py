@@ -75,7 +75,7 @@ class LogReader:
         self.tally = LogTally()
 
     def check_files(self) -> None:
-        """Check that the database is still at its path; each transaction does so too.
+        """Check that the database is still at its path. Each transaction does so too, but there may be none.
 
         :raises LogUnavailableError: it is not.
         """

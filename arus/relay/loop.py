@@ -166,7 +166,6 @@ class Relay:
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
             self._next_poll = time.monotonic() + POLL_INTERVAL
-            # While nothing is written to a database that somebody has replaced, no transaction notices it.
             self._log.check_files()
             self._retention.step()
             self._publisher.compression.mind()
@@ -174,8 +173,7 @@ class Relay:
                 self._router.mind()
                 self._reports.refresh(asked=self._router.status_is_due())
                 self._watchdog.check(time.monotonic())
-                found = self._traits.step(self._publisher.handshakes.waits)
-                if found is not None:
+                if (found := self._traits.step(self._publisher.handshakes.waits)) is not None:
                     self._publisher.handshakes.learnt(found)
         return now - rested_from if was_there else 0.0, ready.is_readable
 
