@@ -56,6 +56,16 @@ class Bulb(Base):
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  # SQLAlchemy's own word
 
 
+class Fuse(Base):
+    """Its version may repeat: it is the time in hours."""
+
+    __tablename__ = "v_fuse"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column()
+    name: Mapped[str | None]
+    __mapper_args__ = {"version_id_col": version, "version_id_generator": lambda _: 490_000}  # noqa: RUF012
+
+
 class Shade(Base):
     """The log keeps its versions."""
 
@@ -75,6 +85,7 @@ class ShadeSchema(Schema):
 MODELS: dict[str, Any] = {"lamps": Lamp, "bulbs": Bulb, "shades": Shade}
 sync.register(Lamp, "lamps", schema=LampSchema)
 sync.register(Bulb, "bulbs", schema=LampSchema)
+sync.register(Fuse, "fuses", schema=LampSchema)
 sync.register(Shade, "shades", schema=ShadeSchema)
 
 
@@ -96,7 +107,7 @@ def app(small_database_url: str) -> Iterator[Flask]:
 
 def empty() -> None:
     with db.engine.begin() as connection:
-        for model in MODELS.values():
+        for model in (*MODELS.values(), Fuse):
             connection.execute(delete(model))
         for table in ("arus_change", "arus_row_version"):
             connection.execute(sa.text(f"DELETE FROM {table}"))
@@ -218,6 +229,20 @@ def test_a_version_column_of_the_orm_goes_on_too(small_database_url: str) -> Non
             for number in range(3)
             for step, operation in enumerate(("create", "update", "delete"), 1)
         ]
+
+
+def test_a_version_that_the_applications_generator_repeats_is_raised(app: Flask) -> None:
+    fuse = Fuse(id=1, name="a")
+    db.session.add(fuse)
+    db.session.commit()
+    for name in ("b", "c"):
+        fuse.name = name
+        db.session.commit()
+    db.session.delete(fuse)
+    db.session.commit()
+    assert log() == [
+        ("create", 490_000, "a"), ("update", 490_001, "b"), ("update", 490_002, "c"), ("delete", 490_003, "c"),
+    ]  # fmt: skip
 
 
 def test_a_recorded_change_that_left_the_version_as_it_was_gets_the_next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Column, Connection, func, inspect, update
@@ -50,9 +51,18 @@ def is_counted_by_mapper(registration: Registration) -> bool:
     column = mapper.version_id_col
     return (
         column is not None
-        and mapper.version_id_generator is not False
+        and _counts_up(mapper.version_id_generator)
         and mapper.get_property_by_column(column).key == registration.version
     )
+
+
+@lru_cache(maxsize=1024)
+def _counts_up(generator: Any) -> bool:
+    """Whether a `version_id_generator` is SQLAlchemy's own, or one like it: the application's may be a time, which repeats."""
+    try:
+        return bool(generator(7) == 8)
+    except Exception:  # noqa: BLE001  # it is the application's, or False
+        return False
 
 
 def may_repeat(registration: Registration) -> bool:
