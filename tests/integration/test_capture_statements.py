@@ -546,6 +546,24 @@ def test_an_upsert_by_another_key_raises_the_version_of_a_row_that_the_log_has_f
     assert in_tables()["tanks", "a"]["version"] == 2
 
 
+def test_the_deletion_of_a_row_that_the_log_has_forgotten_is_captured_after_an_upsert(
+    app: Flask,
+) -> None:
+    with db.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM arus_change"))
+    in_session(
+        upsert(TANK, by="name", id="x", name="a", version=1),
+        sa.update(TANK).values(ship_id=None),
+        sa.delete(Valve),
+        sa.delete(TANK).where(TANK.c.id == "a"),
+    )
+    with db.engine.connect() as connection:
+        deleted = connection.execute(
+            sa.text("SELECT row_id, version FROM arus_change WHERE operation = 'delete'")
+        ).all()
+    assert ("a", 4) in [tuple(row) for row in deleted]
+
+
 # -- what can't be captured ---------------------------------------------------------------------
 
 

@@ -131,6 +131,7 @@ def changes_of(
             registration,
             registration.row_id(row),
             row,
+            may_be_known=affected.is_unsure,
         )
         for key, row in changed.items()
     ]

@@ -37,6 +37,8 @@ class Change(Struct):
     replaced: Content | None = None
     #: An UPDATE of a flush has changed it: the object may be older than what others have written to other columns.
     may_be_old: bool = False
+    #: It is said to be created because the log does not know it: it may have existed before.
+    may_be_known: bool = False
 
 
 class Owed(Struct, frozen=True):
@@ -163,7 +165,10 @@ def merge(into: Changes, change: Change) -> None:
     if earlier is None:
         into[key] = change
     elif earlier.operation is Operation.CREATE and change.operation is Operation.DELETE:
-        del into[key]
+        if earlier.may_be_known:
+            into[key] = change
+        else:
+            del into[key]
     elif earlier.operation is Operation.CREATE:
         earlier.row = change.row
     else:
@@ -179,6 +184,5 @@ def _after(earlier: Change, change: Change) -> Change:
         change.last = before
     else:
         change.replaced = before
-        if earlier.operation is Operation.DELETE:
-            change.operation = Operation.UPDATE
+        change.operation = Operation.UPDATE
     return change
