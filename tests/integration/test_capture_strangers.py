@@ -193,7 +193,9 @@ class Gauge(Base):
     folded = mapped_column(Folded)
     shouted = mapped_column(Shouted(20))
     whole_seconds = mapped_column(
-        sa.DateTime().with_variant(sqlite.DATETIME(truncate_microseconds=True), "sqlite")
+        sa.DateTime()
+        .with_variant(sqlite.DATETIME(truncate_microseconds=True), "sqlite")
+        .with_variant(postgresql.TIMESTAMP(precision=0), "postgresql")
     )
     key = mapped_column(sa.Uuid)
 

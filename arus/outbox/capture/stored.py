@@ -112,13 +112,24 @@ def _check(kind: TypeEngine[Any], dialect: Dialect) -> Trusted:
         return _decorated(kind, dialect)
     if isinstance(kind, sa.CHAR | sa.NCHAR):  # psycopg's own type for it is that of any text
         return _padded(kind)
-    kind = kind.dialect_impl(dialect)  # a variant, perhaps
+    impl = kind.dialect_impl(dialect)  # a variant, perhaps
+    return _never if _converts(impl) else _native(kind, impl, dialect)
+
+
+def _native(declared: TypeEngine[Any], kind: Any, dialect: Dialect) -> Trusted:
+    """Return what is trusted of the values of one of SQLAlchemy's own types.
+
+    :param kind: the dialect's form of the declared type; it may have lost the precision.
+    """
     if isinstance(kind, sa.Enum):
         return kind.enum_class or str
     if isinstance(kind, sa.String):
-        return _padded(kind) if isinstance(kind, sa.CHAR | sa.NCHAR) else str
+        is_padded = declared.compile(dialect=dialect).startswith(("CHAR", "NCHAR"))
+        return _padded(kind) if is_padded else str
     if _is_postgresqls(kind, "INTERVAL"):
-        return _interval(kind, dialect)
+        return _interval(declared, dialect)
+    if isinstance(kind, sa.DateTime | sa.Time):
+        return _never if _is_shortened(declared, dialect) else _moment(kind, dialect)
     # Before the numbers: in older releases a Float is a Numeric.
     for known, make in _MAKERS:
         if isinstance(kind, known):
@@ -174,7 +185,7 @@ def _keeps_utc(kind: TypeDecorator[Any], trust: Trusted, dialect: Dialect) -> bo
         returned = _MOMENT.replace(tzinfo=None)
         if isinstance(trust, type) or not trust(returned):
             return False
-    elif getattr(kind.load_dialect_impl(dialect), "precision", None) is not None:
+    elif _is_shortened(kind.load_dialect_impl(dialect), dialect):
         return False
     try:
         found = kind.process_result_value(returned, dialect)
@@ -235,7 +246,7 @@ def _moment(kind: Any, dialect: Dialect) -> Check:
         return _never
     moment = _MOMENT.replace(tzinfo=None)
     probe = moment if isinstance(kind, sa.DateTime) else moment.time()
-    if getattr(kind, "precision", None) is not None or not _returns(kind, dialect, probe):
+    if not _returns(kind, dialect, probe):
         return _never
     expected = type(probe)
     return lambda value: type(value) is expected and value.tzinfo is None
@@ -252,10 +263,14 @@ def _day(_kind: Any, _dialect: Dialect) -> Trusted:
     return date
 
 
-def _interval(kind: Any, _dialect: Dialect) -> Check:
-    whole = getattr(kind, "second_precision", None) is None
-    precise = whole and getattr(kind, "precision", None) is None
-    return lambda value: precise and type(value) is timedelta
+def _interval(kind: Any, dialect: Dialect) -> Trusted:
+    return _never if _is_shortened(kind, dialect) else timedelta
+
+
+def _is_shortened(kind: TypeEngine[Any], dialect: Dialect) -> bool:
+    """Whether a column is declared for less than a time has in Python: `TIMESTAMP(0)`, `INTERVAL HOUR`."""
+    declared = kind.compile(dialect=dialect)
+    return "(" in declared or declared.startswith("INTERVAL ")
 
 
 def _uuid(kind: Any, _dialect: Dialect) -> Trusted:
@@ -298,8 +313,6 @@ _MAKERS: tuple[tuple[Any, Callable[[Any, Dialect], Trusted]], ...] = (
     (sa.Boolean, _boolean),
     (sa.Float, _float),
     (sa.Numeric, _numeric),
-    (sa.DateTime, _moment),
-    (sa.Time, _moment),
     (sa.Date, _day),
     (sa.Uuid, _uuid),
     (sa.LargeBinary, _binary),
