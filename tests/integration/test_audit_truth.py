@@ -495,6 +495,17 @@ def test_a_repair_that_does_not_help_is_not_repeated(coast: Coast) -> None:
     assert coast.audit_until_equal("a").equal
 
 
+def test_what_was_repaired_is_repaired_again_though_another_row_keeps_the_copy_from_being_equal(
+    coast: Coast,
+) -> None:
+    coast.change("a", "e1", topic="equipment", name=None)  # refused
+    for _ in range(2):
+        coast.execute("UPDATE crew SET name = 'ann' WHERE id = 'a1'")
+        verdict = coast.audit_until_equal("a", rounds=2)
+        assert (named(verdict), named(verdict, "equipment")) == (set(), {"e1"})
+        assert coast.rows()["crew", "a1"] == (1, "Ann")
+
+
 def requested(coast: Coast) -> dict[str, Any]:
     """The request for the rows that an audit found to differ."""
     vessel = coast.vessel("a")

@@ -134,7 +134,7 @@ class Case(Struct):
     asked: set[str] = field(default_factory=set)
     #: Rows that the repair has changed, by entity.
     repaired: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    #: From what each bucket was repaired, since the copy was last equal, and the time until which that counts.
+    #: From what each bucket was repaired, since it was last equal, and the time until which that counts.
     attempted: dict[tuple[str, int], tuple[Any, ...]] = field(default_factory=dict)
     attempted_until: float = 0.0
     #: Something of the vessel was missing when this was last looked at.
@@ -227,9 +227,14 @@ class Case(Struct):
     def worth_repairing(self, tables: Mapping[str, Table]) -> dict[str, set[int]]:
         """Return the buckets to request, by entity, and note them: not those whose last repair changed nothing.
 
-        After `HOPELESS` another repair is tried, but not of buckets with refused rows: these are requested again only
+        What agrees now was repaired: if it differs again, as it did before, another repair helps again. After `HOPELESS` another repair is tried, but not of buckets with refused rows: these are requested again only
         when something in them has changed.
         """
+        self.attempted = {
+            (entity, bucket): signature
+            for (entity, bucket), signature in self.attempted.items()
+            if entity not in tables or bucket in tables[entity].buckets
+        }
         now = time.monotonic()
         if now >= self.attempted_until:
             self.attempted = {
