@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 const HISTORY = 50_000
 const LEAP = 100_000
 const DIGESTS = 10_000
-const FEW = 10 // rows, or a tenth of them, are swept without a digest
+const FEW_PART = 10 // of a vessel's rows this part is swept without a digest, until the copy is proved equal
 const CLAIM = 30_000 // for so long it holds on to what is proved and the vessel does not have
 const MASK = (1n << 64n) - 1n
 
@@ -64,6 +64,7 @@ const newTopic = (entity) => ({
   headAt: 0, // … when its seq was this
   run: null,
   sweep: null, // {mark, highSeq, buckets}: waits for a digest
+  swept: 0, // rows without a digest since the copy was last proved equal
   rows: new Map(), // id: {version, deleted, hash, seq, epoch, mark, data}
 })
 
@@ -309,7 +310,8 @@ export class Copy {
       t.sweep = { mark: run.catchupId, highSeq: m.highSeq, buckets: run.buckets ?? null }
       const gone = this.#unseen(t)
       const there = [...t.rows.values()].filter((row) => !row.deleted).length
-      if (gone.length <= Math.max(FEW, there / 10)) {
+      if (!gone.length || gone.length + t.swept <= there / FEW_PART) {
+        t.swept += gone.length
         this.#sweep(topic, gone)
         t.sweep = null
       }
@@ -484,7 +486,10 @@ export class Copy {
       entities[entity] = equal ? { equal } : { equal, buckets, rows: [] }
     }
     const equal = Object.values(entities).every((one) => one.equal)
-    if (equal) for (const t of Object.values(this.state.topics)) t.proven = Math.max(t.proven, Math.min(d.seq, t.position))
+    for (const t of equal ? Object.values(this.state.topics) : []) {
+      t.proven = Math.max(t.proven, Math.min(d.seq, t.position))
+      t.swept = 0
+    }
     return { seq: d.seq, equal, entities }
   }
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,38 @@ def run_program(*arguments: str | Path) -> Any:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
+
+
+#: Reads steps: methods of a copy with their arguments; prints the ids of its crew after each.
+_PLAY = """
+import { Copy } from %s
+const copy = new Copy('ship-1', { crew: 'crew' })
+const ids = []
+for (const [method, ...args] of JSON.parse(fs.readFileSync(0))) {
+  copy[method](...args)
+  ids.push(Object.keys(copy.rows.crew).sort())
+}
+console.log(JSON.stringify(ids))
+"""
+
+
+def play(steps: Sequence[Sequence[Any]]) -> list[list[str]]:
+    """Have a copy of ship-1's crew do one step after the other, without a broker.
+
+    :param steps: each the name of a method and its arguments.
+    :return: the ids of the rows after each step.
+    """
+    script = "import fs from 'node:fs'\n" + _PLAY % json.dumps((HERE / "copy.mjs").as_uri())
+    done = subprocess.run(
+        [find_program("node"), "--input-type=module", "--eval", script],
+        input=json.dumps(steps),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    ids: list[list[str]] = json.loads(done.stdout)
+    return ids
 
 
 class JavaScriptFollower(Started):

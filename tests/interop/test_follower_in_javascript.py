@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import paho.mqtt.client as paho
 import pytest
 
 from arus.protocol.frames import is_frame
-from tests.interop.javascript import JavaScriptFollower, run_program
+from tests.interop.javascript import JavaScriptFollower, play, run_program
 from tests.support.gunicorn_app import ROOT, GunicornApp
 from tests.support.mosquitto import Mosquitto
+from tests.support.ship_model import ShipModel
 from tests.support.subscriber import Subscriber
 from tests.support.waiting import eventually
 
@@ -345,6 +347,50 @@ def test_what_was_changed_behind_its_back_is_found_and_repaired(
     follower.wait_for("asked", lambda event: bool(event.get("buckets")))
     follower.wait_for("audit", lambda event: event["equal"])
     assert_equal(follower, crew, vessel, tmp_path)
+
+
+def fetched(ship: ShipModel, *missing: str) -> list[list[Any]]:
+    """The steps of a snapshot that was asked for, and lacks rows."""
+    full, request_id = dict(ship.rows), str(uuid4())
+    for row_id in missing:
+        del ship.rows["crew", row_id]
+    request = {"requestId": request_id, "entity": "crew", "mode": "snapshot", "limit": None}
+    [(_, messages)] = ship.answers_to(request)
+    ship.rows = full
+    taken = [["take", "catchup/crew", json.dumps(message)] for message in messages]
+    return [["asked", ["crew"], request_id], *taken]
+
+
+def described(ship: ShipModel) -> list[list[Any]]:
+    """The steps of a digest, and of a comparison with it."""
+    return [["take", "system/digest", json.dumps(ship.digest_document())], ["compare"]]
+
+
+def test_rows_that_a_few_answers_lack_are_swept_without_a_digest_up_to_a_tenth_in_all() -> None:
+    ship = ShipModel()
+    for number in range(30):
+        ship.log_change("crew", {}, row_id=f"r{number:02}")
+    names = sorted(row_id for _, row_id in ship.rows)
+    steps: list[list[Any]] = [["take", "system/status", json.dumps(ship.status_document())]]
+    kept = []
+
+    def after(*more: list[list[Any]]) -> None:
+        steps.extend(step for part in more for step in part)
+        kept.append(len(steps) - 1)
+
+    after(fetched(ship))
+    after(fetched(ship, "r00"))
+    after(fetched(ship, "r00", "r01"))
+    after(fetched(ship, "r00", "r01", "r02"))  # a third one: more than a tenth of the rows
+    for row_id in ("r00", "r01"):
+        ship.log_change("crew", {}, "delete", row_id)
+    steps.extend(["take", "crew", json.dumps(message)] for message in ship.log[-2:])
+    after(described(ship))  # equal: r02 is there
+    after(fetched(ship, "r02"))  # what was swept before counts no longer
+    ids = play(steps)
+    gone = [sorted(set(names).difference(ids[step])) for step in kept]
+    few = ["r00", "r01"]
+    assert gone == [[], ["r00"], few, few, few, [*few, "r02"]]
 
 
 @pytest.mark.parametrize("prefix", [FLEET])
