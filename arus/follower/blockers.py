@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -38,6 +38,8 @@ _NO_RIGHT = "42501"
 _UNUSABLE_TEXT = re.compile(r"no such table|no such column|has no column named|does not match any")
 #: Errors of SQLite for which a row is the cause.
 _OF_A_ROW = frozenset({"CONSTRAINT", "ERROR", "MISMATCH", "RANGE", "TOOBIG"})
+#: SQLSTATE of a reference to a row that is not there, or from a row that still is.
+_NO_PARENT = "23503"
 #: The columns of a unique constraint in an error of SQLite, and of PostgreSQL.
 _UNIQUE = re.compile(
     r"UNIQUE constraint failed: (.+)|^Key \(([^()]+)\)=\(.*\) already exists", re.S
@@ -109,17 +111,24 @@ def blockers_of(
     names = _unique_columns(error)
     if names:  # the database may not check references
         return _holder(connection, table, key, values, names)
-    found = []
-    for constraint in table.foreign_key_constraints:
-        parent = _parent(constraint)
-        if parent is None:
-            continue
-        value = values.get(constraint.elements[0].parent.key)
-        if value is None or (parent is key and value == values[key.key]):
-            continue
-        if _first(connection, parent, parent == value) is None:
-            found.append(row_name(parent.table.name, value))
-    return found
+    return [
+        row_name(parent.table.name, value)
+        for parent, value in _parents(table, key, values)
+        if _first(connection, parent, parent == value) is None
+    ]
+
+
+def parents_of(table: Table, key: Column[Any], values: Mapping[str, Any]) -> list[str]:
+    """Return the names of the rows that a row refers to, whether they are there or not.
+
+    :param values: of the row, by column.
+    """
+    return [row_name(parent.table.name, value) for parent, value in _parents(table, key, values)]
+
+
+def is_parent_missing(error: IntegrityError) -> bool:
+    """Whether a row is refused since one that it refers to is not there; on PostgreSQL: SQLite checks no references here."""
+    return getattr(error.orig, "sqlstate", None) == _NO_PARENT
 
 
 def referrers_of(connection: Connection, table: Table, key: Column[Any], value: Any) -> list[str]:
@@ -160,6 +169,19 @@ def _holder(
     same = [columns[name] == literal(values[columns[name].key], columns[name].type) for name in names]  # fmt: skip
     found = _first(connection, key, *same, key != values[key.key])
     return [] if found is None else [row_name(table.name, found)]
+
+
+def _parents(
+    table: Table, key: Column[Any], values: Mapping[str, Any]
+) -> Iterator[tuple[Column[Any], Any]]:
+    """Yield the keys of the rows that a row refers to, without itself."""
+    for constraint in table.foreign_key_constraints:
+        parent = _parent(constraint)
+        if parent is None:
+            continue
+        value = values.get(constraint.elements[0].parent.key)
+        if value is not None and not (parent is key and value == values[key.key]):
+            yield parent, value
 
 
 def _parent(constraint: ForeignKeyConstraint) -> Column[Any] | None:

@@ -184,7 +184,7 @@ class HeldChanges:
             if entry is not None and entry.next_at == at and key not in keys:
                 keys.append(key)
         self._trying.update(keys)
-        found = [self._read(key) for key in keys if key in self._entries]
+        found = self._read([key for key in keys if key in self._entries])
         # In the order of the vessels' numbers: a parent before its children.
         return sorted(found, key=lambda held: (held.seq, held.vessel_id, held.entity, held.row_id))
 
@@ -197,7 +197,7 @@ class HeldChanges:
         """Return changes that are to be tried together; then call `tried`, or `failed` if they stay held."""
         held = [key for key in keys if key in self._entries]
         self._trying.update(held)
-        return [self._read(key) for key in held]
+        return self._read(held)
 
     def failed(self) -> None:
         """Note that the changes that `take` has returned stay held."""
@@ -246,19 +246,25 @@ class HeldChanges:
                 self._forget(key)
             self._connection.execute(sql.held.FORGET_HELD, {"vessel_id": vessel_id})
 
-    def _read(self, key: HeldKey) -> Held:
-        wanted = dict(zip(("vessel_id", "entity", "row_id"), key, strict=True))
-        row = self._connection.execute(sql.held.HELD, wanted).one()
-        return Held(
-            row.vessel_id,
-            row.entity,
-            row.row_id,
-            row.version,
-            row.seq,
-            row.operation,
-            decode_row(bytes(row.data)),
-            row.mark,
-        )
+    def _read(self, keys: list[HeldKey]) -> list[Held]:
+        row_ids: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for vessel_id, entity, row_id in keys:
+            row_ids[vessel_id, entity].append(row_id)
+        found = {}
+        for (vessel_id, entity), of in row_ids.items():
+            wanted = {"vessel_id": vessel_id, "entity": entity, "row_ids": of}
+            for row in self._connection.execute(sql.held.HELD, wanted):
+                found[vessel_id, entity, row.row_id] = Held(
+                    row.vessel_id,
+                    row.entity,
+                    row.row_id,
+                    row.version,
+                    row.seq,
+                    row.operation,
+                    decode_row(bytes(row.data)),
+                    row.mark,
+                )
+        return [found[key] for key in keys]
 
     def _delete(self, keys: list[HeldKey]) -> None:
         for key in keys:

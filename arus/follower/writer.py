@@ -18,7 +18,13 @@ from arus.protocol.digests import row_hash
 from arus.protocol.entries import Operation
 from arus.protocol.times import now_ms
 
-from .blockers import is_never_accepted, is_outage, raise_if_outage
+from .blockers import (
+    is_never_accepted,
+    is_outage,
+    is_parent_missing,
+    parents_of,
+    raise_if_outage,
+)
 from .held import row_name
 from .messages import Change
 from .outcome import APPLIED, HELD, NOT_HELD, Outcome
@@ -51,6 +57,8 @@ class RowWriter:
         self._held = store.held
         #: Changes that are held newly, with their reasons, by vessel and entity.
         self._newly: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        #: Rows that the database was found to miss while rows are written one by one (`row_name`).
+        self._missing: set[str] = set()
         #: Where refused rows are kept.
         self.refusals = store.refusals
         #: Rows that are not written yet; None for a deletion.
@@ -76,6 +84,7 @@ class RowWriter:
                 # A statement for many rows is refused if two of them have the same key in the table's collation.
                 if is_outage(error):
                     raise
+                self._missing.clear()
                 # One of them is the cause. Deletions first: they may free a unique value.
                 for key in sorted(self._waiting, key=lambda key: self._waiting[key][1] is not None):
                     self.write_one(key)
@@ -109,6 +118,10 @@ class RowWriter:
     def write_one(self, key: RowKey) -> bool:
         """Write one row; if the database does not accept it, hold it or make it a dead letter."""
         change, values = self._waiting.pop(key)
+        if missing := self._known_missing(change, values):
+            reason = f"the row {missing[0]} is not here"
+            self._keep(change, self._records.undo(key), reason, missing)
+            return False
         try:
             with self._store.savepoint():
                 self._write({key: (change, values)})
@@ -193,7 +206,22 @@ class RowWriter:
         :param values: of its row; None for a deletion.
         """
         step = Step(change, self._copies[change.entity], values)
-        waits_for, reason = in_the_way(self._store.connection, step, error), reason_of(error)
+        waits_for = in_the_way(self._store.connection, step, error)
+        # Of several the database may require one alone.
+        if values is not None and len(waits_for) == 1 and is_parent_missing(error):
+            self._missing.update(waits_for)
+        self._keep(change, mark, reason_of(error), waits_for)
+
+    def _known_missing(self, change: Change, values: dict[str, Any] | None) -> list[str]:
+        """Return rows that a row refers to and that the database was just found to miss: it need not be tried."""
+        if values is None or not self._missing:
+            return []
+        copy = self._copies[change.entity]
+        return [
+            row for row in parents_of(copy.table, copy.key_column, values) if row in self._missing
+        ]
+
+    def _keep(self, change: Change, mark: int, reason: str, waits_for: list[str]) -> None:
         is_new = (change.vessel_id, change.entity, change.row_id) not in self._held
         if not self._held.hold(change, mark, reason, waits_for):
             self._outcome.count(NOT_HELD, change.entity)
@@ -225,8 +253,10 @@ class RowWriter:
     def _count(self, rows: Mapping[RowKey, tuple[Change, Any]]) -> None:
         for change, _ in rows.values():
             self._outcome.count(APPLIED, change.entity, change.operation)
-        if self._held:
-            self._held.written(self._name_of(change) for change, _ in rows.values())
+        if self._held or self._missing:
+            names = [self._name_of(change) for change, _ in rows.values()]
+            self._held.written(names)
+            self._missing.difference_update(names)
         self._outcome.rows += len(rows)
 
     def _name_of(self, change: Change) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from marshmallow import Schema, fields
-from sqlalchemy import Connection, ForeignKey, MetaData, String, create_engine
+from sqlalchemy import Connection, ForeignKey, MetaData, String, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from arus.database import open_engine
@@ -58,6 +58,9 @@ class JobSchema(Schema):
     number = fields.String()
     plan_id = fields.String()
 
+
+#: Waits for the plan.
+JOB = {"version": 1, "plan_id": "p1"}
 
 define(Base.metadata)
 tables.define(Base.metadata)
@@ -111,6 +114,38 @@ def test_rows_in_a_circle_are_written_exchanged_and_deleted_together(shore: Shor
     shore.apply("plans", "p1", "delete", 2, job_id="j1", next_id="p1")
     assert (shore.rows("id", "plan"), shore.rows("id", "job")) == ([("p2",)], [("j2",)])
     assert shore.applier.held == 0
+
+
+def test_rows_that_wait_for_one_row_are_not_tried_each_for_itself(shore: Shore) -> None:
+    statements: list[str] = []
+    event.listen(
+        shore.connection,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: statements.append(statement),
+    )
+    jobs = [
+        change_message("jobs", "create", {**JOB, "id": f"j{number}", "number": str(number)}, seq=number)
+        for number in range(1, 31)
+    ]  # fmt: skip
+    shore.applier.apply(jobs)
+    assert shore.applier.held == len(jobs)
+    # All at once, and the first one by itself.
+    assert sum(statement.startswith("INSERT INTO job ") for statement in statements) == 2
+    statements.clear()
+    plan = {"id": "p1", "version": 1, "job_id": None, "next_id": "p1"}
+    # It comes after one of those that wait for it, and before another one.
+    more = [
+        change_message("jobs", "create", {**JOB, "id": "j31", "number": "31"}, seq=31),
+        change_message("plans", "create", plan, seq=32),
+        change_message("jobs", "create", {**JOB, "id": "j32", "number": "32"}, seq=33),
+    ]
+    shore.applier.apply(more)
+    assert shore.applier.held == len(jobs) + 1, "what came after the plan is there"
+    while shore.applier.has_due:
+        shore.applier.retry_held()
+    assert shore.applier.held == 0
+    assert len(shore.rows("id", "job")) == 32
+    assert sum("FROM arus_held" in statement for statement in statements) < 5
 
 
 def test_rows_whose_references_are_checked_at_the_commit_are_held_until_all_are_there(

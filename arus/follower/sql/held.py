@@ -19,7 +19,8 @@ INDEX_OF = statement(
 )
 HELD = statement(
     f"SELECT {columns(TABLES.held, without=('reason', 'held_at', 'waits_for', 'tries', 'next_at'))}",
-    "FROM arus_held WHERE vessel_id = :vessel_id AND entity = :entity AND row_id = :row_id",
+    "FROM arus_held WHERE vessel_id = :vessel_id AND entity = :entity AND row_id IN :row_ids",
+    lists=("row_ids",),
 )
 RELEASE = statement(
     "DELETE FROM arus_held WHERE vessel_id = :vessel_id AND entity = :entity AND row_id = :row_id"
