@@ -34,13 +34,13 @@ try:
     load(_values)
     # Loaded by path: importing the package would load the application into the master, where HUP can't reload it.
     _config = runpy.run_path(str(ROOT / "extensions" / "config.py"))
-    _config["load_config"]()
+    _host = _config["load_config"]()["HOST"]
 except SettingError as error:
     raise SystemExit(f"error: {error}") from None
 
 # Enough for a list filtered by several long texts; for longer lines gunicorn itself answers 414.
 limit_request_line = 8_190
-bind = f"{_values.get('HOST') or '127.0.0.1'}:{_port}"
+bind = f"{_host}:{_port}"
 # Slow and half-open clients occupy no thread of it.
 worker_class = "arus.gunicorn.worker.BufferingWorker"
 # A worker that hangs is killed after this many seconds, which also releases the leadership.

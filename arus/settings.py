@@ -50,6 +50,8 @@ class Setting(Struct, frozen=True):
     accepted: str
     #: The meaning of the setting, for people.
     help: str
+    #: Whether no part of the value may be shown.
+    is_secret: bool = False
 
     def read(self, values: Mapping[str, Any]) -> Any:
         """Return the parsed value from `values`, or the parsed default.
@@ -64,7 +66,8 @@ class Setting(Struct, frozen=True):
             return self.parse(text)
         except (ValidationError, ValueError, TopicError):
             # Not chained: the parsers' own errors contain the text with its credentials.
-            raise SettingError(self.name, redact(text), self.accepted) from None
+            shown = "***" if self.is_secret else redact(text)
+            raise SettingError(self.name, shown, self.accepted) from None
 
 
 class Broker(Struct, frozen=True):
@@ -104,8 +107,15 @@ class Broker(Struct, frozen=True):
 
 
 def redact(text: str) -> str:
-    """Return `text` with the credentials of a URL replaced by `***`, even if the URL is malformed."""
-    return re.sub(r"^([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", text, flags=re.DOTALL | re.IGNORECASE)
+    """Return `text` with the credentials of a URL replaced by `***`, even if the URL is malformed.
+
+    The query counts as well: a broker's may be a token, and PostgreSQL's may have the password. SQLite has none.
+    """
+    flags = re.DOTALL | re.IGNORECASE
+    text = re.sub(r"^([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", text, flags=flags)
+    return re.sub(
+        r"^((?!sqlite)[a-z][a-z0-9+.-]*://[^?]*\?|\*\*\*@[^?]*\?).*", r"\1***", text, flags=flags
+    )
 
 
 def boolean(text: str) -> bool:

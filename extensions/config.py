@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -84,6 +84,18 @@ def access(text: str) -> str:
     return text
 
 
+def address(text: str) -> str:
+    """Parse an address to listen on; an IPv6 address gets the brackets that a port needs."""
+    if text.startswith("unix:"):
+        return text
+    if ":" in text:
+        in_brackets = text.startswith("[") and text.endswith("]")
+        return f"[{IPv6Address(text[1:-1] if in_brackets else text)}]"
+    if not _HOST_NAME.fullmatch(text.lower()):
+        raise ValueError(text)
+    return text
+
+
 def host_names(text: str) -> frozenset[str]:
     """Parse names of hosts, comma separated."""
     names = frozenset(name.strip().lower().rstrip(".") for name in text.split(","))
@@ -140,8 +152,15 @@ APP_SETTINGS: dict[str, Setting] = {
             secret,
             f"a random text of at least {SHORTEST_KEY} characters",
             "signs the cookies",
+            is_secret=True,
         ),
-        Setting("HOST", "127.0.0.1", str, "an address", "the address that the server listens on"),
+        Setting(
+            "HOST",
+            "127.0.0.1",
+            address,
+            "an IP address or the name of a host",
+            "the address that the server listens on",
+        ),
         Setting(
             "ACCESS",
             None,

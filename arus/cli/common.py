@@ -167,11 +167,11 @@ def one_line() -> Iterator[None]:
     ) as error:
         raise click.ClickException(str(error)) from error
     except LogUnavailableError as error:
-        raise click.ClickException(f"{error}; {_tables_hint()}") from error
+        raise click.ClickException(f"{error}; {_hint(error.__cause__)}") from error
     except DBAPIError as error:
         reason = " ".join(str(error.orig).split())
         raise click.ClickException(
-            f"the database can't be used ({reason}); {_tables_hint()}"
+            f"the database can't be used ({reason}); {_hint(error)}"
         ) from error
     except BrokenPipeError:
         raise  # the reader of a pipe has closed it: click ends quietly
@@ -179,8 +179,12 @@ def one_line() -> Iterator[None]:
         raise click.ClickException(f"{error.filename or 'writing'}: {error.strerror}") from error
 
 
-def _tables_hint() -> str:
-    """Return what makes the tables in this application."""
+def _hint(error: BaseException | None) -> str:
+    """Return what helps after an error of the database: in this application, if tables are missing, what makes them."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    is_lacking = type(cause).__name__ in {"UndefinedTable", "UndefinedColumn"}
+    if not is_lacking and not str(cause).startswith(("no such table", "no such column")):
+        return as_given("look into it with: flask sync doctor")
     if "migrate" in current_app.extensions:
         return as_given("is it migrated? flask db upgrade")
     return "are its tables there? db.create_all() makes them"

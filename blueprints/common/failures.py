@@ -15,6 +15,7 @@ from extensions.api import problem
 logger = logging.getLogger(__name__)
 
 NOT_MIGRATED = "The database is not migrated: run `flask --app wsgi db upgrade`."
+NEWER = "The database was migrated by a newer version: install that version again."
 BUSY = "The database is busy: nothing was written; try again."
 UNAVAILABLE = "The database is not available: nothing was written; try again later."
 

@@ -10,7 +10,7 @@ from flask_smorest import Blueprint
 from prometheus_client import CollectorRegistry, multiprocess
 from prometheus_client.exposition import choose_encoder
 
-from blueprints.common.failures import NOT_MIGRATED
+from blueprints.common.failures import NEWER, NOT_MIGRATED
 from extensions import db, sync
 from extensions.api import problem
 from extensions.metrics import request_registry
@@ -43,8 +43,9 @@ def readyz() -> Response:
 
     with db.engine.connect() as connection:
         found = set(MigrationContext.configure(connection).get_current_heads())
-    if found != _expected(current_app.extensions["migrate"].directory):
-        return problem(503, NOT_MIGRATED)
+    directory = current_app.extensions["migrate"].directory
+    if found != _expected(directory):
+        return problem(503, NOT_MIGRATED if found <= _known(directory) else NEWER)
     return jsonify({"status": "ready"})
 
 
@@ -69,6 +70,13 @@ def scrape() -> Response:
     registry.register(sync.runtime().collector())
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return Response(encode(registry), content_type=content_type)
+
+
+@cache
+def _known(directory: str) -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory(directory).walk_revisions()}
 
 
 @cache

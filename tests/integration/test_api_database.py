@@ -18,6 +18,7 @@ from sqlalchemy import inspect, text
 from app import create_app
 from arus.errors import SettingError
 from extensions import db
+from extensions.config import load_config
 from tests.integration.test_api_bad_input import problem
 from tests.support.gunicorn_app import clean_environment
 from tests.support.postgres import PostgresServer
@@ -38,6 +39,18 @@ def test_not_migrated(make_app: Callable[..., Flask], database_url: str) -> None
     ):
         assert "flask --app wsgi db upgrade" in problem(answer, 503)["detail"]
     assert client.get("/healthz").status_code == 200
+
+
+def test_migrated_by_a_newer_version(app: Flask) -> None:
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert "newer version" in problem(app.test_client().get("/readyz"), 503)["detail"]
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_to_listen_on_has_the_brackets_that_a_port_needs(host: str) -> None:
+    config = load_config({"SECRET_KEY": "for-tests-only-and-long-enough", "HOST": host})
+    assert (config["HOST"], config["ACCESS"]) == ("[::1]", "trusted")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -182,11 +195,14 @@ def test_migrations_run_at_the_same_time_once(database_url: str) -> None:
     ("setting", "says"),
     [
         ({"SECRET_KEY": ""}, "SECRET_KEY is not set"),
-        ({"SECRET_KEY": "fifteen letters"}, "SECRET_KEY='fifteen letters' is not accepted"),
+        ({"SECRET_KEY": "a short secret"}, "SECRET_KEY='***' is not accepted"),
+        ({"HOST": "on board"}, "HOST='on board' is not accepted"),
+        ({"HOST": "[::1"}, "HOST='[::1' is not accepted"),
         ({"HOST": "192.0.2.1"}, "ACCESS is not set; it takes trusted or login"),
         ({"ACCESS": "nobody"}, "ACCESS='nobody' is not accepted"),
         ({"TRUSTED_HOSTS": "a b"}, "TRUSTED_HOSTS='a b' is not accepted"),
         ({"DATABASE_URL": "mysql://me:secret@host/db"}, "DATABASE_URL='mysql://***@host/db'"),
+        ({"DATABASE_URL": "postgresql://host:x/db?password=secret"}, "postgresql://host:x/db?***"),
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL='nonsense'"),
         ({"DATABASE_URL": "sqlite://"}, "DATABASE_URL='sqlite://'"),
         ({"DATABASE_BUSY_TIMEOUT": "long"}, "DATABASE_BUSY_TIMEOUT='long'"),

@@ -158,13 +158,21 @@ def test_for_people_it_is_a_line_each(app: Flask) -> None:
 def test_a_database_that_is_not_migrated(make_app: MakeApp, database_url: str) -> None:
     found = examine(make_app(database_url), 1)
     assert found["database"]["verdict"] == "fail"
-    assert found["database"]["fix"] == "flask db upgrade"
+    assert "flask db upgrade" in found["database"]["fix"]
     assert "clock" not in found  # nothing is asked of tables that are not there
 
 
 def test_a_migration_that_is_missing(app: Flask, execute: Callable[..., None]) -> None:
-    execute("UPDATE alembic_version SET version_num = '0000'")
-    assert "it is at migration 0000, not at " in examine(app, 1)["database"]["says"]
+    execute("UPDATE alembic_version SET version_num = '0030'")
+    assert "it is at migration 0030, not at " in examine(app, 1)["database"]["says"]
+    assert examine(app, 1)["database"]["fix"] == "flask db upgrade"
+
+
+def test_migrations_of_a_newer_version(app: Flask, execute: Callable[..., None]) -> None:
+    execute("UPDATE alembic_version SET version_num = '9999'")
+    found = examine(app, 1)["database"]
+    assert "it is at migration 9999, not at " in found["says"]
+    assert "install that one again" in found["fix"]
 
 
 def test_a_column_that_is_missing(app: Flask, execute: Callable[..., None]) -> None:
@@ -176,6 +184,17 @@ def test_a_file_that_is_not_there_is_not_made(make_app: MakeApp, tmp_path: Path)
     app = make_app(f"sqlite:///{tmp_path}/missing.sqlite")
     assert "there is no file" in examine(app, 1)["database"]["says"]
     assert not (tmp_path / "missing.sqlite").exists()
+
+
+def test_a_folder_that_is_not_there(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app(f"sqlite:///{tmp_path}/not here/arus.sqlite")
+    found = examine(app, 1)
+    assert found["files"]["fix"].startswith(f"mkdir -p '{tmp_path}/not here'")
+    assert "disk" not in found
+    done = app.test_cli_runner().invoke(args=["sync", "status"])
+    assert done.stderr.endswith(
+        "(unable to open database file); look into it with: flask sync doctor\n"
+    )
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
@@ -232,7 +251,7 @@ def test_a_damaged_file(make_app: MakeApp, migrated_database_url: str, tmp_path:
 def test_a_database_server_that_is_away(make_app: MakeApp) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
-    app = make_app(f"postgresql+psycopg://me:secret@127.0.0.1:{port}/arus")
+    app = make_app(f"postgresql+psycopg://me:secret@127.0.0.1:{port}/arus?sslpassword=secret")
     says = examine(app, 1)["database"]["says"]
     assert "can't be used" in says
     assert "secret" not in says

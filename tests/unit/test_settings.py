@@ -175,7 +175,8 @@ def test_credentials_are_not_shown() -> None:
         "mqtt://ship:hush@h:port", "http://ship:hush@h", "ship:hush@h:1883", "mqtt://ship:hu/hush@h",
         "mqtt://ship:hush@hush@h:x", "mqtt://ship:hu hush@h:x", "mqtt://ship:hush@", "mqtt://hush@h:0",
         "mqtt://ship:hush@[::1", "mqtt:/ship:hush@h", "//ship:hush@h", "mqtt://ship:hu?hush@h:x",
-        "mqtt://ship:hu#hush@h:1:2", "mqtt://ship:hu\nhush@h:x",
+        "mqtt://ship:hu#hush@h:1:2", "mqtt://ship:hu\nhush@h:x", "wss://h:99999/mqtt?token=hush",
+        "//ship@h/mqtt?token=hush",
     ],
 )  # fmt: skip
 def test_credentials_of_a_malformed_url_are_not_shown_either(url: str) -> None:

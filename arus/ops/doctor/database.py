@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import URL, Connection, inspect
 from sqlalchemy.exc import DBAPIError
 
 from arus.database import database_file, is_sqlite
@@ -14,6 +14,7 @@ from .finding import Finding, Verdict, one_line
 from .vessel import Vessel
 
 MIGRATE = "flask db upgrade"
+NEWER = "a newer version of the application has migrated it: install that one again"
 
 
 def check_database(vessel: Vessel) -> Iterator[Finding]:
@@ -34,9 +35,14 @@ def check_database(vessel: Vessel) -> Iterator[Finding]:
         yield Finding(
             "database",
             Verdict.FAIL,
-            f"{url.render_as_string()} can't be used: {one_line(error.orig)}",
+            f"{shown(url)} can't be used: {one_line(error.orig)}",
             "check DATABASE_URL, and that the database server runs or the file is not damaged",
         )
+
+
+def shown(url: URL) -> str:
+    """Return the address of a database without credentials, which may be in its query too."""
+    return (url if is_sqlite(url) else url.set(query={})).render_as_string()
 
 
 def _migrated(vessel: Vessel, connection: Connection) -> Finding:
@@ -55,18 +61,18 @@ def _migrated(vessel: Vessel, connection: Connection) -> Finding:
         from alembic.script import ScriptDirectory
 
         found = set(connection.execute(sql.database.MIGRATIONS).scalars())
-        wanted = set(ScriptDirectory(str(vessel.migrations)).get_heads())
+        scripts = ScriptDirectory(str(vessel.migrations))
+        wanted = set(scripts.get_heads())
         if found != wanted:
+            known = {script.revision for script in scripts.walk_revisions()}
             return Finding(
                 "database",
                 Verdict.FAIL,
                 f"it is at migration {', '.join(sorted(found)) or 'none'},"
                 f" not at {', '.join(sorted(wanted))}",
-                MIGRATE,
+                MIGRATE if found <= known else NEWER,
             )
-    return Finding(
-        "database", Verdict.OK, f"{connection.engine.url.render_as_string()} is migrated"
-    )
+    return Finding("database", Verdict.OK, f"{shown(connection.engine.url)} is migrated")
 
 
 def _durable(connection: Connection) -> Finding:

@@ -21,7 +21,7 @@ NO_SPACE = 50 * _MEGABYTE
 def check_disk(vessel: Vessel) -> Iterator[Finding]:
     """Check the free space beside a SQLite database."""
     database = database_file(vessel.engine.url)
-    if database is None:
+    if database is None or not database.parent.is_dir():
         return  # the disk of a database server is not visible from here
     free = shutil.disk_usage(database.parent).free
     size = sum(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def check_files(vessel: Vessel) -> Iterator[Finding]:
         places.add(database.parent)
         files += [database.with_name(f"{database.name}{end}") for end in _BESIDE]
     files = [path for path in files if path.exists()]
+    if database is not None and not database.parent.is_dir():
+        yield Finding(
+            "files",
+            Verdict.FAIL,
+            f"there is no folder {database.parent} for the database",
+            f"mkdir -p {shlex.quote(str(database.parent))}, mount its disk, or correct DATABASE_URL",
+        )
+        return
     wrong = [path for path in sorted(places) if not os.access(path, os.W_OK | os.X_OK)]
     wrong += [path for path in files if not os.access(path, os.R_OK | os.W_OK)]
     if wrong:
