@@ -8,10 +8,22 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+# In memory, if it is there: a full disk must not keep the server from starting.
+_shared = "/dev/shm"  # noqa: S108  # what is made there has a name of its own
+_memory = _shared if os.access(_shared, os.W_OK | os.X_OK) else None
+
+
+def _metrics_directory():
+    try:
+        return tempfile.mkdtemp(prefix="arus-metrics-")
+    except OSError:
+        return tempfile.mkdtemp(prefix="arus-metrics-", dir=_memory)
+
+
 # This must precede any import of prometheus_client, which chooses its mode when it is imported.
 _made = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 if _made:
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="arus-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics_directory()
 
 from arus.errors import SettingError  # noqa: E402  # after the line above
 from arus.gunicorn import child_exit, post_worker_init, worker_exit  # noqa: E402, F401  # hooks
@@ -43,6 +55,8 @@ limit_request_line = 8_190
 bind = f"{_host}:{_port}"
 # Slow and half-open clients occupy no thread of it.
 worker_class = "arus.gunicorn.worker.BufferingWorker"
+# Where each worker has the file by which it shows that it is alive.
+worker_tmp_dir = _memory
 # A worker that hangs is killed after this many seconds, which also releases the leadership.
 timeout = 30
 graceful_timeout = 20
@@ -63,9 +77,14 @@ def on_starting(server):
         except SettingError as error:
             raise SystemExit(f"error: {error}") from None
     directory = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    directory.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.glob("*.db"):
-        leftover.unlink()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for leftover in directory.glob("*.db"):
+            leftover.unlink()
+    except OSError as error:
+        raise SystemExit(
+            f"error: PROMETHEUS_MULTIPROC_DIR={str(directory)!r}: {error.strerror}"
+        ) from None
 
 
 def on_exit(_server):

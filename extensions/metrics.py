@@ -6,6 +6,8 @@ from flask import Flask, request
 from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 
+from .metric_files import use_reserved_files
+
 _KEY = "request_metrics"
 #: Methods of HTTP and of no client's invention (RFC 9110, 9.1; RFC 5789): each has series of its own.
 _METHODS = frozenset(
@@ -18,6 +20,7 @@ def init_metrics(app: Flask) -> None:
 
     Requests are grouped by endpoint, not by path, where each id would create another series.
     """
+    use_reserved_files()
     app.before_request(_leave_out_invented_methods)
     app.extensions[_KEY] = PrometheusMetrics(
         app,
