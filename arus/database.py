@@ -271,6 +271,18 @@ def database_file(url: URL) -> Path | None:
     return Path(os.path.realpath(name))
 
 
+def give_to_owner(handle: int, database: Path | None) -> None:
+    """Give a file next to a database to the database's owner, if root has opened it.
+
+    SQLite does so with its own files. Otherwise a command that root has run once would lock the server's user out.
+    """
+    if database is None or os.geteuid() != 0:
+        return
+    with suppress(OSError):  # there is no database yet, or a file system without owners
+        found = database.stat()
+        os.fchown(handle, found.st_uid, found.st_gid)
+
+
 def has_other_names(database: Path) -> bool:
     """Whether a database's file has hard links: under another name its WAL and the owner's lock are not found."""
     try:

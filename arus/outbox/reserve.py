@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from arus.database import empty_wal
+from arus.database import empty_wal, give_to_owner
 from arus.errors import LogUnavailableError
 from arus.logs import get_logger
 
@@ -39,6 +39,7 @@ class DiskReserve:
     """
 
     def __init__(self, database: Path | None, size: int = SIZE) -> None:
+        self._database = database
         self._path = None if database is None else reserve_of(database)
         self._size = size
         #: Bytes to keep reserved; 0 before `prepare`.
@@ -118,6 +119,7 @@ class DiskReserve:
     def _fill(self, path: Path) -> None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            give_to_owner(handle, self._database)
             _allocate(handle, self._wanted)
             note = _NOTE + str(self._wanted).encode() + b"\n"
             if os.pread(handle, len(note), 0) != note:

@@ -26,6 +26,7 @@ from sqlalchemy import URL, Connection, Engine
 from arus.database import (
     OWNER_KEY,
     database_file,
+    give_to_owner,
     has_other_names,
     is_sqlite,
     open_engine,
@@ -141,8 +142,15 @@ class FileLock:
         """Block until the lock is held; yield a connection."""
         # flock, not lockf: a POSIX lock is dropped as soon as the process closes any descriptor of the file.
         # The file is never unlinked: otherwise two processes could hold locks on two different files.
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LogUnavailableError(
+                f"{self.path}, the owner's lock, can't be opened ({error.strerror}): nothing is sent;"
+                " give it to the user that runs the server (chown)"
+            ) from error
+        try:
+            give_to_owner(self._fd, self._database)
             self._wait(self._fd, gives_up)
             self._warn_of_other_names()
             self._wait_for_claim(gives_up)
@@ -159,7 +167,7 @@ class FileLock:
             return True
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except OSError:  # it is not there; or another user's, and nobody has claimed the database
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -20,8 +20,9 @@ import pytest
 from sqlalchemy import make_url, text
 
 from arus.database import database_file, open_engine
-from arus.errors import LeadershipLostError, StandbyEndedError
+from arus.errors import LeadershipLostError, LogUnavailableError, StandbyEndedError
 from arus.outbox.log import ChangeLog
+from arus.outbox.reserve import DiskReserve
 from arus.relay.leadership import FileLock, open_lock
 from tests.support import http
 from tests.support.gunicorn_app import HEALTH, ROOT, GunicornApp, clean_environment, run_flask
@@ -631,3 +632,24 @@ def test_a_hard_link_is_no_way_to_a_second_owner(tmp_path: Path) -> None:
     assert not second.is_held()
     with second.hold():
         assert first.is_held()
+
+
+def test_a_lock_that_cannot_be_opened_is_said_in_one_line(tmp_path: Path) -> None:
+    lock, _ = open_lock(make_url(f"sqlite:///{tmp_path}/arus.sqlite"))
+    (tmp_path / "arus.sqlite.owner-lock").mkdir()
+    with pytest.raises(LogUnavailableError, match=r"can't be opened .*chown"), lock.hold():
+        pass
+    assert not lock.is_held()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_beside_a_database_belongs_to_its_owner(tmp_path: Path) -> None:
+    database = tmp_path / "arus.sqlite"
+    sqlite3.connect(database).close()
+    database.touch()
+    os.chown(database, 1234, 1234)
+    lock, _ = open_lock(make_url(f"sqlite:///{database}"))
+    with lock.hold():
+        DiskReserve(database, size=8192).prepare()
+    for name in ("owner-lock", "reserve"):
+        assert (tmp_path / f"arus.sqlite.{name}").stat().st_uid == 1234
