@@ -13,6 +13,9 @@ from marshmallow import Schema, fields, missing
 
 _TEXTS: frozenset[type] = frozenset({str, NoneType})
 _WHOLE: frozenset[type] = frozenset({int, NoneType})
+_FLOATS: frozenset[type] = frozenset({float, NoneType})
+#: The most frequent types of values of fields that serialise nothing: booleans and raw ones.
+_ANY: frozenset[type] = frozenset({NoneType, bool, int, float, str, list, dict})
 #: What a schema and a field must have inherited, as the steps do the same.
 _OF_SCHEMA = ("dump", "get_attribute", "_serialize")
 _OF_FIELD = ("serialize", "get_value")
@@ -55,18 +58,18 @@ class RowDump:
             else:
                 value = getattr(row, attribute, missing)
                 if type(value) not in plain:
-                    value = _serialised(field, name, row, value)
+                    if value is missing:
+                        value = _default(field)
+                    if value is not missing:
+                        value = field._serialize(value, name, row)
             if value is not missing:
                 data[key] = value
         return data
 
 
-def _serialised(field: fields.Field[Any], name: str, row: Any, value: Any) -> Any:
-    if value is missing:
-        value = field.dump_default() if callable(field.dump_default) else field.dump_default
-        if value is missing:
-            return missing
-    return field._serialize(value, name, row)
+def _default(field: fields.Field[Any]) -> Any:
+    """Return the value that is dumped for a row without one; `missing` if there is none."""
+    return field.dump_default() if callable(field.dump_default) else field.dump_default
 
 
 def _is_ordinary(schema: Schema) -> bool:
@@ -103,8 +106,11 @@ def _plain(field: fields.Field[Any]) -> frozenset[type]:
     """Return the types of values that a field serialises as they are."""
     if _inherits(field, fields.String, ("_serialize",)):
         return _TEXTS
-    if _inherits(field, fields.Integer, ("_serialize", "_format_num", "num_type")):
-        return _WHOLE if not field.as_string else frozenset()  # type: ignore[attr-defined]
+    if _inherits(field, fields.Field, ("_serialize",)):
+        return _ANY
+    for base, types in ((fields.Integer, _WHOLE), (fields.Float, _FLOATS)):
+        if _inherits(field, base, ("_serialize", "_format_num", "num_type")):
+            return types if not field.as_string else frozenset()  # type: ignore[attr-defined]
     return frozenset()
 
 

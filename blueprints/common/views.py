@@ -76,7 +76,10 @@ def answer(written: Written[Any], status: int = 200, location: str | None = None
     """Return the response to a write: the row's JSON from the log, or the row for the schema to serialise."""
     headers = row_headers(written, location)
     if written.receipt and written.receipt.data:
-        return Response(written.receipt.data, status, headers, mimetype="application/json")
+        response = Response(written.receipt.data, status, mimetype="application/json")
+        # Behind the content type, which is looked up again and again: each look-up reads the headers before it.
+        response.headers.extend(headers)
+        return response
     return written.row, status, headers
 
 

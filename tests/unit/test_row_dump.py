@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -167,10 +168,31 @@ def test_any_value_is_dumped_as_by_the_schema(value: Any) -> None:
         text = fields.String()
         flag = fields.Boolean(attribute="text", dump_only=True)
         raw = fields.Raw(attribute="text", dump_only=True)
+        hours = fields.Float(attribute="hours", dump_only=True)
 
-    made = SimpleNamespace(text=value)
+    made = SimpleNamespace(text=value, hours=None if isinstance(value, str) else value)
     schema = Every()
     assert typed(RowDump(schema)(made)) == typed(schema.dump(made))
+
+
+def test_a_field_is_not_asked_for_a_value_that_it_leaves_as_it_is() -> None:
+    class Usual(Schema):
+        text = fields.String()
+        number = fields.Integer()
+        hours = fields.Float()
+        unknown = fields.Float()
+        flag = fields.Boolean()
+        raw = fields.Raw()
+
+    values = {"text": "a", "number": 1, "hours": 1.5, "unknown": None, "flag": True, "raw": [1]}
+    dump, asked = RowDump(Usual()), []
+    sys.setprofile(lambda frame, *_: asked.append(frame.f_code.co_name))
+    try:
+        dumped = dump(SimpleNamespace(**values))
+    finally:
+        sys.setprofile(None)
+    assert dumped == values
+    assert "_serialize" not in asked
 
 
 def test_an_error_is_the_schemas() -> None:
