@@ -165,13 +165,13 @@ class Batch:
     def _live(self, vessel: VesselState, change: Change, *, retained: bool) -> None:
         position = vessel.positions[change.topic]
         if change.seq <= vessel.reached(position):
-            # Changes up to the position were applied before: a late repeat must not restore a swept row.
-            # A retained message may be of any age.
+            # It was applied before: a late repeat must not restore a swept row. A retained one may be of any age.
             if change.fault and not self._refusals.covers(change):
                 self.outcome.refuse_change(change, change.fault)
                 return
-            if retained or change.seq <= position.proven or not self._is_unknown(change):
-                self.outcome.count(REPEATED, change.entity)
+            unknown = not retained and self._is_unknown(change)
+            if change.seq <= position.proven or not unknown:
+                self.outcome.repeated(vessel.vessel_id, change, questioned=unknown)
                 return
             # It was not received before, so the position has passed a change that never arrived.
             self._doubt(vessel, position, f"change {change.seq} had not arrived")

@@ -177,6 +177,8 @@ class Loop:
             self._audits.repaired(vessel_id, entity, [row_id])
         for vessel_id, entity in applied.doubted:
             self._audits.doubted(vessel_id, entity)
+        for vessel_id in applied.questioned:
+            self._audits.questioned(vessel_id)
         self._forget(applied.forgotten)
         if not self._tree.is_per_vessel:
             # A vessel has just come online: the retained watermark may be about another vessel by now.

@@ -72,6 +72,9 @@ class Outcome(Struct):
     repaired: list[tuple[str, str, str]] = field(default_factory=list)
     #: Repairs that were answered twice: vessel, entity.
     doubted: list[tuple[str, str]] = field(default_factory=list)
+    #: Vessels that have sent a change which is new here, below what is proved: its number was given out a second time by
+    #: a vessel that was restored from an older copy, or it is forged.
+    questioned: set[str] = field(default_factory=set)
     #: Amounts to add to the counters.
     counters: Counter[CounterKey] = field(default_factory=Counter)
     #: Refused messages.
@@ -84,6 +87,15 @@ class Outcome(Struct):
     def count(self, name: str, entity: str = "", operation: str = "", amount: int = 1) -> None:
         """Add to a counter."""
         self.counters[name, entity, operation, ""] += amount
+
+    def repeated(self, vessel_id: str, change: Change, *, questioned: bool) -> None:
+        """Note a change that was applied before, by its number.
+
+        :param questioned: it is new here all the same.
+        """
+        self.count(REPEATED, change.entity)
+        if questioned:
+            self.questioned.add(vessel_id)
 
     def refuse(self, message: Inbound, reason: str, vessel_id: str = "") -> None:
         """Note a refused message, to be kept as a dead letter.

@@ -506,6 +506,41 @@ def test_what_was_repaired_is_repaired_again_though_another_row_keeps_the_copy_f
         assert coast.rows()["crew", "a1"] == (1, "Ann")
 
 
+def test_numbers_that_a_restored_vessel_gives_out_a_second_time_have_it_audited(
+    coast: Coast,
+) -> None:
+    ship, before = coast.ships["a"], dict(coast.ships["a"].rows)
+    seq, heads = ship.seq, dict(ship.heads)
+    coast.change("a", "a1", name="Anna")
+    coast.change("a", "lost", name="Abe")
+    assert coast.audit("a").equal
+    # Restored, it is ahead of what is proved here before the follower hears of it.
+    ship.rows, ship.seq, ship.heads = before, seq, heads
+    for number in range(5):
+        ship.log_change("crew", {"name": "new"}, row_id=f"new-{number}")
+    for message in ship.log[-5:]:
+        coast.take("crew", message)
+    vessel = coast.vessel("a")
+    assert (vessel.seq, vessel.caught_up) == (ship.seq, True)
+    assert ("crew", "new-0") not in coast.rows()
+    coast._hurry()
+    assert [one.mode for one in coast.audits.step([vessel])] == ["digest"]
+    assert coast.audit_until_equal("a").equal
+    assert coast.rows() == {
+        key: (row["version"], row["name"])
+        for one in coast.ships.values()
+        for key, row in one.rows.items()
+    }
+    case, last = coast.audits._cases["a"], ship.log[-1]
+    forged = {**last, "seq": 1, "previousSeq": 0, "version": 9}
+    forged["data"] = {**last["data"], "version": 9}
+    coast.take("crew", forged)
+    assert not case.wanted, "one a minute at most"
+    case.question_after -= 60.0
+    coast.take("crew", forged)
+    assert case.wanted
+
+
 def requested(coast: Coast) -> dict[str, Any]:
     """The request for the rows that an audit found to differ."""
     vessel = coast.vessel("a")

@@ -172,6 +172,8 @@ class Coast:
             self.audits.repaired(vessel_id, entity, [row_id])
         for vessel_id, entity in outcome.doubted:
             self.audits.doubted(vessel_id, entity)
+        for vessel_id in outcome.questioned:
+            self.audits.questioned(vessel_id)
 
     def digest(self, vessel_id: str) -> dict[str, Any]:
         """What a vessel publishes about its tables."""

@@ -101,6 +101,10 @@ class Audits:
         """Note that a repair was answered twice: what is not repaired now may be repaired by another one."""
         self._cases[vessel_id].not_repaired(entity)
 
+    def questioned(self, vessel_id: str) -> None:
+        """Note that a vessel's copy may differ from it, though it was proved."""
+        self._cases[vessel_id].question()
+
     def step(self, vessels: Iterable[VesselState]) -> list[CatchupRequest]:
         """Perform the steps that are due; return the requests to publish. Must not be called in a transaction.
 

@@ -28,6 +28,8 @@ LONGEST_PAUSE = 600.0
 HOPELESS = 3600.0
 #: Seconds after which a digest that can't be compared though nothing is known to be missing is discarded.
 STALE = 60.0
+#: Seconds between two requests that are due to changes which are new here and below what is proved.
+QUESTION_PAUSE = 60.0
 #: The same for a vessel that has sent nothing since; and if it had more to send by its last status: on a busy link
 #: or machine its digest is ahead of changes that are still to come.
 QUIET = 10.0
@@ -142,6 +144,8 @@ class Case(Struct):
     #: Whether another digest is wanted, and the earliest time for its request in monotonic seconds.
     wanted: bool = False
     not_before: float = 0.0
+    #: Monotonic seconds before which no message has another digest requested: somebody may forge them.
+    question_after: float = 0.0
     #: It was requested since the vessel is said to be offline, which somebody may have forged.
     asked_away: bool = False
     #: Monotonic seconds before which nothing is repaired again.
@@ -187,6 +191,12 @@ class Case(Struct):
     def soon(self) -> None:
         """Schedule a request for another digest."""
         self.wanted, self.not_before = True, time.monotonic() + PAUSE / 2
+
+    def question(self) -> None:
+        """Have a digest requested, at most one a minute."""
+        now = time.monotonic()
+        if now >= self.question_after:
+            self.wanted, self.question_after = True, now + QUESTION_PAUSE
 
     def hurry(self) -> None:
         """Forget the pauses between requests for digests."""
