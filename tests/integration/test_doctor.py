@@ -186,6 +186,11 @@ def test_a_file_that_is_not_there_is_not_made(make_app: MakeApp, tmp_path: Path)
     assert not (tmp_path / "missing.sqlite").exists()
 
 
+def test_an_application_needs_no_instance_folder(app: Flask, tmp_path: Path) -> None:
+    app.instance_path = str(tmp_path / "no instance")
+    assert well(examine(app)["files"])
+
+
 def test_a_folder_that_is_not_there(make_app: MakeApp, tmp_path: Path) -> None:
     app = make_app(f"sqlite:///{tmp_path}/not here/arus.sqlite")
     found = examine(app, 1)

@@ -20,10 +20,12 @@ _BESIDE = ("", "-wal", "-shm", ".owner-lock", "-limits", ".reserve")
 def check_files(vessel: Vessel) -> Iterator[Finding]:
     """Check that this user may write what the server writes."""
     url = vessel.engine.url
-    places = {vessel.instance_path, vessel.bell_path.parent}
+    places = {vessel.bell_path.parent}
     files: list[Path] = []
     database = database_file(url)
-    if database is not None:
+    if database is None and vessel.instance_path.is_dir():
+        places.add(vessel.instance_path)  # what an application keeps there; many keep nothing
+    elif database is not None:
         places.add(database.parent)
         files += [database.with_name(f"{database.name}{end}") for end in _BESIDE]
     files = [path for path in files if path.exists()]
