@@ -15,7 +15,7 @@ from arus.outbox.followers import FollowerStatus
 from arus.protocol.times import iso, now_ms
 from arus.runtime import Runtime, current
 
-from .common import candidate, one_line, sync_commands
+from .common import TIMEOUT, candidate, one_line, sync_commands
 from .output import echo, echo_json
 
 #: What the fields of a table are said to be that one side lacks.
@@ -31,7 +31,7 @@ LOOK_EVERY = 0.2
 @sync_commands.command("audit")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=TIMEOUT,
     default=60.0,
     show_default=True,
     help="On a vessel: seconds to wait for the followers' verdicts.",

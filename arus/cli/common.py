@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -47,6 +48,21 @@ else:
 
 
 T = TypeVar("T")
+
+
+class NumberRange(click.FloatRange):
+    """A number within limits. click's own type lets NaN through, with which a command would wait for ever."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a valid float.", param, ctx)
+        return number
+
+
+#: Seconds to wait; no more than a year, as the system can't wait for ever.
+TIMEOUT = NumberRange(0, 365 * 24 * 3600, min_open=True)
 
 #: Seconds from SIGTERM or Ctrl-C to the end of a command that has not ended by itself; two are promised.
 LAST_MOMENT = 1.6

@@ -18,7 +18,7 @@ from arus.errors import DrillError, SettingError
 from arus.runtime import Runtime, current
 from arus.settings import SETTINGS, Broker
 
-from .common import ended_by_sigterm, one_line, sync_commands
+from .common import NumberRange, ended_by_sigterm, one_line, sync_commands
 from .output import echo, echo_json
 
 #: Changes an hour of a busy ship, where the log is too short to tell.
@@ -30,7 +30,7 @@ _ALWAYS = "MQTT_SUPERSEDE=always"
 @sync_commands.command("drill")
 @click.option(
     "--hours",
-    type=click.FloatRange(0.1, 8760),
+    type=NumberRange(0.1, 8760),
     default=72.0,
     show_default=True,
     help="Of the outage.",
@@ -38,7 +38,7 @@ _ALWAYS = "MQTT_SUPERSEDE=always"
 @click.option(
     "--changes-per-hour",
     "per_hour",
-    type=click.FloatRange(min=0.01),
+    type=NumberRange(0.01, 1e9),
     help="As many as the ship makes by its log, if it is not given.",
 )
 @click.option(

@@ -15,7 +15,7 @@ from arus.follower.partitions.report import counted, numbers, sharers
 from arus.follower.report import FollowedVessel, FollowerStatus
 from arus.protocol.times import iso, now_ms
 
-from .common import one_line, stopped_by_signals, sync_commands, visible_log
+from .common import TIMEOUT, one_line, stopped_by_signals, sync_commands, visible_log
 from .output import echo, echo_json
 
 
@@ -29,7 +29,7 @@ from .output import echo, echo_json
 @click.option("--once", is_flag=True, help="Catch up with all vessels, then exit.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=TIMEOUT,
     help="With --once: seconds to wait at most, also while another process follows.",
 )
 @click.option(

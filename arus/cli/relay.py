@@ -11,7 +11,7 @@ import click
 from arus import signals
 from arus.runtime import Runtime, current
 
-from .common import one_line, stopped_by_signals, sync_commands, visible_log
+from .common import TIMEOUT, one_line, stopped_by_signals, sync_commands, visible_log
 from .output import echo
 
 #: Seconds between two looks at the queue.
@@ -24,7 +24,7 @@ GOODBYE = 1.0
 @click.option("--once", is_flag=True, help="Exit as soon as the queue is empty.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=TIMEOUT,
     help="With --once: seconds to wait at most.",
 )
 def relay_command(once: bool, timeout: float | None) -> None:

@@ -15,6 +15,9 @@ from arus.protocol.times import iso, now_ms
 
 logger = get_logger(__name__)
 
+#: What an id can be: the driver, or the database, refuses any larger number.
+_IDS = range(1, 2**63)
+
 
 class DeadLetter(Struct, frozen=True):
     """An inbound message that waits for a person's decision."""
@@ -81,8 +84,9 @@ def find_dead_letter(connection: Connection, parked_id: int) -> DeadLetter:
 
     :raises UnknownMessageError: there is none with this id.
     """
-    row = connection.execute(sql.inbound.DEAD_LETTER, {"id": parked_id}).one_or_none()
-    if row is None:
+    known = parked_id in _IDS
+    row = known and connection.execute(sql.inbound.DEAD_LETTER, {"id": parked_id}).one_or_none()
+    if not row:
         raise UnknownMessageError(f"there is no dead letter {parked_id}")
     return _message(row)
 
@@ -92,7 +96,11 @@ def forget_dead_letters(connection: Connection, parked_id: int) -> None:
 
     :raises UnknownMessageError: there is none with this id.
     """
-    if not connection.execute(sql.inbound.FORGET_DEAD_LETTER, {"id": parked_id}).rowcount:
+    wanted = {"id": parked_id}
+    if (
+        parked_id not in _IDS
+        or not connection.execute(sql.inbound.FORGET_DEAD_LETTER, wanted).rowcount
+    ):
         raise UnknownMessageError(f"there is no dead letter {parked_id}")
 
 

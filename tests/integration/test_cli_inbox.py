@@ -107,11 +107,12 @@ def test_they_are_discarded(run: Run) -> None:
     assert (empty.stdout, empty.stderr, empty.exit_code) == ("", "no dead letters\n", 0)
 
 
+@pytest.mark.parametrize("number", ["999999", str(2**63), f"-{10**30}"])
 @pytest.mark.parametrize("verb", ["show", "replay", "discard"])
-def test_one_that_is_not_there(run: Run, verb: str) -> None:
-    done = run(verb, "999999")
+def test_one_that_is_not_there(run: Run, verb: str, number: str) -> None:
+    done = run(verb, "--", number)
     assert done.exit_code == 1
-    assert "there is no dead letter 999999" in done.stderr
+    assert f"there is no dead letter {number}" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["replay"], ["discard", "--all", "7"], ["show", "seven"]])

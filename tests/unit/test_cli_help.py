@@ -34,6 +34,23 @@ def test_its_help_has_examples_of_itself_and_each_option_a_meaning(words: tuple[
         assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), parameter
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (words, parameter.opts[0])
+        for words, command in ALL.items()
+        for parameter in command.params
+        if isinstance(parameter.type, click.types.FloatParamType)
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_number_has_an_end(words: tuple[str, ...], option: str, number: str) -> None:
+    done = CliRunner().invoke(sync_commands, [*words, option, number])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.output
+
+
 def test_all_that_the_contract_names_is_there() -> None:
     named = {"status", "catchup", "queue", "doctor", "follow", "audit", "relay", "backup"}
     assert named <= {words[0] for words in ALL if words}
