@@ -3,8 +3,10 @@
 from typing import Any, Literal
 
 from alembic import context
+from alembic.util import CommandError
 from flask import current_app
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from extensions.database import UtcDateTime
 from extensions.upgrades import finish_upgrade
@@ -31,11 +33,26 @@ def begin(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
 
 
+def opened(engine: Engine) -> Connection:
+    """Open a connection, and begin the transaction of the whole upgrade.
+
+    :raises CommandError: the database can't be used; Flask-Migrate reports it in one line.
+    """
+    try:
+        connection = engine.connect()
+        begin(connection)
+    except OperationalError as error:
+        says = " ".join(str(error.orig).split())
+        raise CommandError(
+            f"the database can't be used ({says}); look into it with: flask --app wsgi sync doctor"
+        ) from error
+    return connection
+
+
 def run() -> None:
     """Run the migrations on the application's database."""
     extension = current_app.extensions["migrate"]
-    with extension.db.engine.connect() as connection:
-        begin(connection)
+    with opened(extension.db.engine) as connection:
         context.configure(
             connection=connection,
             target_metadata=extension.db.metadata,

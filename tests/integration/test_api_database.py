@@ -175,6 +175,17 @@ def test_migrations_make_what_the_models_say(
         assert set(inspect(db.engine).get_table_names()) >= TABLES
 
 
+def test_a_database_that_cannot_be_reached_is_said_in_one_line(
+    make_app: Callable[..., Flask], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(f"sqlite:///{tmp_path}/not here/arus.sqlite")
+    done = app.test_cli_runner().invoke(args=["db", "upgrade"])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    said = caplog.messages[-1]
+    assert said.startswith("Error: the database can't be used (unable to open database file); look")
+
+
 @pytest.mark.slow
 def test_migrations_run_at_the_same_time_once(database_url: str) -> None:
     env = clean_environment(DATABASE_URL=database_url, SECRET_KEY="for-tests-only-and-long-enough")
