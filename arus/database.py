@@ -520,7 +520,8 @@ def driver_connection(connection: Connection) -> Any:
 
     Not to be kept: after a lost connection SQLAlchemy may open another.
     """
-    driver = connection.connection.driver_connection
+    # The same as `driver_connection` with drivers that are not asynchronous, which are found by four calls.
+    driver: Any = connection.connection.dbapi_connection
     assert driver is not None, "the connection is open"
     return driver
 
@@ -531,9 +532,8 @@ def _begin(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN")
         return
     check_files(connection)
-    driver = cast("sqlite3.Connection", connection.connection.driver_connection)
     try:
-        begin_immediate(driver, LOCK_TIMEOUT)
+        begin_immediate(driver_connection(connection), LOCK_TIMEOUT)
     except sqlite3.Error as error:
         raise _unavailable(error) from error
 

@@ -392,11 +392,15 @@ class Inbox:
     @property
     def wants_redelivery(self) -> bool:
         """Whether there is room again for messages of this connection that were left to the broker."""
+        if not self._postponing:
+            return False  # the relay alone sets it: no lock in each of its rounds
         with self._changed:
-            return self._postponing and self._bytes <= MAX_WAITING // 4
+            return self._bytes <= MAX_WAITING // 4
 
     def finished(self) -> list[int]:
         """Return the packet ids to acknowledge now."""
+        if not self._done:
+            return []  # without the lock, in each round: whoever adds one notifies the relay afterwards
         with self._changed:
             done, self._done = self._done, []
         return [delivery.packet_id for delivery in done]

@@ -147,22 +147,22 @@ class Session:
             _discard(self._connector, deadline if unread else -math.inf)
         self.close()
 
-    # -- reading and writing ----------------------------------------------------------------------
+    # -- reading and writing: in each round of the owner, so without a call of `client` -----------------
 
     def fileno(self) -> int | None:
         """Return the socket to wait on, or None if there is none."""
-        sock = self.client.socket()
+        sock = self._connector.client.socket()
         return sock.fileno() if sock is not None else None
 
     @property
     def wants_write(self) -> bool:
         """Whether something is waiting to be written."""
-        return bool(self.client.outgoing)
+        return bool(self._connector.client.outgoing)
 
     @property
     def buffered(self) -> int:
         """Bytes waiting to be written."""
-        return len(self.client.outgoing)
+        return len(self._connector.client.outgoing)
 
     def receive(self) -> list[SessionEvent]:
         """Return the events that have arrived; those from before the end of a connection are returned first.
@@ -237,7 +237,7 @@ class Session:
 
         :raises SessionError: the connection is gone.
         """
-        client = self.client
+        client = self._connector.client
         while client.outgoing:
             try:
                 if not client.write():
@@ -250,14 +250,14 @@ class Session:
     @property
     def ping_due_at(self) -> float:
         """When `keep_alive` is to be called, in monotonic seconds."""
-        return self.client.ping_due_at
+        return self._connector.client.ping_due_at
 
     def keep_alive(self) -> None:
         """Send a ping if one is due.
 
         :raises SessionError: the last ping was not answered.
         """
-        if not self.client.keep_alive():
+        if not self._connector.client.keep_alive():
             raise self._first(ConnectionLostError("the broker did not answer a ping"))
 
     def ping(self) -> None:

@@ -205,7 +205,7 @@ class Connection:
     @property
     def is_accepted(self) -> bool:
         """Whether the broker has accepted it, so that its messages may be acknowledged."""
-        return self._state in {State.LOOKING_BACK, State.OPEN}
+        return self._state is State.OPEN or self._state is State.LOOKING_BACK
 
     @property
     def wake_at(self) -> float:

@@ -180,11 +180,11 @@ def test_a_field_is_not_asked_for_a_value_that_it_leaves_as_it_is() -> None:
         text = fields.String()
         number = fields.Integer()
         hours = fields.Float()
-        unknown = fields.Float()
+        empty = fields.Float()
         flag = fields.Boolean()
         raw = fields.Raw()
 
-    values = {"text": "a", "number": 1, "hours": 1.5, "unknown": None, "flag": True, "raw": [1]}
+    values = {"text": "a", "number": 1, "hours": 1.5, "empty": None, "flag": True, "raw": [1]}
     dump, asked = RowDump(Usual()), []
     sys.setprofile(lambda frame, *_: asked.append(frame.f_code.co_name))
     try:
