@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 
-#: Seconds over which commits and steps are averaged: a burst of some twenty commits does not cause a rest.
+#: Seconds over which commits are averaged.
 _MEMORY = 0.5
-#: The share of the time that a step for each commit may take before the owner begins to rest, and the share at
-#: which the rest is longest.
-_TOLERATED, _TOO_MUCH = 0.2, 0.4
+#: Commits within that time that are a burst, which is soon over, and no load.
+_BURST = 30
+#: The share of the time that the write lock may be held by a step for each commit before the owner begins to rest, and
+#: the share at which the rest is longest: in a burst, and under load. A step costs several times what it holds the lock.
+_IN_A_BURST = 0.2, 0.4
+_UNDER_LOAD = 0.04, 0.08
 #: Seconds of rest after a step, at most.
 LONGEST = 0.2
 #: Maximum number of messages in a step while the owner rests after steps: a longer step would delay each request
@@ -64,5 +67,6 @@ class Throttle:
 
     def _strain(self, now: float) -> float:
         """Return 0 if a step for each commit is tolerable, and up to 1 if it would take too much time."""
-        share = self._rate_at(now) * self._step
-        return min(1.0, max(0.0, (share - _TOLERATED) / (_TOO_MUCH - _TOLERATED)))
+        rate = self._rate_at(now)
+        tolerated, too_much = _IN_A_BURST if rate * _MEMORY < _BURST else _UNDER_LOAD
+        return min(1.0, max(0.0, (rate * self._step - tolerated) / (too_much - tolerated)))

@@ -62,6 +62,14 @@ def test_a_flood_leaves_the_others_their_time(turn: float) -> None:
     assert throttle.most(end) == FEW
 
 
+def test_requests_that_follow_each_other_have_the_machine_after_a_burst() -> None:
+    throttle = Throttle()
+    now, _, longest = commits(throttle, 20, every=0.002, turn=0.0005)
+    assert longest == 0
+    _, _, longest = commits(throttle, 100, every=0.002, turn=0.0005, now=now)
+    assert longest > LONGEST / 2
+
+
 def test_a_slow_machine_rests_sooner() -> None:
     _, _, fast = commits(Throttle(), 500, every=0.02, turn=0.001)
     _, _, slow = commits(Throttle(), 500, every=0.02, turn=0.01)
