@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -15,7 +14,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -42,8 +41,6 @@ _FLUSH_WAIT, _FLUSH_POLL = 0.2, 0.005
 _NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 #: PostgreSQL's SQLSTATE for a full disk.
 _DISK_FULL = "53100"
-#: Where a connection's record in the pool keeps the files that it has open.
-_OPEN_FILES = "arus_open_files"
 #: Keys in one statement.
 _MOST_KEYS = 500
 #: The key of the advisory lock of a database's owner on PostgreSQL: a database has one log, so it is the same for all.
@@ -88,119 +85,7 @@ def open_engine(url: str | URL, *, lease: float | None = None) -> Engine:
     )
     if is_sqlite(url):
         event.listen(engine, "connect", _set_pragmas)
-        watch_files(engine)
     return engine
-
-
-class _OpenFiles:
-    """The files that a connection to a SQLite database has open, and whether they are still the ones at their paths.
-
-    SQLite does not look again: after somebody has replaced, moved or removed a file, whoever has it open goes on with
-    it, and what is committed is gone with the process. Paths are texts: they are looked at for each request.
-    """
-
-    def __init__(self, database: str, connection: sqlite3.Connection) -> None:
-        self._database, self._wal, self._shm = (f"{database}{end}" for end in ("", "-wal", "-shm"))
-        with suppress(sqlite3.Error):  # the first use will say what is wrong
-            # SQLite opens its files at the first statement.
-            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        self._database_id = _file_id(database)
-        self._wal_id = _file_id(self._wal)
-
-    def changed(self) -> str | None:
-        """Return what has happened to the files; None if nothing has."""
-        found = _file_id(self._database)
-        if found is None:
-            return f"{self._database} is gone: it was moved or removed while it was in use"
-        if found != self._database_id:
-            return f"{self._database} was replaced while it was in use"
-        if self._wal_id is not None and _file_id(self._wal) != self._wal_id:
-            return f"{self._wal} was removed while it was in use"
-        return None
-
-    def leave(self, connection: sqlite3.Connection) -> None:
-        """Move what is in the connection's write-ahead log into its database, wherever that is now.
-
-        If there is another database at the path, the log is removed: it would be taken for that one's.
-        """
-        with suppress(OSError, sqlite3.Error), _alone_in(os.path.dirname(self._database)):
-            if _file_id(self._wal) not in {None, self._wal_id}:
-                return  # another one is in use there: the database may already have newer pages
-            connection.execute("PRAGMA busy_timeout = 0")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            if _file_id(self._database) not in {None, self._database_id}:
-                os.unlink(self._wal)
-                os.unlink(self._shm)
-
-
-@contextmanager
-def _alone_in(directory: str) -> Iterator[None]:
-    """Exclude other processes that do the same in a directory."""
-    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _file_id(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def watch_files(engine: Engine) -> None:
-    """Have no connection used whose SQLite files were replaced, moved or removed while they were open.
-
-    A pool opens another one. While the file is gone, connecting fails instead of creating an empty database.
-    `transaction` checks connections that are kept.
-    """
-    file = database_file(engine.url)
-    if file is None:
-        return
-    database = str(file)
-    said: set[str] = set()
-    was_there = _file_id(database) is not None
-
-    def connecting(*_arguments: Any) -> None:
-        if was_there and _file_id(database) is None:
-            gone = sqlite3.OperationalError(f"{database} is gone: it was moved or removed")
-            gone.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN  # as SQLite's own
-            raise gone
-
-    def connected(connection: Any, record: Any) -> None:
-        nonlocal was_there
-        was_there = True
-        record.info[_OPEN_FILES] = _OpenFiles(database, connection)
-
-    def checked_out(connection: Any, record: Any, _proxy: object) -> None:
-        files = record.info.get(_OPEN_FILES)
-        if files is None or (says := files.changed()) is None:
-            return
-        files.leave(connection)
-        if says not in said:
-            said.add(says)
-            logger.error("[MQTT Reliable Sync] %s; opening what is there now", says)
-        raise DisconnectionError(says)
-
-    event.listen(engine, "do_connect", connecting)
-    event.listen(engine, "connect", connected)
-    event.listen(engine, "checkout", checked_out)
-
-
-def check_files(connection: Connection) -> None:
-    """Check that a SQLite connection's files are still the ones at their paths.
-
-    :raises LogUnavailableError: they are not; the connection is of no use any more.
-    """
-    files: _OpenFiles | None = connection.info.get(_OPEN_FILES)
-    if files is None or (says := files.changed()) is None:
-        return
-    files.leave(driver_connection(connection))
-    raise LogUnavailableError(f"the change log can't be used: {says}")
 
 
 class _Unheard:
@@ -531,7 +416,6 @@ def _begin(connection: Connection) -> None:
         with translated():
             connection.exec_driver_sql("BEGIN")
         return
-    check_files(connection)
     try:
         begin_immediate(driver_connection(connection), LOCK_TIMEOUT)
     except sqlite3.Error as error:

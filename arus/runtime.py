@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session as OrmSession
 
 from .catchup import requests
 from .catchup.requests import CatchupStatus
-from .database import database_file, flush_wal, watch_files
+from .database import database_file, flush_wal
 from .errors import CaptureError, CatchupOffError, NotInitialisedError
 from .inbound.dead_letters import (
     DeadLetter,
@@ -267,8 +267,6 @@ class Runtime:
         with app.app_context():
             #: The application's engine. `db.engine` depends on the current application context.
             self.engine = engine or db.engine
-        if not app.testing:  # tests may remove a database and make another one at its path
-            watch_files(self.engine)
         #: Held by the owner, the one process with the MQTT session.
         self.lock, self.bell_path = open_lock(self.engine.url)
         self.notifier = Notifier(self.bell_path)

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import Connection, Row, RowMapping
 
-from arus.database import check_files, translated
+from arus.database import translated
 from arus.errors import RefusedMessageError
 from arus.logs import get_logger
 from arus.protocol.entries import ChangeState, Entry, Operation
@@ -73,13 +73,6 @@ class LogReader:
         self._driver = DriverStatements(connection)
         self._with_actor = with_actor
         self.tally = LogTally()
-
-    def check_files(self) -> None:
-        """Check that the database is still at its path. Each transaction does so too, but there may be none.
-
-        :raises LogUnavailableError: it is not.
-        """
-        check_files(self._connection)
 
     # -- entries ----------------------------------------------------------------------------------
 

@@ -166,14 +166,14 @@ class Relay:
         if time.monotonic() >= self._next_poll:
             self._look_at = 0.0
             self._next_poll = time.monotonic() + POLL_INTERVAL
-            self._log.check_files()
             self._retention.step()
             self._publisher.compression.mind()
             if self._connection.is_open:
                 self._router.mind()
                 self._reports.refresh(asked=self._router.status_is_due())
                 self._watchdog.check(time.monotonic())
-                if (found := self._traits.step(self._publisher.handshakes.waits)) is not None:
+                found = self._traits.step(self._publisher.handshakes.waits)
+                if found is not None:
                     self._publisher.handshakes.learnt(found)
         return now - rested_from if was_there else 0.0, ready.is_readable
 

@@ -24,8 +24,7 @@ def check_database(vessel: Vessel) -> Iterator[Finding]:
     if file is not None and not file.exists():
         # Connecting would create an empty one.
         says = f"there is no file {file}"
-        fix = f"put it back if it was moved or removed; for a new database: {MIGRATE}"
-        yield Finding("database", Verdict.FAIL, says, fix)
+        yield Finding("database", Verdict.FAIL, says, MIGRATE)
         return
     try:
         with vessel.engine.connect() as connection:
