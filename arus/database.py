@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,9 @@ _FLUSH_WAIT, _FLUSH_POLL = 0.2, 0.005
 _NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 #: PostgreSQL's SQLSTATE for a full disk.
 _DISK_FULL = "53100"
+#: What SQLite says of a table or column that is not there, and PostgreSQL's SQLSTATEs: the same, and of a schema.
+_NO_TABLE = re.compile("^no such (table|column)|has no column named")
+_NO_TABLE_STATES = {"42P01", "42703", "3F000"}
 #: Keys in one statement.
 _MOST_KEYS = 500
 #: The key of the advisory lock of a database's owner on PostgreSQL: a database has one log, so it is the same for all.
@@ -333,6 +337,14 @@ def is_of_a_value(error: Exception) -> bool:
         error.orig, "sqlite_errorcode"
     )
     return of_python or isinstance(error, DataError)
+
+
+def lacks_tables(error: BaseException | None) -> bool:
+    """Whether an error of SQLAlchemy or of a driver says that a table or column is missing: the database is not migrated."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        return _NO_TABLE.search(str(cause)) is not None
+    return getattr(cause, "sqlstate", None) in _NO_TABLE_STATES
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from flask import current_app
 from flask.cli import AppGroup, ScriptInfo
 from sqlalchemy.exc import DBAPIError
 
+from arus.database import lacks_tables
 from arus.errors import (
     BackupError,
     CaptureError,
@@ -197,9 +198,7 @@ def one_line() -> Iterator[None]:
 
 def _hint(error: BaseException | None) -> str:
     """Return what helps after an error of the database: in this application, if tables are missing, what makes them."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    is_lacking = type(cause).__name__ in {"UndefinedTable", "UndefinedColumn"}
-    if not is_lacking and not str(cause).startswith(("no such table", "no such column")):
+    if not lacks_tables(error):
         return as_given("look into it with: flask sync doctor")
     if "migrate" in current_app.extensions:
         return as_given("is it migrated? flask db upgrade")

@@ -9,6 +9,7 @@ from flask import Flask, Response
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from arus.database import lacks_tables
 from extensions import db
 from extensions.api import problem
 
@@ -22,7 +23,6 @@ UNAVAILABLE = "The database is not available: nothing was written; try again lat
 #: SQLSTATEs (or their classes) of PostgreSQL that are not caused by the statement.
 _BUSY_STATES = ("40", "55P03", "57014", "53300")
 _UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006", "3D000", "28")
-_UNKNOWN_TABLE_STATES = ("42P01", "42703", "3F000")
 
 _BUSY_CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNAVAILABLE_CODES = {
@@ -40,6 +40,8 @@ def explain(error: DBAPIError | PoolTimeoutError) -> str | None:
     """Describe the state of the database that caused an error; None if the statement caused it."""
     if isinstance(error, PoolTimeoutError):
         return BUSY
+    if lacks_tables(error):
+        return NOT_MIGRATED
     cause = error.orig
     if isinstance(cause, sqlite3.Error):
         return _explain_sqlite(cause)
@@ -51,18 +53,12 @@ def explain(error: DBAPIError | PoolTimeoutError) -> str | None:
             if type(cause).__name__ in {"OperationalError", "ConnectionTimeout"}
             else None
         )
-    if state.startswith(_UNKNOWN_TABLE_STATES):
-        return NOT_MIGRATED
     if state.startswith(_BUSY_STATES):
         return BUSY
     return UNAVAILABLE if state.startswith(_UNAVAILABLE_STATES) else None
 
 
 def _explain_sqlite(cause: sqlite3.Error) -> str | None:
-    if str(cause).startswith(("no such table", "no such column")) or "has no column named" in str(
-        cause
-    ):
-        return NOT_MIGRATED
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if code in _BUSY_CODES:
         return BUSY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
 from flask import Response, current_app, jsonify, request
 from flask_smorest import Blueprint
@@ -16,6 +17,9 @@ from extensions.api import problem
 from extensions.metrics import request_registry
 
 from .schemas import AliveSchema, ReadySchema
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 _SCRAPED = """\
 # HELP arus_mqtt_queue_depth Undelivered changes
@@ -43,9 +47,10 @@ def readyz() -> Response:
 
     with db.engine.connect() as connection:
         found = set(MigrationContext.configure(connection).get_current_heads())
-    directory = current_app.extensions["migrate"].directory
-    if found != _expected(directory):
-        return problem(503, NOT_MIGRATED if found <= _known(directory) else NEWER)
+    scripts = _scripts(current_app.extensions["migrate"].directory)
+    if found != set(scripts.get_heads()):
+        known = {script.revision for script in scripts.walk_revisions()}
+        return problem(503, NOT_MIGRATED if found <= known else NEWER)
     return jsonify({"status": "ready"})
 
 
@@ -73,14 +78,7 @@ def scrape() -> Response:
 
 
 @cache
-def _known(directory: str) -> set[str]:
+def _scripts(directory: str) -> ScriptDirectory:
     from alembic.script import ScriptDirectory
 
-    return {script.revision for script in ScriptDirectory(directory).walk_revisions()}
-
-
-@cache
-def _expected(directory: str) -> set[str]:
-    from alembic.script import ScriptDirectory
-
-    return set(ScriptDirectory(directory).get_heads())
+    return ScriptDirectory(directory)

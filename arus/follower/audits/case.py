@@ -28,12 +28,12 @@ LONGEST_PAUSE = 600.0
 HOPELESS = 3600.0
 #: Seconds after which a digest that can't be compared though nothing is known to be missing is discarded.
 STALE = 60.0
-#: Seconds between two requests that are due to changes which are new here and below what is proved.
-QUESTION_PAUSE = 60.0
 #: The same for a vessel that has sent nothing since; and if it had more to send by its last status: on a busy link
 #: or machine its digest is ahead of changes that are still to come.
 QUIET = 10.0
 QUIET_WHILE_PENDING = 30.0
+#: Seconds between two requests that are due to changes which are new here and below what is proved.
+QUESTION_PAUSE = 60.0
 _EVERY_BUCKET = frozenset(range(BUCKETS))
 
 
@@ -237,8 +237,9 @@ class Case(Struct):
     def worth_repairing(self, tables: Mapping[str, Table]) -> dict[str, set[int]]:
         """Return the buckets to request, by entity, and note them: not those whose last repair changed nothing.
 
-        What agrees now was repaired: if it differs again, as it did before, another repair helps again. After `HOPELESS` another repair is tried, but not of buckets with refused rows: these are requested again only
-        when something in them has changed.
+        What agrees now was repaired: if it differs again, as it did before, another repair helps again. After `HOPELESS`
+        another repair is tried, but not of buckets with refused rows: these are requested again only when something in
+        them has changed.
         """
         self.attempted = {
             (entity, bucket): signature

@@ -17,6 +17,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
 
 from arus.database import chunks
+from arus.outbox import sql
 from arus.outbox.row_versions import keep_first
 from arus.protocol.entries import Operation
 from arus.registry import Registration, Registry
@@ -42,11 +43,12 @@ class Affected(Struct):
 
 def lock(connection: Connection) -> None:
     """Take SQLite's write lock, so that no other writer changes the rows between reading and the statement."""
-    if connection.dialect.name != "sqlite" or connection._is_autocommit_isolation():
+    if connection.dialect.name != "sqlite":
         return
     driver: Any = connection.connection.dbapi_connection
     if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # A write, for which drivers begin a transaction as they do for every other.
+        connection.exec_driver_sql(sql.session.TAKE_WRITE_LOCK)
 
 
 def matching_keys(

@@ -1,24 +1,13 @@
-"""The keys of the rows that a statement outside the ORM's unit of work returns: of an INSERT, what it creates or changes."""
+"""The keys of the rows that an INSERT outside the ORM's unit of work creates or, as an upsert, changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    Column,
-    Connection,
-    CursorResult,
-    Delete,
-    Insert,
-    Update,
-    UpdateBase,
-)
+from sqlalchemy import BindParameter, Column, Insert
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.visitors import iterate
-
-from .results import kept_rows
 
 
 def with_keys(statement: Insert, executions: int, key: Column[Any]) -> Insert:
@@ -35,33 +24,6 @@ def with_keys(statement: Insert, executions: int, key: Column[Any]) -> Insert:
     if is_upsert(statement) or is_many or statement._inline or not key.primary_key:
         return statement.returning(key)
     return statement.return_defaults(key)
-
-
-def with_returned_key(
-    connection: Connection, statement: Update | Delete, key: Column[Any]
-) -> Update | Delete:
-    """Return an UPDATE or DELETE of a table, made to return the keys of its rows where that is possible.
-
-    That of a model is left as it is: the ORM would make something else of its result.
-    """
-    dialect = connection.dialect
-    can = dialect.update_returning if isinstance(statement, Update) else dialect.delete_returning
-    if statement._returning or statement._return_defaults or statement._propagate_attrs or not can:
-        return statement
-    return statement.returning(key)
-
-
-def returns_key(statement: UpdateBase, key: Column[Any]) -> bool:
-    """Whether a statement has a RETURNING of its own with the keys of its rows."""
-    return bool(statement._returning) and statement.exported_columns.contains_column(key)
-
-
-def returned_keys(result: CursorResult[Any], statement: UpdateBase, key: Column[Any]) -> list[Any]:
-    """Return the keys that an executed statement has returned: one of `with_keys`, or with `returns_key`."""
-    if statement._returning:
-        return [row._mapping[key] for row in kept_rows(result)]
-    rows: Sequence[Any] = result.inserted_primary_key_rows
-    return [row[0] for row in rows]
 
 
 def given_keys(

@@ -41,15 +41,12 @@ from .inserts import (
     is_upsert_by,
     may_change_key,
     replaces,
-    returned_keys,
-    returns_key,
     upserted_columns,
     with_keys,
-    with_returned_key,
 )
 from .logged import logged_contents
 from .pending import Change, innermost, note, pending_of
-from .results import kept_rows, without_rows
+from .results import kept_rows, returned_keys, returns_key, with_returned_key, without_rows
 from .tables import RegisteredTables, key_column, may_change_class, named_columns, table_of
 from .textual import NOTHING, SqlTexts
 from .uncaptured import is_migrating, place_of_caller, report_uncaptured

@@ -157,8 +157,12 @@ def _never(_value: Any) -> bool:
     return False
 
 
+def _is_trusted(value: Any, trust: Trusted) -> bool:
+    return type(value) is trust or (not isinstance(trust, type) and trust(value))
+
+
 def _decorated(kind: TypeDecorator[Any], dialect: Dialect) -> Check:
-    """Check by the decorator's own conversions, and its column's type if it converts in one direction only."""
+    """Check by the decorator's own conversions, and by its column's type."""
     converts_back = type(kind).process_result_value is not TypeDecorator.process_result_value
     binds = type(kind).process_bind_param is not TypeDecorator.process_bind_param
     impl = kind.load_dialect_impl(dialect)
@@ -168,9 +172,7 @@ def _decorated(kind: TypeDecorator[Any], dialect: Dialect) -> Check:
 
     def check(value: Any) -> bool:
         stored = kind.process_bind_param(value, dialect) if binds else value
-        if stored is None:
-            return False
-        if type(stored) is not trust and (isinstance(trust, type) or not trust(stored)):
+        if stored is None or not _is_trusted(stored, trust):
             return False
         returned = kind.process_result_value(stored, dialect) if converts_back else stored
         return bool(returned == value) and is_written_alike(returned, value)
@@ -183,7 +185,7 @@ def _keeps_utc(kind: TypeDecorator[Any], trust: Trusted, dialect: Dialect) -> bo
     returned = _MOMENT.astimezone(_ELSEWHERE)
     if dialect.name == "sqlite":
         returned = _MOMENT.replace(tzinfo=None)
-        if isinstance(trust, type) or not trust(returned):
+        if not _is_trusted(returned, trust):
             return False
     elif _is_shortened(kind.load_dialect_impl(dialect), dialect):
         return False

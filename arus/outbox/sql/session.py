@@ -64,3 +64,5 @@ PRUNED = statement(
     "complete_since = CASE WHEN complete_since < :before THEN :before ELSE complete_since END",
     "WHERE id = 1",
 )
+#: SQLite: takes the write lock, as a write that changes nothing; driver SQL.
+TAKE_WRITE_LOCK = "UPDATE arus_session SET generation = generation WHERE 1 = 0"
